@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What a configuration means, as frozen values in which conflict cannot be represented.
+
+The loader makes these from text, the protocol machines and the drivers read them; nobody changes
+them. Times are seconds, sizes bytes. A value that was *pulled* from a server is a `TunnelSettings`
+and never mixes with the operator's own configuration, so a restart always begins clean.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
+
+from qubes_miragevpn.base.secret import Secret
+
+
+class Proto(Enum):
+    """Outer transport."""
+
+    UDP = "udp"
+    TCP = "tcp"
+
+
+class Family(Enum):
+    """Outer address family that a remote may be reached by."""
+
+    ANY = "any"
+    IPV4 = "ipv4"
+    IPV6 = "ipv6"
+
+
+@dataclass(frozen=True)
+class Remote:
+    """One server to try: `host` is a name or an address literal."""
+
+    host: str
+    port: int
+    proto: Proto
+    family: Family = Family.ANY
+
+
+@dataclass(frozen=True)
+class NoWrap:
+    """Control channel in clear TLS records."""
+
+
+@dataclass(frozen=True)
+class TlsAuth:
+    """``tls-auth``: HMAC over control packets. `key` is the 256-byte static key, `direction` 0, 1 or None (both ways alike)."""
+
+    key: Secret
+    direction: int | None
+    digest: str  # canonical name, e.g. "SHA1" (OpenVPN's default), "SHA256", "SHA512"
+
+
+@dataclass(frozen=True)
+class TlsCrypt:
+    """``tls-crypt``: control packets encrypted and authenticated with the 256-byte static key."""
+
+    key: Secret
+
+
+ControlWrap = NoWrap | TlsAuth | TlsCrypt
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Our own certificate chain (PEM, leaf first) and its unencrypted private key (PEM)."""
+
+    chain_pem: bytes
+    key_pem: Secret
+
+
+class NameType(Enum):
+    """How ``verify-x509-name`` compares (OpenVPN's meaning of its three types)."""
+
+    SUBJECT = "subject"  # whole subject, "C=AA, O=Org, CN=name"
+    NAME = "name"  # common name, exactly
+    NAME_PREFIX = "name-prefix"  # beginning of the common name
+
+
+@dataclass(frozen=True)
+class NameCheck:
+    """The name that a peer's certificate must bear."""
+
+    expected: str
+    type: NameType = NameType.SUBJECT
+
+
+@dataclass(frozen=True)
+class PeerPolicy:
+    """What a peer's certificate must fulfil.
+
+    At least one of `ca_pem` and `fingerprints` is given; the loader refuses a profile with neither, and
+    the verifier raises `MisuseError` if it is handed such a value all the same.
+    """
+
+    ca_pem: bytes = b""
+    fingerprints: frozenset[bytes] = frozenset()  # SHA-256 of the leaf's DER, 32 bytes each
+    remote_cert_tls: str | None = None  # "server" or "client": key usage and extended key usage demanded
+    name: NameCheck | None = None
+
+
+@dataclass(frozen=True)
+class TlsVersions:
+    """Bounds of the TLS version, as (major, minor); `maximum` None means the newest there is."""
+
+    minimum: tuple[int, int] = (1, 2)
+    maximum: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Timers:
+    """Time and volume limits of a session; 0 switches a limit off, except where said."""
+
+    tls_timeout: float = 2.0  # first retransmission of a control packet
+    hand_window: float = 60.0  # a handshake must end within
+    tran_window: float = 3600.0  # a lame-duck key lives
+    reneg_sec: float = 3600.0  # we begin a renegotiation after
+    reneg_bytes: int = 0
+    reneg_pkts: int = 0
+    ping: float = 0.0  # keep-alive sent after silence of our own
+    ping_restart: float = 120.0  # peer silent for so long: restart (server: drop the peer)
+    ping_exit: float = 0.0  # peer silent for so long: stop
+    connect_timeout: float = 120.0  # a remote must answer within (``server-poll-timeout``)
+    connect_retry: float = 1.0  # first pause between two passes over the remotes
+    connect_retry_max_pause: float = 300.0  # the pause doubles up to this
+    connect_retry_max: int = 0  # passes over the remotes before giving up; 0 never
+
+
+DEFAULT_DATA_CIPHERS = ("AES-256-GCM", "AES-128-GCM", "CHACHA20-POLY1305")
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """User name and password for ``auth-user-pass``."""
+
+    username: str
+    password: Secret
+
+
+@dataclass(frozen=True)
+class Common:
+    """What the client and the server role share."""
+
+    wrap: ControlWrap
+    identity: Identity | None
+    peer: PeerPolicy
+    tls: TlsVersions = TlsVersions()
+    timers: Timers = Timers()
+    data_ciphers: tuple[str, ...] = DEFAULT_DATA_CIPHERS
+    data_ciphers_fallback: str | None = None
+    dev: str = "tun"
+    tun_mtu: int = 1500
+    mssfix: int = 1492  # largest outer packet that inner TCP may cause; 0 off (OpenVPN's ``mssfix N mtu``)
+    replay_window: int = 64
+    explicit_exit_notify: int = 0
+    sndbuf: int = 0  # socket buffers; 0 leaves the system's value
+    rcvbuf: int = 0
+    verb: int = 1
+
+
+@dataclass(frozen=True)
+class Route:
+    """A route into the tunnel. `gateway` None means the tunnel itself."""
+
+    network: IPv4Network | IPv6Network
+    gateway: IPv4Address | IPv6Address | None = None
+    metric: int | None = None
+
+
+@dataclass(frozen=True)
+class ClientConfig:
+    """A client profile."""
+
+    common: Common
+    remotes: tuple[Remote, ...]
+    remote_random: bool = False
+    auth_user_pass: bool = False  # the server wants user name and password
+    credentials: Credentials | None = None  # given by the profile itself (file or inline)
+    auth_nocache: bool = False
+    auth_retry: str = "none"  # none, nointeract, interact
+    bind_port: int | None = None  # ``lport`` (None: ``nobind``)
+    routes: tuple[Route, ...] = ()
+    redirect: frozenset[str] | None = None  # flags of ``redirect-gateway``; None when not asked for
+    route_nopull: bool = False
+
+
+@dataclass(frozen=True)
+class Listen:
+    """Where a server listens; `address` "" means every address of `family`."""
+
+    address: str
+    port: int
+    proto: Proto
+    family: Family = Family.ANY
+
+
+@dataclass(frozen=True)
+class ServerConfig:
+    """A server configuration (``mode server``, ``topology subnet``)."""
+
+    common: Common
+    listen: Listen
+    network: IPv4Network  # ``server NETWORK MASK``; the server takes the first host address
+    push: tuple[str, ...] = ()  # options pushed to every client, OpenVPN syntax, no commas
+    max_clients: int = 1024
+    duplicate_cn: bool = False
+    client_to_client: bool = False
+
+
+@dataclass(frozen=True)
+class Dns:
+    """Resolvers and search domains that the tunnel offers, in order of preference."""
+
+    servers: tuple[IPv4Address | IPv6Address, ...] = ()
+    search: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class TunnelSettings:
+    """Everything the host must know to bring the tunnel's interface up: the pulled options, checked.
+
+    `ipv4` carries the prefix length of the on-link network (``topology subnet``); with the other
+    topologies it is a /32 and `ipv4_peer` is the far end.
+    """
+
+    ipv4: IPv4Interface | None = None
+    ipv4_peer: IPv4Address | None = None
+    ipv6: IPv6Interface | None = None
+    gateway4: IPv4Address | None = None
+    gateway6: IPv6Address | None = None
+    routes: tuple[Route, ...] = ()
+    redirect: frozenset[str] | None = None
+    block_ipv6: bool = False
+    dns: Dns = field(default_factory=Dns)
+    mtu: int = 1500
+
+
+@dataclass(frozen=True)
+class PulledOptions:
+    """A whole PUSH_REPLY (all its continuations), parsed and filtered.
+
+    What concerns the interface is in `tunnel`; the rest steers the session. None means "not pushed".
+    """
+
+    tunnel: TunnelSettings
+    cipher: str | None = None
+    peer_id: int | None = None
+    key_derivation_ekm: bool = False  # ``key-derivation tls-ekm`` or ``protocol-flags tls-ekm``
+    cc_exit: bool = False  # ``protocol-flags cc-exit``
+    ping: float | None = None
+    ping_restart: float | None = None
+    ping_exit: float | None = None
+    reneg_sec: float | None = None
+    explicit_exit_notify: int | None = None
+    dropped: tuple[str, ...] = ()  # options that were refused or have no effect here, one printable line each

@@ -1,0 +1,316 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The contract of the protocol core: every event that drives a machine, every effect it asks for.
+
+A machine is driven by three things only: the user, the network and time. Its whole interface is
+
+    machine.handle(event, now) -> list[Effect]
+    machine.next_deadline() -> float | None
+
+`now` is seconds of a monotonic clock. The driver hands `TimerExpired` at or after the deadline, carries
+out the effects in order, and does nothing that it was not asked to do. A machine opens no socket, reads no
+clock and draws no randomness of its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from ipaddress import IPv4Address, IPv6Address
+
+from qubes_miragevpn.base.secret import Secret
+from qubes_miragevpn.config.model import Family, Proto, TunnelSettings
+from qubes_miragevpn.dataplane.interface import (
+    DataKeys,
+    KeyExhausted,
+    KeyInUse,
+    Link,
+    PeerExited,
+    PeerLimits,
+    PeerSilent,
+    SockAddr,
+)
+
+# --- events ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class NameResolved:
+    """The answer to `Resolve`: addresses in the order to try them."""
+
+    request: int
+    addresses: tuple[IPv4Address | IPv6Address, ...]
+
+
+@dataclass(frozen=True)
+class ResolutionFailed:
+    """The name of `request` has no usable address; `reason` is for the log."""
+
+    request: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class TransportUp:
+    """A client's transport is open, or a server accepted the TCP connection `link` from `endpoint`."""
+
+    link: Link
+    endpoint: SockAddr
+
+
+@dataclass(frozen=True)
+class TransportDown:
+    """The transport `link` could not be opened, or ended."""
+
+    link: Link
+    reason: str
+
+
+@dataclass(frozen=True)
+class PacketReceived:
+    """A whole control packet: a datagram, or a frame of a TCP stream without its length prefix."""
+
+    link: Link
+    endpoint: SockAddr
+    packet: bytes
+
+
+@dataclass(frozen=True)
+class TimerExpired:
+    """The time of `next_deadline` has come."""
+
+
+@dataclass(frozen=True)
+class CredentialsGiven:
+    """The answer to `AskCredentials`."""
+
+    username: str
+    password: Secret
+
+
+@dataclass(frozen=True)
+class CredentialsRefused:
+    """Nobody can or will answer `AskCredentials`."""
+
+    reason: str
+
+
+class Command(Enum):
+    """What the user may ask of a machine."""
+
+    CONNECT = "connect"
+    DISCONNECT = "disconnect"
+    RECONNECT = "reconnect"  # begin again at once with the same remote
+    RENEGOTIATE = "renegotiate"
+
+
+@dataclass(frozen=True)
+class UserCommand:
+    """The user's wish."""
+
+    command: Command
+
+
+Event = (
+    NameResolved
+    | ResolutionFailed
+    | TransportUp
+    | TransportDown
+    | PacketReceived
+    | TimerExpired
+    | KeyExhausted
+    | KeyInUse
+    | PeerSilent
+    | PeerExited
+    | CredentialsGiven
+    | CredentialsRefused
+    | UserCommand
+)
+
+# --- effects --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Resolve:
+    """Look `host` up; answer with `NameResolved` or `ResolutionFailed` for `request`."""
+
+    request: int
+    host: str
+    family: Family
+
+
+@dataclass(frozen=True)
+class OpenTransport:
+    """Open a transport and call it `link`; answer with `TransportUp` or `TransportDown`."""
+
+    link: Link
+    proto: Proto
+    address: IPv4Address | IPv6Address
+    port: int
+
+
+@dataclass(frozen=True)
+class CloseTransport:
+    """Close `link`; no event follows."""
+
+    link: Link
+
+
+@dataclass(frozen=True)
+class Transmit:
+    """Send a control packet."""
+
+    link: Link
+    endpoint: SockAddr
+    packet: bytes
+
+
+@dataclass(frozen=True)
+class AddPeer:
+    """Tell the data plane about a peer (see `DataPlane.add_peer`)."""
+
+    peer: int
+    link: Link
+    endpoint: SockAddr
+    peer_id: int
+    limits: PeerLimits
+
+
+@dataclass(frozen=True)
+class AssignAddresses:
+    """Inner addresses of a server's peer; `name` is its common name, made printable."""
+
+    peer: int
+    name: str
+    addresses: tuple[IPv4Address | IPv6Address, ...]
+
+
+@dataclass(frozen=True)
+class RemovePeer:
+    """Forget a peer and its keys."""
+
+    peer: int
+
+
+@dataclass(frozen=True)
+class InstallKey:
+    """Receive under `key_id` from now on."""
+
+    peer: int
+    key_id: int
+    keys: DataKeys
+
+
+@dataclass(frozen=True)
+class ActivateKey:
+    """Send under `key_id` from now on."""
+
+    peer: int
+    key_id: int
+
+
+@dataclass(frozen=True)
+class RetireKey:
+    """Forget `key_id`."""
+
+    peer: int
+    key_id: int
+
+
+@dataclass(frozen=True)
+class SendInner:
+    """Send `payload` to `peer` on the data channel (explicit exit of old peers)."""
+
+    peer: int
+    payload: bytes
+
+
+@dataclass(frozen=True)
+class TunnelUp:
+    """The client's tunnel works with these settings; `summary` says how, for the log."""
+
+    settings: TunnelSettings
+    summary: str
+
+
+@dataclass(frozen=True)
+class TunnelChanged:
+    """The working tunnel has other settings now (after a restart that pulled something else)."""
+
+    settings: TunnelSettings
+
+
+@dataclass(frozen=True)
+class TunnelDown:
+    """The tunnel does not work any more; the machine goes on trying unless `Stop` follows."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class AskCredentials:
+    """User name and password are needed; `again` tells why the last ones were not good (or "")."""
+
+    again: str
+
+
+class Level(Enum):
+    """How loud a `Notify` is."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+@dataclass(frozen=True)
+class Notify:
+    """A line for the log, printable."""
+
+    level: Level
+    text: str
+
+
+@dataclass(frozen=True)
+class Drop:
+    """A packet was dropped; `reason` is for the debug log (rate limited by the driver)."""
+
+    reason: str
+
+
+class StopKind(Enum):
+    """Why a machine ended for good."""
+
+    ASKED = "asked"
+    AUTH = "authentication"  # refused by the peer, or the peer refused by us
+    CONNECTION = "connection"  # no remote left to try, or the server said HALT
+    CREDENTIALS = "credentials"  # needed and not to be had
+
+
+@dataclass(frozen=True)
+class Stop:
+    """The machine has ended; it takes no further event."""
+
+    kind: StopKind
+    reason: str
+
+
+Effect = (
+    Resolve
+    | OpenTransport
+    | CloseTransport
+    | Transmit
+    | AddPeer
+    | AssignAddresses
+    | RemovePeer
+    | InstallKey
+    | ActivateKey
+    | RetireKey
+    | SendInner
+    | TunnelUp
+    | TunnelChanged
+    | TunnelDown
+    | AskCredentials
+    | Notify
+    | Drop
+    | Stop
+)

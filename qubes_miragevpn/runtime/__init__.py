@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""asyncio drivers: sockets, TUN, netlink, timers."""
