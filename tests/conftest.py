@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What every test group shares: what it needs from the machine, its order, and a time limit for each test.
+
+A group is a folder of tests/. One that cannot run here (no root, no TUN, no openvpn) is named and fails; with
+ALLOW_SKIP=1 it is named and skipped. Nothing is ever left out in silence.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from types import FrameType
+
+import pytest
+
+TESTS = Path(__file__).parent
+
+GROUPS = ("unit", "vectors", "pair", "interop", "lab", "bench")
+"""The order in which groups run: cheap and telling first."""
+
+GROUP_NEEDS = {
+    "interop": ("needs_root", "needs_tun", "needs_openvpn"),
+    "lab": ("needs_root", "needs_tun"),
+    "bench": ("needs_root", "needs_tun", "needs_openvpn"),
+}
+"""Markers that every test of a folder bears."""
+
+TIME_LIMIT = {"interop": 60.0, "lab": 120.0, "bench": 120.0}
+DEFAULT_TIME_LIMIT = 30.0
+
+
+def _no_root() -> str:
+    if os.geteuid() != 0:
+        return "root"
+    # A container's root may still be denied namespaces.
+    ran = subprocess.run(["unshare", "--net", "true"], capture_output=True, check=False)
+    return "" if ran.returncode == 0 else "the right to make network namespaces"
+
+
+def _no_tun() -> str:
+    try:
+        os.close(os.open("/dev/net/tun", os.O_RDWR))
+    except OSError as error:
+        return f"/dev/net/tun ({error.strerror})"
+    return ""
+
+
+def _no_openvpn() -> str:
+    path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
+    return "" if shutil.which("openvpn", path=path) else "the openvpn program"
+
+
+MISSING = {"needs_root": cache(_no_root), "needs_tun": cache(_no_tun), "needs_openvpn": cache(_no_openvpn)}
+"""For each marker, what this machine lacks, or ""."""
+
+_lacking: dict[str, set[str]] = {}
+
+
+def _group(item: pytest.Item) -> str:
+    try:
+        return item.path.relative_to(TESTS).parts[0]
+    except ValueError:
+        return ""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put groups in order, mark them with what they need, skip what cannot run if that is allowed."""
+    rank = {name: number for number, name in enumerate(GROUPS)}
+    items.sort(key=lambda item: rank.get(_group(item), len(rank)))
+    for item in items:
+        for name in GROUP_NEEDS.get(_group(item), ()):
+            item.add_marker(name)
+        lacking = [what for name, missing in MISSING.items() if item.get_closest_marker(name) and (what := missing())]
+        if not lacking:
+            continue
+        _lacking.setdefault(_group(item), set()).update(lacking)
+        if os.environ.get("ALLOW_SKIP") == "1":
+            item.add_marker(pytest.mark.skip(reason="needs " + ", ".join(lacking)))
+        else:
+            item.add_marker(pytest.mark.skip(reason="cannot run"))
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Groups that could not run fail the run unless that was allowed."""
+    if _lacking and os.environ.get("ALLOW_SKIP") != "1" and exitstatus in (0, 5):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name the groups that did not run."""
+    for group, lacking in sorted(_lacking.items()):
+        allowed = os.environ.get("ALLOW_SKIP") == "1"
+        verdict = "left out (ALLOW_SKIP=1)" if allowed else "FAILED: cannot run here (ALLOW_SKIP=1 would leave it out)"
+        terminalreporter.write_line(f"group {group}: {verdict}; it needs {', '.join(sorted(lacking))}", red=not allowed)
+
+
+# --- time limit -----------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _limited(item: pytest.Item) -> Iterator[None]:
+    marker = item.get_closest_marker("time_limit")
+    seconds = float(marker.args[0]) if marker else TIME_LIMIT.get(_group(item), DEFAULT_TIME_LIMIT)
+
+    def out_of_time(_signal: int, _frame: FrameType | None) -> None:
+        pytest.fail(f"ran longer than {seconds:g} s")
+
+    before = signal.signal(signal.SIGALRM, out_of_time)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
+    """Bound the fixtures' time."""
+    with _limited(item):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """Bound the test's time."""
+    with _limited(item):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object]:
+    """Bound the clean-up's time."""
+    with _limited(item):
+        return (yield)
