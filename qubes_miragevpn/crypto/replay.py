@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Replay protection: sliding windows over packet ids.
+
+Two kinds, as in OpenVPN (packet_id.c): the data channel numbers packets with 32 bits per key, tls-auth and tls-crypt
+number control packets with (time, id) for as long as the static key lives.
+
+Both are used in two steps, because an id counts only once its packet is authentic: `check` before the packet is
+decrypted (so that a replay costs no cryptography), `mark` after its tag was verified. Somebody who cannot
+authenticate a packet therefore cannot move a window.
+"""
+
+from __future__ import annotations
+
+from qubes_miragevpn.base.errors import MisuseError, PeerError
+
+MAX_WINDOW = 65536  # the largest ``replay-window`` that OpenVPN takes; 8 KiB of bitmap
+CONTROL_WINDOW = 64  # control packets in flight are at most 12; the rest is room for retransmissions out of order
+
+
+class ReplayWindow:
+    """The last `size` ids below and including the highest one seen; 0 is never a valid id.
+
+    `_seen` is a bitmap: bit n is set when id `_highest` - n was marked.
+    """
+
+    __slots__ = ("_highest", "_mask", "_seen", "_size")
+
+    def __init__(self, size: int) -> None:
+        if not 1 <= size <= MAX_WINDOW:
+            raise MisuseError(f"a replay window holds 1 to {MAX_WINDOW} ids, not {size}")
+        self._size = size
+        self._mask = (1 << size) - 1
+        self._highest = 0
+        self._seen = 0
+
+    def check(self, packet_id: int) -> None:
+        """Raise `PeerError` if `packet_id` is 0, was marked before, or is too old to tell."""
+        behind = self._highest - packet_id
+        if behind < 0:
+            return
+        if packet_id == 0:
+            raise PeerError("packet id 0 is invalid")
+        if behind >= self._size:
+            raise PeerError("packet id is older than the replay window")
+        if self._seen >> behind & 1:
+            raise PeerError("packet is a replay")
+
+    def mark(self, packet_id: int) -> None:
+        """Remember `packet_id`, which passed `check` and whose packet is authentic."""
+        ahead = packet_id - self._highest
+        if ahead <= 0:
+            self._seen |= 1 << -ahead & self._mask
+            return
+        # A leap beyond the window forgets all of it; the test also keeps the shift small.
+        self._seen = (self._seen << ahead | 1) & self._mask if ahead < self._size else 1
+        self._highest = packet_id
+
+
+class ControlReplay:
+    """Replay window over (time, id) of one direction of a control channel.
+
+    `time` is the sender's clock (u32, seconds) when its numbering began. A packet of an older numbering than the
+    newest seen is refused, one of a newer numbering begins a fresh window.
+    """
+
+    __slots__ = ("_size", "_time", "_window")
+
+    def __init__(self, size: int = CONTROL_WINDOW) -> None:
+        self._size = size
+        self._time = 0
+        self._window = ReplayWindow(size)
+
+    def check(self, time: int, packet_id: int) -> None:
+        """Raise `PeerError` if (`time`, `packet_id`) goes back in time, is a replay, or is too old to tell."""
+        if packet_id == 0:
+            raise PeerError("packet id 0 is invalid")
+        if time < self._time:
+            raise PeerError("control packet's time goes backwards")
+        if time == self._time:
+            self._window.check(packet_id)
+
+    def mark(self, time: int, packet_id: int) -> None:
+        """Remember (`time`, `packet_id`), which passed `check` and whose packet is authentic."""
+        if time > self._time:
+            self._time = time
+            self._window = ReplayWindow(self._size)
+        self._window.mark(packet_id)
