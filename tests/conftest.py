@@ -59,6 +59,7 @@ def _no_openvpn() -> str:
 MISSING = {"needs_root": cache(_no_root), "needs_tun": cache(_no_tun), "needs_openvpn": cache(_no_openvpn)}
 """For each marker, what this machine lacks, or ""."""
 
+CANNOT_RUN = pytest.StashKey[str]()
 _lacking: dict[str, set[str]] = {}
 
 
@@ -83,13 +84,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if os.environ.get("ALLOW_SKIP") == "1":
             item.add_marker(pytest.mark.skip(reason="needs " + ", ".join(lacking)))
         else:
-            item.add_marker(pytest.mark.skip(reason="cannot run"))
-
-
-def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """Groups that could not run fail the run unless that was allowed."""
-    if _lacking and os.environ.get("ALLOW_SKIP") != "1" and exitstatus in (0, 5):
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+            item.stash[CANNOT_RUN] = ", ".join(lacking)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -122,7 +117,9 @@ def _limited(item: pytest.Item) -> Iterator[None]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
-    """Bound the fixtures' time."""
+    """Fail what cannot run here; bound the fixtures' time."""
+    if CANNOT_RUN in item.stash:
+        pytest.fail(f"cannot run here: needs {item.stash[CANNOT_RUN]}", pytrace=False)
     with _limited(item):
         return (yield)
 
