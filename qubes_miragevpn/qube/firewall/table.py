@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The text of our nftables table: a pure function of what the tunnels demand.
+
+Barrier one of three. The table ``inet qubes-miragevpn`` lets a downstream qube speak with its tunnel and
+with nothing else, lets only marked sockets of ours leave by the uplink, and sends questions to Qubes'
+virtual resolvers to the tunnel's resolver. Its closed form is shipped as a static file that an early unit
+loads before forwarding is switched on; this module makes that very text (a test compares them), and every
+other form.
+
+Chains and priorities (Qubes' own tables are at raw, filter, dstnat and srcnat):
+
+    guard    prerouting  raw         packets to a tunnel's address from elsewhere (CVE-2019-14899)
+    marking  prerouting  mangle      marks for the reverse path check; virtual resolvers refused
+    dns      prerouting  dstnat - 5  before Qubes' own ``dnat-dns``, whichever it holds
+    forward  forward     filter - 10 downstream <-> tunnel, policy drop
+    output   output      filter      marked sockets, downstream, loopback; policy drop
+
+Nothing but interface names that matched their pattern, addresses that are address objects and numbers of
+ours is ever put into the text. NAT is left to Qubes' own masquerade rule.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+
+from qubes_miragevpn.base.errors import MisuseError
+from qubes_miragevpn.base.names import SOCKET_MARK
+
+TABLE = "qubes-miragevpn"
+VIRTUAL_RESOLVERS = (IPv4Address("10.139.1.1"), IPv4Address("10.139.1.2"))
+"""What dom0 gives every qube as its resolvers; there are no IPv6 ones."""
+
+VIF_NAME = re.compile(r"\Avif(0|[1-9][0-9]{0,4})\.(0|[1-9][0-9]{0,2})\Z")
+TUN_NAME = re.compile(r"\Avpn(0|[1-9][0-9]?)\Z")
+
+REFUSE = "reject with icmpx admin-prohibited"
+
+
+@dataclass(frozen=True)
+class OpenTunnel:
+    """A tunnel that carries downstream traffic now.
+
+    `mark` is what its incoming packets bear for the reverse path check. `vifs` None means every downstream
+    interface, present or to come. `resolvers` are the tunnel's; only IPv4 ones can stand in for the virtual.
+    """
+
+    tun: str
+    mark: int
+    addresses: tuple[IPv4Address | IPv6Address, ...]
+    resolvers: tuple[IPv4Address, ...] = ()
+    ipv6: bool = False
+    vifs: frozenset[str] | None = None
+
+
+@dataclass(frozen=True)
+class FirewallDemand:
+    """Everything the table depends on. `marked`: our transport sockets (and DNS queries) may use the uplink."""
+
+    marked: bool = False
+    tunnels: tuple[OpenTunnel, ...] = ()
+
+
+CLOSED = FirewallDemand()
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule: `name` is its comment (how it is found again when the table is read back)."""
+
+    name: str
+    match: str
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Chain:
+    """One base chain; `number` is what `priority` (nft's spelling) comes to."""
+
+    name: str
+    type: str
+    hook: str
+    priority: str
+    number: int
+    policy: str
+    rules: tuple[Rule, ...]
+
+
+@dataclass(frozen=True)
+class Allowance:
+    """Something besides marked sockets that may leave by the uplink while the tunnel is wanted."""
+
+    name: str
+    match: str
+    why: str
+
+
+EXCEPTIONS = (
+    Allowance(
+        "neighbour-discovery",
+        "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } ip6 hoplimit 255",
+        "the kernel asks for the IPv6 uplink gateway's address itself, on no marked socket",
+    ),
+)
+"""The table of exceptions. IPv4 needs none: Qubes sets the gateway as a permanent neighbour."""
+
+
+def chains(demand: FirewallDemand) -> tuple[Chain, ...]:
+    """Return the table that `demand` asks for; raises `MisuseError` for a name that may not be put into rules."""
+    tunnels = demand.tunnels
+    for tunnel in tunnels:
+        _check(tunnel)
+    if len(tunnels) > 1 and any(tunnel.vifs is None for tunnel in tunnels):
+        raise MisuseError("with several tunnels each names its downstream interfaces")
+    return (
+        Chain("guard", "filter", "prerouting", "raw", -300, "accept", tuple(_guard(tunnels))),
+        Chain("marking", "filter", "prerouting", "mangle", -150, "accept", tuple(_mark(tunnels))),
+        Chain("dns", "nat", "prerouting", "dstnat - 5", -105, "accept", tuple(_dns(tunnels))),
+        Chain("forward", "filter", "forward", "filter - 10", -10, "drop", tuple(_forward(tunnels))),
+        Chain("output", "filter", "output", "filter", 0, "drop", tuple(_output(demand.marked))),
+    )
+
+
+def render(demand: FirewallDemand) -> str:
+    """Return the text for ``nft -f``: the table replaced in one transaction, so that there is no moment without it."""
+    lines = [f"add table inet {TABLE}", f"delete table inet {TABLE}", f"table inet {TABLE} {{"]
+    for chain in chains(demand):
+        lines.append(f"\tchain {chain.name} {{")
+        lines.append(
+            f"\t\ttype {chain.type} hook {chain.hook} priority {chain.priority}; policy {chain.policy};",
+        )
+        lines += [f'\t\t{rule.match} {rule.verdict} comment "{rule.name}"'.replace("\t\t ", "\t\t") for rule in chain.rules]
+        lines.append("\t}")
+    lines.append("}")
+    return "\n".join(lines) + "\n"
+
+
+def _check(tunnel: OpenTunnel) -> None:
+    if not TUN_NAME.match(tunnel.tun):
+        raise MisuseError("not a tunnel interface's name")
+    if any(not VIF_NAME.match(name) for name in tunnel.vifs or ()):
+        raise MisuseError("not a downstream interface's name")
+
+
+def _downstream(tunnel: OpenTunnel, keyword: str) -> str | None:
+    """The match for `tunnel`'s downstream interfaces, or None when it has none."""
+    if tunnel.vifs is None:
+        return f'{keyword} "vif*"'
+    if not tunnel.vifs:
+        return None
+    return f"{keyword} {{ {', '.join(chr(34) + name + chr(34) for name in sorted(tunnel.vifs))} }}"
+
+
+def _guard(tunnels: tuple[OpenTunnel, ...]) -> Iterable[Rule]:
+    """Nobody but the tunnel itself may probe for, or speak to, the address inside the tunnel."""
+    for tunnel in tunnels:
+        for address in tunnel.addresses:
+            word = "ip" if address.version == 4 else "ip6"
+            match = f'iifname != "{tunnel.tun}" iifname != "lo" {word} daddr {address}'
+            yield Rule(f"tunnel-address-{tunnel.tun}", match, "counter drop")
+
+
+def _mark(tunnels: tuple[OpenTunnel, ...]) -> Iterable[Rule]:
+    """Marks for rp_filter, which looks a packet's source up as if we answered it; and DNS with no resolver.
+
+    Main holds no default route, so without a mark every packet from the uplink or the tunnel would have an
+    impossible source wherever rp_filter is 1 or 2. Rules for these marks exist for ``iif lo`` alone: they
+    never forward anything.
+    """
+    mark = f"0x{SOCKET_MARK:08x}"
+    yield Rule(
+        "uplink-reply",
+        f'iifname != "vif*" iifname != "vpn*" ct direction reply ct mark {mark}',
+        f"meta mark set {mark}",
+    )
+    for tunnel in tunnels:
+        yield Rule(f"tunnel-reply-{tunnel.tun}", f'iifname "{tunnel.tun}"', f"meta mark set 0x{tunnel.mark:08x}")
+    virtual = ", ".join(str(address) for address in VIRTUAL_RESOLVERS)
+    for tunnel in tunnels:
+        downstream = _downstream(tunnel, "iifname")
+        if downstream is not None and tunnel.resolvers:
+            match = f"{downstream} ip daddr {{ {virtual} }} meta l4proto {{ tcp, udp }} th dport 53"
+            yield Rule(f"dns-served-{tunnel.tun}", match, "accept")
+    yield Rule("virtual-refused", f'iifname "vif*" ip daddr {{ {virtual} }}', f"counter {REFUSE}")
+
+
+def _dns(tunnels: tuple[OpenTunnel, ...]) -> Iterable[Rule]:
+    for tunnel in tunnels:
+        downstream = _downstream(tunnel, "iifname")
+        if downstream is None or not tunnel.resolvers:
+            continue
+        for place, virtual in enumerate(VIRTUAL_RESOLVERS):
+            resolver = tunnel.resolvers[min(place, len(tunnel.resolvers) - 1)]
+            match = f"{downstream} ip daddr {virtual} meta l4proto {{ tcp, udp }} th dport 53"
+            yield Rule(f"dns-{tunnel.tun}-{place + 1}", match, f"counter dnat ip to {resolver}")
+
+
+def _forward(tunnels: tuple[OpenTunnel, ...]) -> Iterable[Rule]:
+    """Downstream to its tunnel and answers back. A packet of no known flow would leave with the qube's own address."""
+    if tunnels:
+        yield Rule("invalid", "ct state invalid", "counter drop")
+    for tunnel in tunnels:
+        out, back = _downstream(tunnel, "iifname"), _downstream(tunnel, "oifname")
+        if out is None or back is None:
+            continue
+        family = "" if tunnel.ipv6 else "meta nfproto ipv4 "
+        yield Rule(f"out-{tunnel.tun}", f'{family}{out} oifname "{tunnel.tun}"', "counter accept")
+        match = f'{family}iifname "{tunnel.tun}" {back} ct state established,related'
+        yield Rule(f"back-{tunnel.tun}", match, "counter accept")
+    yield Rule("downstream-refused", 'iifname "vif*"', f"counter {REFUSE}")
+    yield Rule("group-refused", "iifgroup 2", f"counter {REFUSE}")
+    yield Rule("dropped", "", "counter drop")
+
+
+def _output(marked: bool) -> Iterable[Rule]:
+    """Own traffic: loopback and downstream; marked sockets by the uplink; the tunnel and all else refused."""
+    yield Rule("loopback", 'oifname "lo"', "accept")
+    yield Rule("downstream", 'oifname "vif*"', "accept")
+    yield Rule("downstream-group", "oifgroup 2", "accept")
+    yield Rule("own-into-tunnel", 'oifname "vpn*"', f"counter {REFUSE}")
+    if marked:
+        mark = f"0x{SOCKET_MARK:08x}"
+        yield Rule("transport", f"meta mark {mark} ct mark set {mark}", "counter accept")
+        for exception in EXCEPTIONS:
+            yield Rule(exception.name, exception.match, "counter accept")
+    yield Rule("own-refused", "", f"counter {REFUSE}")
