@@ -141,7 +141,10 @@ class NetRoute:
 
 @dataclass(frozen=True)
 class NetRule:
-    """A policy rule. `fwmark` None matches every mark; `table` counts for `LOOKUP` only."""
+    """A policy rule. `fwmark` None matches every mark; `table` counts for `LOOKUP` only.
+
+    `suppress_prefixlength` n: what the table answers with a route of at most n bits does not count (0: no default).
+    """
 
     family: int
     priority: int
@@ -150,6 +153,7 @@ class NetRule:
     fwmask: int = FULL_MASK
     iifname: str | None = None
     action: RuleAction = RuleAction.LOOKUP
+    suppress_prefixlength: int | None = None
 
 
 def family_of(value: Address | Interface | Network) -> int:
@@ -412,6 +416,8 @@ def _rule(rule: NetRule) -> dict[str, Any]:
         wire |= {"fwmark": rule.fwmark, "fwmask": rule.fwmask}
     if rule.iifname is not None:
         wire["iifname"] = rule.iifname
+    if rule.suppress_prefixlength is not None:
+        wire["suppress_prefixlen"] = rule.suppress_prefixlength
     return wire
 
 
@@ -419,6 +425,7 @@ def _rule_of(message: Any) -> NetRule | None:
     if message["action"] not in RuleAction.__members__.values():
         return None
     mark, mask = message.get_attr("FRA_FWMARK"), message.get_attr("FRA_FWMASK")
+    suppress = message.get_attr("FRA_SUPPRESS_PREFIXLEN")
     return NetRule(
         family=message["family"],
         priority=message.get_attr("FRA_PRIORITY") or 0,
@@ -427,4 +434,5 @@ def _rule_of(message: Any) -> NetRule | None:
         fwmask=FULL_MASK if mask is None else mask,
         iifname=message.get_attr("FRA_IIFNAME") or None,
         action=RuleAction(message["action"]),
+        suppress_prefixlength=None if suppress in (None, FULL_MASK) else suppress,
     )
