@@ -284,6 +284,7 @@ class StopKind(Enum):
     AUTH = "authentication"  # refused by the peer, or the peer refused by us
     CONNECTION = "connection"  # no remote left to try, or the server said HALT
     CREDENTIALS = "credentials"  # needed and not to be had
+    SYSTEM = "system"  # this machine denies what is needed; said by the driver, never by a protocol machine
 
 
 @dataclass(frozen=True)
