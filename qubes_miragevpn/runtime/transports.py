@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The outer sockets: a client's connected one, a server's listening ones.
+
+Every socket is non-blocking and carries its mark before its first packet: policy routing and firewall decide
+by the mark, and a packet sent without it would be lost, or worse, go another way. `OSError` says that a remote
+cannot be reached now; `SystemRefused` that this machine will not let us, whatever the remote.
+Facts: socket(7), udp(7), tcp(7), ipv6(7).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+from qubes_miragevpn.base.errors import ConfigError, SystemRefused
+from qubes_miragevpn.config.model import Common, Family, Listen, Proto
+from qubes_miragevpn.dataplane.interface import SockAddr
+
+_log = logging.getLogger("miragevpn.transport")
+
+UDP_RCVBUF = 4 << 20  # bytes: 30 ms of a gigabit, a pause of the interpreter; the kernel's default is 5 % of it
+UDP_SNDBUF = 1 << 20  # enough for a burst of 700 packets; more would only be queued delay
+CONNECT_TIMEOUT = 120.0  # seconds; the protocol's own limit is usually shorter and closes the link first
+BACKLOG = 128
+ACCEPT_BURST = 32  # connections taken at once before other work has its turn
+OUT_OF_FILES_PAUSE = 1.0  # seconds without accepting after EMFILE
+
+
+@dataclass(frozen=True)
+class SocketOptions:
+    """What a socket is given before it is used; 0 and None leave the default."""
+
+    mark: int = 0
+    sndbuf: int = 0
+    rcvbuf: int = 0
+    bind_port: int | None = None
+
+    @classmethod
+    def of(cls, common: Common, *, mark: int = 0, bind_port: int | None = None) -> SocketOptions:
+        """Those that a configuration asks for."""
+        return cls(mark=mark, sndbuf=common.sndbuf, rcvbuf=common.rcvbuf, bind_port=bind_port)
+
+
+async def open_client(
+    proto: Proto,
+    address: IPv4Address | IPv6Address,
+    port: int,
+    options: SocketOptions,
+    timeout: float = CONNECT_TIMEOUT,
+) -> tuple[socket.socket, SockAddr]:
+    """Open a socket connected to `address`:`port`; return it with the remote's socket address.
+
+    Raises OSError (TimeoutError included) if the remote cannot be reached, SystemRefused if we may not.
+    """
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    sock = _new_socket(family, proto, options)
+    try:
+        if options.bind_port is not None:
+            _bind(sock, "" if family == socket.AF_INET else "::", options.bind_port)
+        remote: SockAddr = (str(address), port) if family == socket.AF_INET else (str(address), port, 0, 0)
+        if proto is Proto.UDP:
+            sock.connect(remote)  # only sets the destination: never waits
+        else:
+            async with asyncio.timeout(timeout):
+                await asyncio.get_running_loop().sock_connect(sock, remote)
+    except BaseException:
+        sock.close()
+        raise
+    return sock, remote
+
+
+def open_listener(listen: Listen, options: SocketOptions) -> socket.socket:
+    """Open the server's socket, listening if it is TCP.
+
+    `Family.ANY` without an address is one socket for both families where the machine has IPv6.
+    Raises ConfigError or SystemRefused.
+    """
+    family, address = _where(listen)
+    try:
+        sock = _new_socket(family, listen.proto, options)
+    except OSError as error:
+        if family == socket.AF_INET6 and listen.family is Family.ANY and not listen.address:
+            return open_listener(Listen("", listen.port, listen.proto, Family.IPV4), options)
+        what = f"cannot listen on port {listen.port}: {error.strerror}"
+        raise SystemRefused(what, "is this address family switched off?") from error
+    try:
+        if family == socket.AF_INET6:
+            only = not (listen.family is Family.ANY and not listen.address)
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(only))
+        if listen.proto is Proto.TCP:
+            # a restarted server must not wait for its old connections to be forgotten
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        _bind(sock, address, listen.port)
+        if listen.proto is Proto.TCP:
+            sock.listen(BACKLOG)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+class Acceptor:
+    """Takes TCP connections from a listening socket, `limit` at a time; gives each to `report`."""
+
+    def __init__(
+        self, listener: socket.socket, limit: int, report: Callable[[socket.socket, SockAddr], None]
+    ) -> None:
+        self._listener = listener
+        self._limit = limit
+        self._report = report
+        self._open = 0
+        self._pause: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(listener.fileno(), self._accept)
+
+    def released(self) -> None:
+        """One of the connections has ended: there is room for another."""
+        self._open -= 1
+
+    def close(self) -> None:
+        """Stop accepting and close the listening socket."""
+        if self._pause is not None:
+            self._pause.cancel()
+        self._loop.remove_reader(self._listener.fileno())
+        self._listener.close()
+
+    def _accept(self) -> None:
+        for _ in range(ACCEPT_BURST):
+            try:
+                sock, remote = self._listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                    self._rest(error)
+                    return
+                continue  # this connection was gone before we took it (accept(2), "Error handling")
+            if self._open >= self._limit:
+                sock.close()  # at once, so that it does not hold a place in the backlog
+                _log.debug("a connection was turned away: %d are open", self._open)
+                continue
+            try:
+                sock.setblocking(False)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            except OSError:
+                sock.close()
+                continue
+            self._open += 1
+            self._report(sock, remote)
+
+    def _rest(self, error: OSError) -> None:
+        """A listener that cannot be served stays readable: look away for a while instead of spinning."""
+        _log.warning("cannot accept connections: %s", error.strerror)
+        self._loop.remove_reader(self._listener.fileno())
+        self._pause = self._loop.call_later(
+            OUT_OF_FILES_PAUSE, lambda: self._loop.add_reader(self._listener.fileno(), self._accept)
+        )
+
+
+def _new_socket(family: int, proto: Proto, options: SocketOptions) -> socket.socket:
+    kind = socket.SOCK_DGRAM if proto is Proto.UDP else socket.SOCK_STREAM
+    sock = socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        if options.mark:
+            _mark(sock, options.mark)
+        udp = proto is Proto.UDP
+        # TCP adjusts its buffers itself, better than a fixed size does
+        _buffer(sock, socket.SO_RCVBUF, options.rcvbuf or (UDP_RCVBUF if udp else 0))
+        _buffer(sock, socket.SO_SNDBUF, options.sndbuf or (UDP_SNDBUF if udp else 0))
+        if not udp:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _mark(sock: socket.socket, mark: int) -> None:
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
+    except PermissionError:
+        raise SystemRefused("cannot mark the tunnel's socket", "run as root, or with CAP_NET_ADMIN") from None
+
+
+_SO_SNDBUFFORCE = 32  # linux/socket.h; not in Python's socket module
+_SO_RCVBUFFORCE = 33
+_FORCE = {socket.SO_SNDBUF: _SO_SNDBUFFORCE, socket.SO_RCVBUF: _SO_RCVBUFFORCE}
+
+
+def _buffer(sock: socket.socket, option: int, size: int) -> None:
+    """Set a buffer's size beyond the system's limit if we may, else up to it."""
+    if not size:
+        return
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, _FORCE[option], size)
+    except OSError:
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, option, size)
+
+
+def _bind(sock: socket.socket, address: str, port: int) -> None:
+    try:
+        sock.bind((address, port))
+    except OSError as error:
+        shown = f"port {port}" if address in ("", "::") else f"{address} port {port}"
+        remedy = {
+            errno.EADDRINUSE: "another program uses it: stop that, or choose another port",
+            errno.EADDRNOTAVAIL: "this machine does not have the address",
+            errno.EACCES: "ports below 1024 need root, or CAP_NET_BIND_SERVICE",
+        }.get(error.errno or 0, "choose another address or port")
+        raise SystemRefused(f"cannot use {shown}: {error.strerror}", remedy) from error
+
+
+def _where(listen: Listen) -> tuple[int, str]:
+    """Address family and address of the socket that `listen` asks for."""
+    if not listen.address:
+        return (socket.AF_INET, "") if listen.family is Family.IPV4 else (socket.AF_INET6, "::")
+    try:
+        address = ip_address(listen.address)
+    except ValueError:
+        fix = "give an IPv4 or IPv6 address"
+        raise ConfigError(f"cannot listen on {listen.address!r}: not an address", fix=fix) from None
+    if (listen.family, address.version) in ((Family.IPV4, 6), (Family.IPV6, 4)):
+        raise ConfigError(f"cannot listen on {address}: the protocol is for the other address family")
+    return (socket.AF_INET if address.version == 4 else socket.AF_INET6), str(address)
