@@ -21,7 +21,7 @@
              provider-a      provider-b                198.51.100.10 and 198.51.100.200, tun0, NAT
                                                        resolvers on 10.8.0.1 and 10.9.0.1, inside the tunnel
 
-Interface groups, addresses, routes, neighbours, sysctls, resolv.conf and nftables rules are the equivalents of what Qubes
+Interface groups, addresses, routes, neighbours, sysctls, resolv.conf and nftables rules are equivalents of what Qubes
 4.2 and 4.3 set up (qubes-core-agent-linux: setup-ip, vif-route-qubes, network-proxy-setup), in the same order where
 order matters: forwarding is switched on only after the early firewall step has run. Without that step sys-vpn forwards
 in clear, as a real network qube would: `test_control` shows it, so that the leak tests are able to fail.

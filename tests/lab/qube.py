@@ -24,6 +24,7 @@ from typing import IO, Any, TypeVar
 
 T = TypeVar("T")
 
+REPOSITORY = Path(__file__).parents[2]
 CLONE_NEWNET = 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -118,8 +119,9 @@ class Qube:
 
     @property
     def enter(self) -> list[str]:
-        """The command that enters the qube, to be followed by what to run there."""
-        return ["nsenter", "--target", str(self.holder.pid), "--net", "--mount", "--uts", "--"]
+        """The command that enters the qube (in this repository's folder), to be followed by what to run there."""
+        target = ["--target", str(self.holder.pid), "--net", "--mount", "--uts"]
+        return ["nsenter", *target, "--", "env", f"--chdir={REPOSITORY}"]
 
     def popen(self, command: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
         """Start `command` in the qube; the returned pid is the program's own. It dies with the lab."""

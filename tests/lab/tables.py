@@ -102,7 +102,8 @@ table ip qubes {{
 def flowtable(devices: list[str]) -> str:
     """The table ``qubes-nat-accel``, made anew whenever a vif comes.
 
-    Flows from group 2 to group 1, once accepted, skip the forward hook. A kernel without nf_flow_table refuses it; the lab goes on without, as Qubes' script does.
+    Flows from group 2 to group 1, once accepted, skip the forward hook. A kernel without nf_flow_table refuses it;
+    the lab goes on without, as Qubes' script does.
     """
     return f"""
 add table inet qubes-nat-accel
