@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What peer verification needs to know of a certificate, read from its DER form.
+
+Chain building and signatures are the TLS library's; here is only the leaf's own content.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from qubes_miragevpn.base.errors import Consequence, PeerError
+
+_SHORT_NAMES = {
+    NameOID.COUNTRY_NAME: "C",
+    NameOID.STATE_OR_PROVINCE_NAME: "ST",
+    NameOID.LOCALITY_NAME: "L",
+    NameOID.ORGANIZATION_NAME: "O",
+    NameOID.ORGANIZATIONAL_UNIT_NAME: "OU",
+    NameOID.COMMON_NAME: "CN",
+    NameOID.EMAIL_ADDRESS: "emailAddress",
+    NameOID.SERIAL_NUMBER: "serialNumber",
+    NameOID.DOMAIN_COMPONENT: "DC",
+    NameOID.USER_ID: "UID",
+    NameOID.SURNAME: "SN",
+    NameOID.GIVEN_NAME: "GN",
+    NameOID.TITLE: "title",
+}
+_MAX_DER = 64 * 1024
+
+
+@dataclass(frozen=True)
+class CertificateFacts:
+    """The leaf's content that policies are about."""
+
+    fingerprint: bytes  # SHA-256 of the DER, 32 bytes
+    subject: str  # "C=AA, O=Org, CN=name" as OpenVPN prints it
+    common_name: str  # the last CN, "" if there is none
+    key_usage: frozenset[str] | None  # None: no such extension
+    server_auth: bool  # extendedKeyUsage holds serverAuth
+    client_auth: bool
+
+
+def inspect_certificate(der: bytes) -> CertificateFacts:
+    """Read `der`; raises `PeerError` (end of session) if it is not a certificate that can be judged."""
+    if len(der) > _MAX_DER:
+        raise PeerError(f"the peer's certificate has {len(der)} bytes, over {_MAX_DER}", Consequence.END_SESSION)
+    try:
+        certificate = x509.load_der_x509_certificate(der)
+        parts = [(_SHORT_NAMES.get(a.oid, a.oid.dotted_string), str(a.value)) for a in certificate.subject]
+        usage = _key_usage(certificate)
+        extended = _extended_usage(certificate)
+    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
+        raise PeerError(f"the peer's certificate cannot be read: {error}", Consequence.END_SESSION) from None
+    names = [value for key, value in parts if key == "CN"]
+    if any(ord(c) < 0x20 or ord(c) == 0x7F for _, value in parts for c in value):
+        # A NUL or a line break in a name has no honest use and several known attacks (CVE-2026-84790).
+        raise PeerError("the peer's certificate has control characters in its subject", Consequence.END_SESSION)
+    return CertificateFacts(
+        fingerprint=hashlib.sha256(der).digest(),
+        subject=", ".join(f"{key}={value}" for key, value in parts),
+        common_name=names[-1] if names else "",
+        key_usage=usage,
+        server_auth=ExtendedKeyUsageOID.SERVER_AUTH in extended,
+        client_auth=ExtendedKeyUsageOID.CLIENT_AUTH in extended,
+    )
+
+
+def _key_usage(certificate: x509.Certificate) -> frozenset[str] | None:
+    try:
+        usage = certificate.extensions.get_extension_for_class(x509.KeyUsage).value
+    except x509.ExtensionNotFound:
+        return None
+    names = ("digital_signature", "key_encipherment", "key_agreement", "key_cert_sign")
+    return frozenset(name for name in names if getattr(usage, name))
+
+
+def _extended_usage(certificate: x509.Certificate) -> frozenset[x509.ObjectIdentifier]:
+    try:
+        return frozenset(certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value)
+    except x509.ExtensionNotFound:
+        return frozenset()

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Which control packet is legal when: a table. What is absent is rejected, and a test walks all of it.
+
+The state is that of the key slot which the packet's key id names; `VACANT` means that no slot has that key id, and
+only the key id of the next renegotiation may then begin one.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from qubes_miragevpn.base.errors import PeerError
+from qubes_miragevpn.protocol.wire.packet import Opcode
+
+
+class Role(Enum):
+    """Which side of the TLS session we are."""
+
+    CLIENT = "client"
+    SERVER = "server"
+
+
+class Phase(Enum):
+    """Where a key slot stands."""
+
+    VACANT = "vacant"
+    AWAIT_RESET = "await reset"  # our reset is out, the peer's is not in
+    HANDSHAKING = "handshaking"  # TLS
+    EXCHANGING = "exchanging"  # TLS is up, key method 2 under way
+    ESTABLISHED = "established"  # both sides have the key material
+
+
+_OPEN = (Phase.HANDSHAKING, Phase.EXCHANGING, Phase.ESTABLISHED)
+_ANY = (Phase.AWAIT_RESET, *_OPEN)
+
+LEGAL: frozenset[tuple[Role, Opcode, Phase]] = frozenset(
+    # A repeated reset is legal in every later phase: it is acknowledged again and goes no further.
+    [(Role.CLIENT, Opcode.HARD_RESET_SERVER, phase) for phase in _ANY]
+    + [(Role.SERVER, Opcode.HARD_RESET_CLIENT, phase) for phase in _ANY]
+    + [(role, Opcode.SOFT_RESET, phase) for role in Role for phase in (Phase.VACANT, *_ANY)]
+    # TLS bytes may overtake the reset they follow: the reorder buffer holds them.
+    + [(role, Opcode.CONTROL, phase) for role in Role for phase in _ANY]
+    + [(role, Opcode.ACK, phase) for role in Role for phase in _ANY]
+)
+
+
+def require_legal(role: Role, opcode: Opcode, phase: Phase) -> None:
+    """Raise `PeerError` (drop) unless `opcode` may arrive at `role` in `phase`."""
+    if (role, opcode, phase) not in LEGAL:
+        raise PeerError(f"{opcode.name} is not legal for a {role.value} whose key slot is {phase.value}")

@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""TLS over memory BIOs: bytes in, bytes out, no socket.
+
+OpenSSL (through pyOpenSSL) is the one place of the core that draws randomness and reads the clock by itself: for
+the handshake and for the validity of certificates. Chains are verified by OpenSSL, the leaf's own content by
+`protocol.control.verify`; a profile that trusts pinned fingerprints only lets OpenSSL accept any chain and relies
+on that second look, which `TlsEndpoint` performs itself before it hands out or takes any data.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from OpenSSL import SSL, crypto
+
+from qubes_miragevpn.base.errors import ConfigError, Consequence, PeerError
+from qubes_miragevpn.base.secret import Secret
+from qubes_miragevpn.base.text import printable
+from qubes_miragevpn.config.model import Identity, PeerPolicy, TlsVersions
+from qubes_miragevpn.crypto.x509 import CertificateFacts, inspect_certificate
+from qubes_miragevpn.protocol.control.verify import verify_leaf
+
+_VERSIONS = {
+    (1, 0): SSL.TLS1_VERSION,
+    (1, 1): SSL.TLS1_1_VERSION,
+    (1, 2): SSL.TLS1_2_VERSION,
+    (1, 3): SSL.TLS1_3_VERSION,
+}
+_PEM_CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.S)
+_OPTIONS = SSL.OP_NO_COMPRESSION | SSL.OP_NO_TICKET | SSL.OP_CIPHER_SERVER_PREFERENCE | SSL.OP_NO_RENEGOTIATION
+_RECORD = 16 * 1024
+MAX_CHAIN = 16  # certificates in a chain; OpenSSL's own default depth is 100
+MAX_TLS_INPUT = 256 * 1024
+"""Bytes that a peer may feed into one TLS session: handshake with the longest allowed chain, plus hours of messages."""
+
+# What OpenSSL calls X509_V_ERR_*: the ones that an operator meets.
+_VERIFY_ERRORS = {
+    7: "its signature is wrong",
+    9: "it is not valid yet (is the clock right?)",
+    10: "it has expired",
+    18: "it is self-signed and not in ca",
+    19: "its chain ends in a self-signed certificate that is not in ca",
+    20: "its issuer is not in ca",
+    21: "its chain cannot be verified with ca",
+    22: "its chain is too long",
+    24: "its chain holds an invalid CA certificate",
+    26: "its extended key usage does not allow this role",
+    66: "its key is too weak",
+    67: "its chain holds a key that is too weak",
+    68: "its signature algorithm is too weak",
+}
+
+
+def make_context(identity: Identity | None, policy: PeerPolicy, versions: TlsVersions, *, server: bool) -> SSL.Context:
+    """Build the OpenSSL context of a role once; raises `ConfigError` when a certificate or key is unusable."""
+    context = SSL.Context(SSL.TLS_METHOD)
+    context.set_options(_OPTIONS)
+    context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+    context.set_min_proto_version(_VERSIONS[versions.minimum])
+    if versions.maximum is not None:
+        context.set_max_proto_version(_VERSIONS[versions.maximum])
+    context.set_verify_depth(MAX_CHAIN)
+    if policy.ca_pem:
+        store = context.get_cert_store()
+        if store is None:
+            raise ConfigError("OpenSSL offers no certificate store")
+        for certificate in _certificates(policy.ca_pem, "ca"):
+            store.add_cert(certificate)
+        if server:
+            context.set_client_ca_list([c.get_subject() for c in _certificates(policy.ca_pem, "ca")])
+    if identity is not None:
+        _load_identity(context, identity)
+    return context
+
+
+def _certificates(pem: bytes, what: str) -> list[crypto.X509]:
+    blocks = _PEM_CERTIFICATE.findall(pem)
+    if not blocks:
+        raise ConfigError(f"{what}: no PEM certificate in it")
+    try:
+        return [crypto.load_certificate(crypto.FILETYPE_PEM, block) for block in blocks]
+    except (crypto.Error, ValueError):
+        raise ConfigError(f"{what}: a certificate in it cannot be read") from None
+
+
+def _load_identity(context: SSL.Context, identity: Identity) -> None:
+    leaf, *others = _certificates(identity.chain_pem, "cert")
+    try:
+        context.use_certificate(leaf)
+    except SSL.Error:
+        raise ConfigError("cert: OpenSSL does not accept it", fix="its key or signature may be too weak") from None
+    for other in others:
+        context.add_extra_chain_cert(other)
+    try:
+        # The empty passphrase keeps OpenSSL from asking on the terminal if the key is encrypted.
+        key = crypto.load_privatekey(crypto.FILETYPE_PEM, identity.key_pem.reveal(), b"")
+    except (crypto.Error, ValueError, TypeError):
+        raise ConfigError("key: it cannot be read", fix="give an unencrypted PEM key") from None
+    try:
+        context.use_privatekey(key)
+        context.check_privatekey()
+    except SSL.Error:
+        raise ConfigError("key: it does not belong to cert") from None
+
+
+class TlsEndpoint:
+    """One TLS session. After any `PeerError` it is dead, but `take_output` may still hold the alert to send."""
+
+    def __init__(self, context: SSL.Context, policy: PeerPolicy, *, server: bool) -> None:
+        self._connection = SSL.Connection(context, None)
+        self._policy = policy
+        self._verify_error = ""
+        self._peer: CertificateFacts | None = None
+        self._fed = 0
+        self._connection.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, self._verify_callback())
+        if server:
+            self._connection.set_accept_state()
+        else:
+            self._connection.set_connect_state()
+
+    def _verify_callback(self) -> Callable[[SSL.Connection, crypto.X509, int, int, int], bool]:
+        pinned_only = not self._policy.ca_pem
+
+        def judge(_: SSL.Connection, certificate: crypto.X509, number: int, depth: int, ok: int) -> bool:
+            if not ok and not pinned_only:
+                cause = _VERIFY_ERRORS.get(number, f"OpenSSL verification error {number}")
+                subject = b", ".join(k + b"=" + v for k, v in certificate.get_subject().get_components())
+                self._verify_error = f"{printable(subject)!r} at depth {depth}: {cause}"
+            return bool(ok) or pinned_only
+
+        return judge
+
+    @property
+    def established(self) -> bool:
+        """The handshake is done and the peer's certificate was accepted."""
+        return self._peer is not None
+
+    @property
+    def peer(self) -> CertificateFacts:
+        """The verified certificate of the peer; only after `established`."""
+        assert self._peer is not None
+        return self._peer
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Take bytes from the peer, go as far as possible, return the application records that came.
+
+        Raises `PeerError`: FATAL-like reasons (a certificate that is refused) say so in their text.
+        """
+        self._fed += len(data)
+        if self._fed > MAX_TLS_INPUT:
+            raise PeerError(f"more than {MAX_TLS_INPUT} bytes in one TLS session", Consequence.END_SESSION)
+        if data:
+            self._connection.bio_write(data)
+        try:
+            if not self.established and not self._handshake():
+                return []
+            return self._records()
+        except SSL.WantReadError:
+            return []
+        except SSL.ZeroReturnError:
+            raise PeerError("the peer closed the TLS session", Consequence.END_SESSION) from None
+        except SSL.Error as error:
+            if self._verify_error:
+                raise PeerError(f"certificate refused: {self._verify_error}", Consequence.FATAL) from None
+            raise PeerError(f"TLS failed: {_reason(error)}", Consequence.END_SESSION) from None
+
+    def _handshake(self) -> bool:
+        try:
+            self._connection.do_handshake()
+        except SSL.WantReadError:
+            return False
+        certificate = self._connection.get_peer_certificate()
+        if certificate is None:
+            raise PeerError("certificate refused: the peer sent none", Consequence.FATAL)
+        facts = inspect_certificate(crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate))
+        verify_leaf(facts, self._policy)
+        self._peer = facts
+        return True
+
+    def _records(self) -> list[bytes]:
+        records: list[bytes] = []
+        while True:
+            try:
+                records.append(self._connection.recv(_RECORD))
+            except SSL.WantReadError:
+                return records
+            except SSL.ZeroReturnError:
+                if records:
+                    return records  # the next call reports the close
+                raise
+
+    def write(self, record: bytes) -> None:
+        """Send one application record; raises `PeerError` if the session is dead."""
+        try:
+            self._connection.send(record)
+        except SSL.Error as error:
+            raise PeerError(f"TLS failed: {_reason(error)}", Consequence.END_SESSION) from None
+
+    def take_output(self) -> bytes:
+        """Return what is to be carried to the peer."""
+        chunks = []
+        while True:
+            try:
+                chunks.append(self._connection.bio_read(_RECORD))
+            except SSL.WantReadError:
+                return b"".join(chunks)
+            except SSL.Error:  # nothing more after a fatal error
+                return b"".join(chunks)
+
+    def export(self, label: bytes, size: int) -> Secret:
+        """RFC 5705 exporter without context."""
+        return Secret(self._connection.export_keying_material(label, size))
+
+    def describe(self) -> str:
+        """TLS version and cipher, for the log."""
+        return f"{self._connection.get_protocol_version_name()} {self._connection.get_cipher_name() or '?'}"
+
+
+def _reason(error: SSL.Error) -> str:
+    details = error.args[0] if error.args and isinstance(error.args[0], list) else []
+    texts = [str(entry[2]) for entry in details if isinstance(entry, tuple) and len(entry) > 2 and entry[2]]
+    return printable("; ".join(texts)) or type(error).__name__

@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What a session's configuration means for its peer in the data plane: keep-alive, MSS, volume.
+
+MSS arithmetic is that of ``mssfix N mtu`` in OpenVPN's mss.c: the outer packet, IP header included, stays within N.
+"""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+
+from qubes_miragevpn.config.model import Common, Proto
+from qubes_miragevpn.dataplane.interface import PeerLimits, SockAddr
+
+_DATA_V2_OVERHEAD = 4 + 4 + 16  # opcode and peer id, packet id, tag
+_OUTER = {Proto.UDP: 8, Proto.TCP: 20 + 2}  # transport header; TCP adds the length prefix
+_INNER4 = 20 + 20
+_INNER6 = 40 + 20
+
+
+def peer_limits(common: Common, proto: Proto, endpoint: SockAddr, *, ping: float, silence: float) -> PeerLimits:
+    """Limits for a peer that is reached at `endpoint` over `proto`."""
+    address = ip_address(endpoint[0].partition("%")[0])
+    outer = (20 if address.version == 4 or getattr(address, "ipv4_mapped", None) else 40) + _OUTER[proto]
+    room = common.mssfix - outer - _DATA_V2_OVERHEAD
+    return PeerLimits(
+        ping=ping,
+        silence=silence,
+        replay_window=common.replay_window,
+        mss4=max(room - _INNER4, 0) if common.mssfix else 0,
+        mss6=max(room - _INNER6, 0) if common.mssfix else 0,
+        reneg_bytes=common.timers.reneg_bytes,
+        reneg_pkts=common.timers.reneg_pkts,
+    )

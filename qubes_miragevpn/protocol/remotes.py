@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The walk over a profile's remotes: every address of every name in turn, a pause after each whole pass.
+
+Pure policy: it is asked for the next step and told what came of it. After a connection that lasted, the walk
+begins again with the address that worked and with the shortest pause.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+from qubes_miragevpn.config.model import Family, Remote, Timers
+
+MAX_ADDRESSES = 16  # of one name, per pass
+
+
+@dataclass(frozen=True)
+class Try:
+    """Open a transport to `address`."""
+
+    remote: Remote
+    address: IPv4Address | IPv6Address
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """Resolve the remote's name, then call `resolved` (with nothing if it failed) and ask again."""
+
+    remote: Remote
+
+
+@dataclass(frozen=True)
+class Pause:
+    """A pass is over without success: wait `seconds`, then ask again."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
+class GiveUp:
+    """``connect-retry-max`` passes failed."""
+
+
+Step = Try | Lookup | Pause | GiveUp
+
+
+class Remotes:
+    """The state of the walk."""
+
+    def __init__(
+        self, remotes: tuple[Remote, ...], timers: Timers, *, shuffle: bool, entropy: Callable[[int], bytes]
+    ) -> None:
+        order = list(remotes)
+        if shuffle:  # a random key per remote; 8 bytes make ties irrelevant
+            order.sort(key=lambda _: entropy(8))
+        self._order = tuple(order)
+        self._timers = timers
+        self._queue: deque[Remote] = deque(self._order)
+        self._addresses: deque[Try] = deque()
+        self._passes = 0
+        self._pause = timers.connect_retry
+
+    def next(self) -> Step:
+        """What to do next."""
+        if self._addresses:
+            return self._addresses.popleft()
+        if self._queue:
+            remote = self._queue.popleft()
+            literal = _literal(remote)
+            return Try(remote, literal) if literal is not None else Lookup(remote)
+        self._passes += 1
+        if self._timers.connect_retry_max and self._passes >= self._timers.connect_retry_max:
+            return GiveUp()
+        self._queue.extend(self._order)
+        pause, self._pause = self._pause, min(self._pause * 2, self._timers.connect_retry_max_pause)
+        return Pause(pause)
+
+    def resolved(self, remote: Remote, addresses: tuple[IPv4Address | IPv6Address, ...]) -> None:
+        """Addresses for the `Lookup` of `remote`, in the order to try them; those of an unwanted family are left out."""
+        fitting = [a for a in addresses if _fits(remote.family, a)]
+        self._addresses.extend(Try(remote, address) for address in fitting[:MAX_ADDRESSES])
+
+    def again(self, last: Try, *, lasted: bool) -> None:
+        """The connection to `last` worked for a while (`lasted`) or hardly: begin the next walk with it."""
+        rest = [remote for remote in self._order if remote != last.remote]
+        self._queue = deque([*rest, last.remote])
+        self._addresses = deque([last])
+        if lasted:
+            self._passes = 0
+            self._pause = self._timers.connect_retry
+
+
+def _literal(remote: Remote) -> IPv4Address | IPv6Address | None:
+    try:
+        return ip_address(remote.host)
+    except ValueError:
+        return None
+
+
+def _fits(family: Family, address: IPv4Address | IPv6Address) -> bool:
+    return family is Family.ANY or (family is Family.IPV4) == (address.version == 4)

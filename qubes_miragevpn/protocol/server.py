@@ -1,0 +1,439 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The server role: many clients on UDP or TCP, each a session; certificates, address pool, push, keep-alive.
+
+Driven by the network (packets, connections), time, and the operator (`UserCommand`: DISCONNECT stops the server and
+tells the clients, RENEGOTIATE renews every key). A client that proved its address but not itself is a *candidate*; it
+replaces an older session from the same address, or of the same name, only once it is fully authenticated. Candidates
+and clients are bounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from ipaddress import IPv4Interface
+from typing import assert_never
+
+from qubes_miragevpn.base.errors import Consequence, PeerError
+from qubes_miragevpn.base.text import printable
+from qubes_miragevpn.config.model import Family, Proto, ServerConfig
+from qubes_miragevpn.dataplane.interface import (
+    NO_PEER_ID,
+    KeyExhausted,
+    KeyInUse,
+    Link,
+    PeerExited,
+    PeerSilent,
+    SockAddr,
+)
+from qubes_miragevpn.protocol.contract import (
+    ActivateKey,
+    AddPeer,
+    AssignAddresses,
+    CloseTransport,
+    Command,
+    Drop,
+    Effect,
+    Event,
+    InstallKey,
+    Level,
+    Notify,
+    PacketReceived,
+    RemovePeer,
+    RetireKey,
+    Stop,
+    StopKind,
+    TimerExpired,
+    Transmit,
+    TransportDown,
+    TransportUp,
+    UserCommand,
+)
+from qubes_miragevpn.protocol.control.legality import Role
+from qubes_miragevpn.protocol.control.negotiation import server_cipher
+from qubes_miragevpn.protocol.control.tls import TlsEndpoint, make_context
+from qubes_miragevpn.protocol.limits import peer_limits
+from qubes_miragevpn.protocol.serving.admission import Admission
+from qubes_miragevpn.protocol.serving.pool import AddressPool
+from qubes_miragevpn.protocol.session import (
+    ClientIntroduced,
+    DropKey,
+    Happening,
+    Introduction,
+    KeyMaterialReady,
+    MessageDropped,
+    MessageReceived,
+    Session,
+    UseKey,
+)
+from qubes_miragevpn.protocol.wire import occ, peerinfo
+from qubes_miragevpn.protocol.wire.keymethod2 import KeyMethod2
+from qubes_miragevpn.protocol.wire.messages import Exit, Message, PushRequest, build_push_reply
+from qubes_miragevpn.protocol.wire.packet import SID_SIZE
+from qubes_miragevpn.protocol.wire.peerinfo import IvProto, PeerCan
+from qubes_miragevpn.protocol.wrap.keys import Opened, wrap_keys
+from qubes_miragevpn.protocol.wrap.state import WrapState
+
+MAX_CANDIDATES = 256
+"""Handshakes under way at once; each holds a TLS session (~100 KB), so 25 MB at the very most."""
+_CAN_NOTHING = PeerCan(proto=0, ciphers=(), mtu=False)
+EXIT_DELAY = 1.0  # seconds between a client's EXIT and our forgetting it, so that our acknowledgement leaves
+
+
+@dataclass
+class Peer:
+    """One association with a client, candidate or authenticated (then `lease` is set)."""
+
+    number: int
+    link: Link
+    endpoint: SockAddr
+    session: Session
+    began: float
+    name: str = ""
+    username: str = ""
+    can: PeerCan = _CAN_NOTHING
+    cipher: str = ""
+    ekm: bool = False
+    lease: IPv4Interface | None = None
+    key_id: int = 0  # the newest established key
+    pushed: bool = False
+    leaves_at: float = float("inf")
+    installed: set[int] = field(default_factory=set)
+
+
+class Server:
+    """The machine: see `protocol.contract` for how it is driven."""
+
+    def __init__(
+        self, config: ServerConfig, *, entropy: Callable[[int], bytes], unix_time: Callable[[], int]
+    ) -> None:
+        """Raises `ConfigError` for unusable certificates or keys."""
+        common = config.common
+        self._config = config
+        self._entropy = entropy
+        self._unix_time = unix_time
+        self._context = make_context(common.identity, common.peer, common.tls, server=True)
+        self._wrap_keys = wrap_keys(common.wrap, server=True)
+        self._admission = Admission(self._wrap_keys, entropy(32), common.timers.hand_window)
+        self._pool = AddressPool(config.network)
+        self._stream = config.listen.proto is Proto.TCP
+        self._peers: dict[int, Peer] = {}
+        self._by_place: dict[tuple[Link, SockAddr], list[Peer]] = {}
+        self._connections: dict[Link, float] = {}  # accepted TCP connections and when
+        self._next_number = 0
+        self._stopped = False
+        self._out: list[Effect] = []
+
+    # --- the contract
+
+    def handle(self, event: Event, now: float) -> list[Effect]:
+        """Take one event and return what is to be done."""
+        if self._stopped:
+            return []
+        self._out = []
+        match event:
+            case PacketReceived(link, endpoint, packet):
+                self._packet(link, endpoint, packet, now)
+            case TimerExpired():
+                self._tick(now)
+            case TransportUp(link):
+                self._connections[link] = now
+            case TransportDown(link, reason):
+                self._connections.pop(link, None)
+                for peer in [p for p in self._peers.values() if p.link == link]:
+                    self._forget(peer, f"connection lost: {printable(reason)}")
+            case KeyExhausted(number, _):
+                self._with(number, lambda peer: peer.session.renegotiate(now), now)
+            case KeyInUse(number, key_id):
+                self._with(number, lambda peer: peer.session.key_in_use(key_id), now)
+            case PeerSilent(number):
+                if number in self._peers:
+                    self._forget(self._peers[number], "silent for too long (ping-restart)")
+            case PeerExited(number):
+                if number in self._peers:
+                    self._forget(self._peers[number], "left")
+            case UserCommand(command):
+                self._command(command, now)
+            case _:
+                self._out.append(Drop(f"{type(event).__name__} does not concern a server"))
+        return self._out
+
+    def next_deadline(self) -> float | None:
+        """When `TimerExpired` is wanted."""
+        hand_window = self._config.common.timers.hand_window
+        times = [peer.leaves_at for peer in self._peers.values() if peer.leaves_at != float("inf")]
+        for peer in self._peers.values():
+            if (deadline := peer.session.next_deadline()) is not None:
+                times.append(deadline)
+            if not peer.pushed:
+                times.append(peer.began + hand_window)
+        times += [since + hand_window for link, since in self._connections.items() if not self._served(link)]
+        return min(times, default=None)
+
+    def _served(self, link: Link) -> bool:
+        return any(peer.link == link for peer in self._peers.values())
+
+    def _command(self, command: Command, now: float) -> None:
+        if command is Command.RENEGOTIATE:
+            for number in list(self._peers):
+                self._with(number, lambda peer: peer.session.renegotiate(now), now)
+        elif command is Command.DISCONNECT:
+            for number in list(self._peers):
+                self._with(number, lambda peer: peer.session.send_message("RESTART", now), now)
+            for peer in list(self._peers.values()):
+                self._forget(peer, "server stops")
+            self._stopped = True
+            self._out.append(Stop(StopKind.ASKED, "stopped"))
+
+    # --- packets
+
+    def _packet(self, link: Link, endpoint: SockAddr, packet: bytes, now: float) -> None:
+        try:
+            opened = self._wrap_keys.open(packet)
+            for peer in self._by_place.get((link, endpoint), ()):
+                if peer.session.peer_sid == opened.head.sid:
+                    break
+            else:
+                found = self._first_packet(link, endpoint, opened, now)
+                if found is None:
+                    return
+                peer = found
+            peer.session.admit(opened)
+        except PeerError as error:
+            self._out.append(Drop(error.reason))
+            return
+        self._guarded(peer, lambda: peer.session.receive(opened, now), now)
+
+    def _first_packet(self, link: Link, endpoint: SockAddr, opened: Opened, now: float) -> Peer | None:
+        """A packet of no session that we know: answer a reset, or begin the session it proves; raises `PeerError`."""
+        if self._stream:
+            if self._served(link):
+                raise PeerError("a second session on one connection")
+            self._require_room()
+            peer = self._add_candidate(link, endpoint, self._entropy(SID_SIZE), now)
+            peer.session.start(now)
+            return peer
+        try:
+            sid = self._admission.confirm(opened, endpoint, now)
+        except PeerError:
+            reply = self._admission.answer_reset(opened, endpoint, now, self._unix_time())
+            self._out.append(Transmit(link, endpoint, reply))
+            return None
+        self._require_room()
+        peer = self._add_candidate(link, endpoint, sid, now)
+        peer.session.start_after_cookie(opened.head.sid, now)
+        return peer
+
+    def _require_room(self) -> None:
+        if len(self._peers) >= self._config.max_clients + MAX_CANDIDATES:
+            raise PeerError("too many clients")
+        if sum(peer.lease is None for peer in self._peers.values()) >= MAX_CANDIDATES:
+            raise PeerError("too many handshakes under way")
+
+    def _add_candidate(self, link: Link, endpoint: SockAddr, sid: bytes, now: float) -> Peer:
+        common = self._config.common
+        for older in [p for p in self._by_place.get((link, endpoint), ()) if p.lease is None]:
+            self._forget(older, "the client began again")
+        session = Session(
+            Role.SERVER,
+            common,
+            own_sid=sid,
+            # Packet id 1 was spent on the stateless answer.
+            wrap=WrapState(self._wrap_keys, started=self._unix_time(), first_id=1 if self._stream else 2),
+            tls=lambda: TlsEndpoint(self._context, common.peer, server=True),
+            entropy=self._entropy,
+            introduction=_never_introduced,
+            stream=self._stream,
+        )
+        peer = Peer(self._new_number(), link, endpoint, session, now)
+        self._peers[peer.number] = peer
+        self._by_place.setdefault((link, endpoint), []).append(peer)
+        return peer
+
+    def _new_number(self) -> int:
+        """The next free peer id: 24 bits, and `NO_PEER_ID` is none."""
+        while self._next_number in self._peers:
+            self._next_number = (self._next_number + 1) % NO_PEER_ID
+        number = self._next_number
+        self._next_number = (number + 1) % NO_PEER_ID
+        return number
+
+    def _forget(self, peer: Peer, reason: str) -> None:
+        """Take the peer out of everything."""
+        del self._peers[peer.number]
+        place = (peer.link, peer.endpoint)
+        self._by_place[place].remove(peer)
+        if not self._by_place[place]:
+            del self._by_place[place]
+        if peer.lease is not None:
+            self._pool.release(peer.lease.ip)
+        if peer.pushed:
+            self._out.append(RemovePeer(peer.number))
+            self._say(Level.INFO, f"client {peer.name} is gone: {reason}")
+        if self._stream:
+            self._connections.pop(peer.link, None)
+            self._out.append(CloseTransport(peer.link))
+
+    # --- running sessions
+
+    def _with(self, number: int, action: Callable[[Peer], None], now: float) -> None:
+        peer = self._peers.get(number)
+        if peer is not None:
+            self._guarded(peer, lambda: action(peer), now)
+
+    def _guarded(self, peer: Peer, action: Callable[[], None], now: float) -> None:
+        """Do something with a session; what it cannot go on after ends that session alone."""
+        try:
+            action()
+            self._collect(peer, now)
+        except PeerError as error:
+            self._transmit(peer, peer.session.drain()[0])
+            if error.consequence is Consequence.DROP:
+                self._out.append(Drop(error.reason))
+            elif peer.number in self._peers:
+                self._say(Level.WARNING, f"client at {printable(str(peer.endpoint[0]))}: {error.reason}")
+                self._forget(peer, error.reason)
+
+    def _transmit(self, peer: Peer, packets: list[bytes]) -> None:
+        self._out += [Transmit(peer.link, peer.endpoint, packet) for packet in packets]
+
+    def _tick(self, now: float) -> None:
+        hand_window = self._config.common.timers.hand_window
+        for peer in list(self._peers.values()):
+            if now >= peer.leaves_at:
+                self._forget(peer, "left")
+            elif not peer.pushed and now >= peer.began + hand_window:
+                self._out.append(Drop("handshake not finished within the hand-window"))
+                self._forget(peer, "handshake not finished")
+            else:
+                self._with(peer.number, lambda peer: peer.session.tick(now), now)
+        for link, since in list(self._connections.items()):
+            if not self._served(link) and now >= since + hand_window:
+                del self._connections[link]
+                self._out.append(CloseTransport(link))
+
+    def _collect(self, peer: Peer, now: float) -> None:
+        while True:
+            packets, happenings = peer.session.drain()
+            self._transmit(peer, packets)
+            if not happenings:
+                return
+            for happening in happenings:
+                self._happened(peer, happening, now)
+                if peer.number not in self._peers:
+                    return
+
+    def _happened(self, peer: Peer, happening: Happening, now: float) -> None:
+        match happening:
+            case ClientIntroduced(key_id, hello):
+                self._introduced(peer, key_id, hello, now)
+            case KeyMaterialReady(key_id, _):
+                peer.key_id = key_id
+                if peer.pushed:
+                    self._install(peer, key_id)
+                elif peer.can.proto & IvProto.REQUEST_PUSH:
+                    self._push(peer, now)
+            case UseKey(key_id):
+                if key_id in peer.installed:
+                    self._out.append(ActivateKey(peer.number, key_id))
+            case DropKey(key_id):
+                if key_id in peer.installed:
+                    peer.installed.discard(key_id)
+                    self._out.append(RetireKey(peer.number, key_id))
+            case MessageReceived(message):
+                self._message(peer, message, now)
+            case MessageDropped(reason):
+                self._out.append(Drop(reason))
+            case other:
+                assert_never(other)
+
+    def _message(self, peer: Peer, message: Message, now: float) -> None:
+        match message:
+            case PushRequest():
+                if not peer.pushed:
+                    self._push(peer, now)
+            case Exit():
+                # Once: a client that repeats EXIT does not prolong its stay (CVE-2024-28882).
+                peer.leaves_at = min(peer.leaves_at, now + EXIT_DELAY)
+            case _:
+                self._out.append(Drop(f"{type(message).__name__} from a client"))
+
+    # --- authentication and push
+
+    def _introduced(self, peer: Peer, key_id: int, hello: KeyMethod2, now: float) -> None:
+        facts = peer.session.tls_of(key_id).peer
+        name = printable(facts.common_name or "(no common name)", 64)
+        if peer.lease is not None and (name, hello.username) != (peer.name, peer.username):
+            raise PeerError("the client's name changed in a renegotiation", Consequence.END_SESSION)
+        if peer.lease is None:
+            peer.name, peer.username = name, hello.username
+            peer.can = peerinfo.parse(hello.peer_info)
+            peer.cipher = server_cipher(peer.can, hello.options, self._config.common)
+            peer.ekm = bool(peer.can.proto & IvProto.TLS_KEY_EXPORT)
+            self._promote(peer)
+        family = Family.IPV6 if len(peer.endpoint) == 4 else Family.IPV4
+        options = occ.build(self._config.common, self._config.listen.proto, family, server=True)
+        peer.session.answer(key_id, hello, options, now)
+
+    def _promote(self, peer: Peer) -> None:
+        """The client is authenticated: it replaces what it was before, and gets an address."""
+        for older in [p for p in self._peers.values() if p is not peer and p.lease is not None]:
+            same_place = (older.link, older.endpoint) == (peer.link, peer.endpoint)
+            if same_place or (older.name == peer.name and not self._config.duplicate_cn):
+                self._forget(older, "it connected again")
+        if sum(p.lease is not None for p in self._peers.values()) >= self._config.max_clients:
+            raise PeerError("max-clients is reached", Consequence.END_SESSION)
+        peer.lease = self._pool.lease(peer.name)
+
+    def _push(self, peer: Peer, now: float) -> None:
+        assert peer.lease is not None
+        peer.pushed = True
+        for message in build_push_reply(self._push_options(peer)):
+            peer.session.send_message(message, now)
+        timers = self._config.common.timers
+        peer_id = peer.number if peer.can.proto & IvProto.DATA_V2 else NO_PEER_ID
+        limits = peer_limits(
+            self._config.common, self._config.listen.proto, peer.endpoint, ping=timers.ping, silence=timers.ping_restart
+        )
+        self._out += [
+            AddPeer(peer.number, peer.link, peer.endpoint, peer_id, limits),
+            AssignAddresses(peer.number, peer.name, (peer.lease.ip,)),
+        ]
+        self._install(peer, peer.key_id)
+        peer.session.use_first_key()
+        derivation = "exporter" if peer.ekm else "PRF"
+        self._say(
+            Level.INFO,
+            f"client {peer.name} at {printable(str(peer.endpoint[0]))} port {peer.endpoint[1]} has {peer.lease.ip} "
+            f"({peer.session.tls_of(peer.key_id).describe()}, data {peer.cipher}, keys by {derivation})",
+        )
+
+    def _push_options(self, peer: Peer) -> list[str]:
+        assert peer.lease is not None
+        options = [
+            *self._config.push,
+            f"route-gateway {self._pool.server}",
+            "topology subnet",
+            f"ifconfig {peer.lease.ip} {peer.lease.netmask}",
+            f"cipher {peer.cipher}",
+        ]
+        if peer.can.proto & IvProto.DATA_V2:
+            options.append(f"peer-id {peer.number}")
+        if peer.can.proto & IvProto.CC_EXIT_NOTIFY:
+            options.append("protocol-flags cc-exit" + (" tls-ekm" if peer.ekm else ""))
+        elif peer.ekm:
+            options.append("key-derivation tls-ekm")
+        if peer.can.mtu:
+            options.append(f"tun-mtu {self._config.common.tun_mtu}")
+        return options
+
+    def _install(self, peer: Peer, key_id: int) -> None:
+        peer.installed.add(key_id)
+        self._out.append(InstallKey(peer.number, key_id, peer.session.derive(key_id, peer.cipher, ekm=peer.ekm)))
+
+    def _say(self, level: Level, text: str) -> None:
+        self._out.append(Notify(level, text))
+
+
+def _never_introduced() -> Introduction:
+    raise AssertionError("a server does not introduce itself")

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Stateless admission of UDP clients: a reset is answered once, and nothing is kept until the address is proved.
+
+The server's session id is a MAC over time slot, client address and client session id, so the client's next packet,
+which must acknowledge it, proves that the answer reached that address. One answer per reset, 26 to 14 bytes without
+protection; `ANSWERS` per `PERIOD` at most (``connect-freq-initial``). Source: OpenVPN ssl_pkt.c
+calculate_session_id_hmac, mudp.c do_pre_decrypt_check (only the MAC differs, which no client can see).
+"""
+
+from __future__ import annotations
+
+from qubes_miragevpn.base.errors import PeerError
+from qubes_miragevpn.crypto.digests import hmac_digest, same
+from qubes_miragevpn.dataplane.interface import SockAddr
+from qubes_miragevpn.protocol.wire.packet import SID_SIZE, Body, Head, Opcode, read_body
+from qubes_miragevpn.protocol.wrap.keys import Opened, Stamp, WrapKeys
+
+ANSWERS = 100
+PERIOD = 10.0  # seconds
+_OLD_SLOTS = 2  # a cookie of the two slots before is still good: half a hand-window each
+
+
+class Admission:
+    """Answers first packets and recognises third ones. Holds a key and one rate counter, nothing per client."""
+
+    def __init__(self, keys: WrapKeys, key: bytes, hand_window: float) -> None:
+        self._keys = keys
+        self._key = key
+        self._slot_length = (hand_window + 1) / 2
+        self._period_began = float("-inf")
+        self._answered = 0
+
+    def answer_reset(self, opened: Opened, endpoint: SockAddr, now: float, unix_time: int) -> bytes:
+        """Return the server's reset for a client's; raises `PeerError` (drop) if it is none or too many came."""
+        head = opened.head
+        body = read_body(head.opcode, opened.body)
+        if head.opcode is not Opcode.HARD_RESET_CLIENT or head.key_id or body.message_id or body.acks or body.payload:
+            raise PeerError("not a first packet")
+        if now >= self._period_began + PERIOD:
+            self._period_began, self._answered = now, 0
+        if self._answered >= ANSWERS:
+            raise PeerError(f"more than {ANSWERS} first packets in {PERIOD:g} s")
+        self._answered += 1
+        sid = self._cookie(self._slot(now), endpoint, head.sid)
+        reply = Body((0,), head.sid, 0).encode()
+        return self._keys.seal(Head(Opcode.HARD_RESET_SERVER, 0, sid), Stamp(1, unix_time & 0xFFFFFFFF), reply)
+
+    def confirm(self, opened: Opened, endpoint: SockAddr, now: float) -> bytes:
+        """Return our session id if `opened` proves that it received our answer; raises `PeerError` (drop)."""
+        head = opened.head
+        body = read_body(head.opcode, opened.body)
+        if head.opcode not in (Opcode.CONTROL, Opcode.ACK) or head.key_id or body.remote_sid is None:
+            raise PeerError("not a packet that may begin a session")
+        if any(body.acks) or body.message_id not in (None, 1):
+            raise PeerError("a session begins with message 1 and acknowledges message 0")
+        good = False
+        for slot in range(self._slot(now) - _OLD_SLOTS, self._slot(now) + 1):
+            good |= same(self._cookie(slot, endpoint, head.sid), body.remote_sid)
+        if not good:
+            raise PeerError("session id was not given to this address")
+        return body.remote_sid
+
+    def _slot(self, now: float) -> int:
+        return int(now // self._slot_length)
+
+    def _cookie(self, slot: int, endpoint: SockAddr, client_sid: bytes) -> bytes:
+        text = f"{slot} {endpoint[0]} {endpoint[1]} ".encode() + client_sid
+        return hmac_digest("SHA256", self._key, text)[:SID_SIZE]

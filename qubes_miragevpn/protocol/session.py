@@ -1,0 +1,419 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""A session: one association with one peer, its key slots and their renegotiation. Shared by all roles.
+
+Three things drive it, each with the time `now`: packets from the peer (`receive`), time (`tick`), and its owner, the
+role machine (`renegotiate`, `send_message`, `answer`). Each returns nothing; what happened is collected by `drain`,
+as packets to send and as `Happening`s that the role must act on.
+
+At most three slots exist: the *current* one (whose key is the newest established), the *next* one while a
+renegotiation runs, and the *lame duck*, an older key that is still accepted for ``tran-window``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from qubes_miragevpn.base.errors import Consequence, PeerError
+from qubes_miragevpn.base.secret import Secret
+from qubes_miragevpn.config.model import Common
+from qubes_miragevpn.crypto.kdf import KeySource
+from qubes_miragevpn.dataplane.interface import DataKeys
+from qubes_miragevpn.protocol.control.keyslot import (
+    AwaitReset,
+    Established,
+    Exchanging,
+    Handshaking,
+    Judging,
+    KeySlot,
+    derive_keys,
+    phase_of,
+)
+from qubes_miragevpn.protocol.control.legality import Role, require_legal
+from qubes_miragevpn.protocol.control.reliability import ACKS_ON_CONTROL, Incoming, Outgoing, Reliability
+from qubes_miragevpn.protocol.control.tls import TlsEndpoint
+from qubes_miragevpn.protocol.wire import keymethod2
+from qubes_miragevpn.protocol.wire.keymethod2 import KeyMethod2
+from qubes_miragevpn.protocol.wire.messages import Message, split_record
+from qubes_miragevpn.protocol.wire.packet import HEAD_SIZE, MAX_ACKS, RESETS, SID_SIZE, Body, Head, Opcode, read_body
+from qubes_miragevpn.protocol.wrap.keys import Opened
+from qubes_miragevpn.protocol.wrap.state import WrapState
+
+MAX_PACKET = 1250
+"""Control packets are at most this long before IP and UDP headers (``max-packet-size``)."""
+_BODY_ROOM = 1 + 4 * ACKS_ON_CONTROL + SID_SIZE + 4  # acknowledgements, session id, message id
+_KEY_IDS = 7  # renegotiations use 1..7 and begin again at 1
+_NOTHING = Secret(b"")
+
+
+@dataclass(frozen=True)
+class KeyMaterialReady:
+    """Slot `key_id` is established; the role decides the suite and calls `derive`. `options` is the peer's string."""
+
+    key_id: int
+    options: str
+
+
+@dataclass(frozen=True)
+class ClientIntroduced:
+    """Server only: the client's key method 2 came; the role judges it and calls `answer`."""
+
+    key_id: int
+    hello: KeyMethod2
+
+
+@dataclass(frozen=True)
+class MessageReceived:
+    """A control message."""
+
+    message: Message
+
+
+@dataclass(frozen=True)
+class UseKey:
+    """Send under `key_id` from now on."""
+
+    key_id: int
+
+
+@dataclass(frozen=True)
+class DropKey:
+    """Forget `key_id`."""
+
+    key_id: int
+
+
+@dataclass(frozen=True)
+class MessageDropped:
+    """A control message that was not well-formed."""
+
+    reason: str
+
+
+Happening = KeyMaterialReady | ClientIntroduced | MessageReceived | MessageDropped | UseKey | DropKey
+
+
+@dataclass(frozen=True)
+class Introduction:
+    """What a client says of itself in key method 2."""
+
+    options: str
+    peer_info: str
+    username: str
+    password: Secret
+
+
+class Session:
+    """See the module's docstring. Any `PeerError` that is not a mere drop ends the session; its owner forgets it."""
+
+    def __init__(
+        self,
+        role: Role,
+        common: Common,
+        *,
+        own_sid: bytes,
+        wrap: WrapState,
+        tls: Callable[[], TlsEndpoint],
+        entropy: Callable[[int], bytes],
+        introduction: Callable[[], Introduction],
+        stream: bool,
+    ) -> None:
+        """`stream`: the transport is reliable by itself, so nothing is retransmitted."""
+        self.role = role
+        self.own_sid = own_sid
+        self.peer_sid: bytes | None = None
+        self._common = common
+        self._wrap = wrap
+        self._new_tls = tls
+        self._entropy = entropy
+        self._introduction = introduction
+        self._retry = 0.0 if stream else common.timers.tls_timeout
+        self._slots: dict[int, KeySlot] = {}
+        self._current: KeySlot | None = None
+        self._next: KeySlot | None = None
+        self._lame: KeySlot | None = None
+        self._peer_fingerprint: bytes | None = None
+        self._packets: list[bytes] = []
+        self._happenings: list[Happening] = []
+        self._max_payload = MAX_PACKET - HEAD_SIZE - wrap.overhead - _BODY_ROOM
+
+    # --- what the owner does
+
+    def start(self, now: float) -> None:
+        """Begin as the side that sends its hard reset first (a client), or that answers on a stream (a server)."""
+        opcode = Opcode.HARD_RESET_CLIENT if self.role is Role.CLIENT else Opcode.HARD_RESET_SERVER
+        slot = self._add_slot(0, now, Reliability(self._retry))
+        slot.reliability.queue(opcode, b"")
+        if self.role is Role.CLIENT:  # a server's reset leaves with the acknowledgement of the client's
+            self._flush(now)
+
+    def start_after_cookie(self, peer_sid: bytes, now: float) -> None:
+        """Begin as a UDP server whose stateless answer was confirmed: both resets are behind us."""
+        slot = self._add_slot(0, now, Reliability(self._retry, first_send_id=1, first_receive_id=1))
+        self.peer_sid = peer_sid
+        slot.state = Handshaking(self._new_tls())
+
+    def renegotiate(self, now: float) -> None:
+        """Begin a renegotiation unless one is running or the first handshake is not done."""
+        if self._next is None and self._current is not None and isinstance(self._current.state, Established):
+            slot = self._begin_renegotiation(now)
+            slot.reliability.queue(Opcode.SOFT_RESET, b"")
+            self._flush(now)
+
+    def send_message(self, text: str, now: float) -> None:
+        """Send one control message over the newest established TLS session."""
+        slot = self._current
+        if slot is not None and isinstance(slot.state, Established):
+            slot.state.tls.write(text.encode() + b"\0")
+            self._pull_tls(slot, slot.state.tls)
+            self._flush(now)
+
+    def answer(self, key_id: int, hello: KeyMethod2, options: str, now: float) -> None:
+        """Server: accept the client's introduction and send our part of key method 2."""
+        slot = self._slots[key_id]
+        assert isinstance(slot.state, Judging)
+        own = KeySource(_NOTHING, self._entropy(32), self._entropy(32))
+        reply = KeyMethod2(own, options, "", _NOTHING, "")
+        slot.state.tls.write(keymethod2.encode(reply))
+        self._pull_tls(slot, slot.state.tls)
+        self._establish(slot, Established(slot.state.tls, hello.source, own), hello.options, now)
+        self._flush(now)
+
+    def derive(self, key_id: int, suite: str, *, ekm: bool) -> DataKeys:
+        """Derive the data keys of an established slot."""
+        slot = self._slots[key_id]
+        assert isinstance(slot.state, Established) and self.peer_sid is not None
+        server = self.role is Role.SERVER
+        sids = (self.peer_sid, self.own_sid) if server else (self.own_sid, self.peer_sid)
+        return derive_keys(slot.state, suite, ekm=ekm, server=server, client_sid=sids[0], server_sid=sids[1])
+
+    def key_in_use(self, key_id: int) -> None:
+        """The peer was seen to use `key_id`: it has the key, so we may send under it."""
+        slot = self._slots.get(key_id)
+        if slot is not None and slot is self._current:
+            self._use(slot)
+
+    def tls_of(self, key_id: int) -> TlsEndpoint:
+        """The TLS session of a slot that is past its handshake."""
+        state = self._slots[key_id].state
+        assert isinstance(state, Exchanging | Judging | Established)
+        return state.tls
+
+    def drain(self) -> tuple[list[bytes], list[Happening]]:
+        """Take the packets to send and what happened since the last call."""
+        packets, self._packets = self._packets, []
+        happenings, self._happenings = self._happenings, []
+        return packets, happenings
+
+    # --- packets
+
+    def open(self, packet: bytes) -> Opened:
+        """Verify protection and replay of `packet`; raises `PeerError` (drop)."""
+        return self._wrap.open(packet)
+
+    def admit(self, opened: Opened) -> None:
+        """Remember for replay a packet that was opened before this session existed."""
+        self._wrap.admit(opened)
+
+    def receive(self, opened: Opened, now: float) -> None:
+        """Take one verified packet; raises `PeerError` to drop it or to end the session."""
+        head = opened.head
+        slot = self._slots.get(head.key_id)
+        require_legal(self.role, head.opcode, phase_of(slot))
+        body = read_body(head.opcode, opened.body)
+        self._check_sids(head, body)
+        if slot is None:
+            slot = self._accept_soft_reset(head, body, now)
+        slot.reliability.acknowledge(body.acks, now)
+        if body.message_id is not None:
+            for incoming in slot.reliability.receive(body.message_id, Incoming(head.opcode, body.payload)):
+                self._take(slot, incoming, now)
+        self._flush(now)
+
+    def _check_sids(self, head: Head, body: Body) -> None:
+        if self.peer_sid is None:
+            if head.opcode not in RESETS or head.opcode is Opcode.SOFT_RESET:
+                raise PeerError(f"{head.opcode.name} before the peer's hard reset")
+            if head.key_id != 0 or body.message_id != 0:
+                raise PeerError("hard reset with a key id or message id other than 0")
+            if body.remote_sid is None and self.role is Role.CLIENT:
+                raise PeerError("server's hard reset acknowledges nothing")
+        elif head.sid != self.peer_sid:
+            raise PeerError("packet of another session")
+        if body.remote_sid is not None and body.remote_sid != self.own_sid:
+            raise PeerError("acknowledgement for another session")
+        if self.peer_sid is None:
+            self.peer_sid = head.sid
+
+    def _accept_soft_reset(self, head: Head, body: Body, now: float) -> KeySlot:
+        current = self._current
+        if current is None or not isinstance(current.state, Established) or self._next is not None:
+            raise PeerError("soft reset before the running handshake is done")
+        if body.message_id != 0 or head.key_id != _following(current.key_id):
+            raise PeerError(f"soft reset for key id {head.key_id} after {current.key_id}")
+        slot = self._begin_renegotiation(now)
+        slot.reliability.queue(Opcode.SOFT_RESET, b"")
+        return slot
+
+    def _take(self, slot: KeySlot, incoming: Incoming, now: float) -> None:
+        """Handle one packet that is in order."""
+        if incoming.opcode in RESETS:
+            if isinstance(slot.state, AwaitReset):
+                slot.state = Handshaking(self._new_tls())
+                self._feed(slot, slot.state.tls, b"", now)
+            return
+        match slot.state:
+            case AwaitReset():
+                raise PeerError("the first packet of a key slot is not a reset", Consequence.END_SESSION)
+            case Handshaking(tls) | Exchanging(tls) | Judging(tls) | Established(tls):
+                self._feed(slot, tls, incoming.payload, now)
+
+    def _feed(self, slot: KeySlot, tls: TlsEndpoint, data: bytes, now: float) -> None:
+        """Hand TLS bytes to the slot's endpoint; on failure what it wants to say (an alert) still goes out."""
+        try:
+            records = tls.feed(data)
+        except PeerError:
+            self._pull_tls(slot, tls)
+            self._flush(now)
+            raise
+        if isinstance(slot.state, Handshaking) and tls.established:
+            self._lock_identity(tls)
+            slot.state = Exchanging(tls, self._introduce(tls) if self.role is Role.CLIENT else None)
+        for record in records:
+            self._take_record(slot, tls, record, now)
+        self._pull_tls(slot, tls)
+
+    def _lock_identity(self, tls: TlsEndpoint) -> None:
+        """A renegotiation may not change who the peer is."""
+        if self._peer_fingerprint not in (None, tls.peer.fingerprint):
+            raise PeerError("the peer's certificate changed in a renegotiation", Consequence.END_SESSION)
+        self._peer_fingerprint = tls.peer.fingerprint
+
+    def _introduce(self, tls: TlsEndpoint) -> KeySource:
+        own = KeySource(Secret(self._entropy(48)), self._entropy(32), self._entropy(32))
+        said = self._introduction()
+        tls.write(keymethod2.encode(KeyMethod2(own, said.options, said.username, said.password, said.peer_info)))
+        return own
+
+    def _take_record(self, slot: KeySlot, tls: TlsEndpoint, record: bytes, now: float) -> None:
+        match slot.state:
+            case Exchanging(_, own) if self.role is Role.CLIENT:
+                assert own is not None
+                reply = keymethod2.read(record, from_client=False)
+                self._establish(slot, Established(tls, own, reply.source), reply.options, now)
+            case Exchanging():
+                hello = keymethod2.read(record, from_client=True)
+                slot.state = Judging(tls)
+                self._happenings.append(ClientIntroduced(slot.key_id, hello))
+            case Established():
+                self._take_messages(record)
+            case _:
+                raise PeerError("application data at the wrong moment", Consequence.END_SESSION)
+
+    def _take_messages(self, record: bytes) -> None:
+        try:
+            self._happenings.extend(MessageReceived(message) for message in split_record(record))
+        except PeerError as error:  # the packets that carried it were fine, so the session goes on
+            self._happenings.append(MessageDropped(error.reason))
+
+    # --- key slots
+
+    def _add_slot(self, key_id: int, now: float, reliability: Reliability) -> KeySlot:
+        slot = KeySlot(key_id, reliability, now, AwaitReset())
+        self._slots[key_id] = slot
+        self._next = slot
+        return slot
+
+    def _begin_renegotiation(self, now: float) -> KeySlot:
+        """Make room (the lame duck goes, the current key is used for sending at last) and add the next slot."""
+        assert self._current is not None
+        self._use(self._current)
+        return self._add_slot(_following(self._current.key_id), now, Reliability(self._retry))
+
+    def _establish(self, slot: KeySlot, state: Established, options: str, now: float) -> None:
+        slot.state = state
+        slot.established_at = now
+        timers = self._common.timers
+        window = min(timers.hand_window, timers.reneg_sec / 2) if timers.reneg_sec else timers.hand_window
+        if self._current is not None:  # the first key has no predecessor to wait with
+            slot.use_by = now + window
+        if self._lame is not None:
+            self._forget(self._lame)
+        self._lame, self._current, self._next = self._current, slot, None
+        self._happenings.append(KeyMaterialReady(slot.key_id, options))
+
+    def _use(self, slot: KeySlot) -> None:
+        if not slot.active:
+            slot.active = True
+            self._happenings.append(UseKey(slot.key_id))
+
+    def use_first_key(self) -> None:
+        """Send under the current key at once: there is no older one."""
+        if self._current is not None:
+            self._use(self._current)
+
+    def _forget(self, slot: KeySlot) -> None:
+        self._slots.pop(slot.key_id, None)
+        if slot is self._lame:
+            self._lame = None
+        self._happenings.append(DropKey(slot.key_id))
+
+    # --- time
+
+    def tick(self, now: float) -> None:
+        """Do what is due; raises `PeerError` (end of session) when a handshake took too long."""
+        timers = self._common.timers
+        if self._next is not None and now >= self._next.began + timers.hand_window:
+            raise PeerError(f"no TLS handshake within {timers.hand_window:g} s", Consequence.END_SESSION)
+        current = self._current
+        if current is not None:
+            if now >= current.use_by:
+                self._use(current)
+            if timers.reneg_sec and now >= current.established_at + timers.reneg_sec:
+                self.renegotiate(now)
+        if self._lame is not None and current is not None and now >= current.established_at + timers.tran_window:
+            self._forget(self._lame)
+        self._flush(now)
+
+    def next_deadline(self) -> float | None:
+        """When `tick` has something to do, or None."""
+        timers = self._common.timers
+        times = [t for slot in self._slots.values() if (t := slot.reliability.next_deadline()) is not None]
+        if self._next is not None:
+            times.append(self._next.began + timers.hand_window)
+        current = self._current
+        if current is not None:
+            if not current.active:
+                times.append(current.use_by)
+            if timers.reneg_sec and self._next is None:
+                times.append(current.established_at + timers.reneg_sec)
+            if self._lame is not None:
+                times.append(current.established_at + timers.tran_window)
+        return min(times, default=None)
+
+    # --- output
+
+    def _pull_tls(self, slot: KeySlot, tls: TlsEndpoint) -> None:
+        output = tls.take_output()
+        for start in range(0, len(output), self._max_payload):
+            slot.reliability.queue(Opcode.CONTROL, output[start : start + self._max_payload])
+
+    def _flush(self, now: float) -> None:
+        """Put on the wire what is due on every slot: new packets, retransmissions, bare acknowledgements."""
+        for slot in self._slots.values():
+            for outgoing in slot.reliability.due(now):
+                self._packets.append(self._seal(slot, outgoing))
+            while slot.reliability.must_ack and self.peer_sid is not None:
+                acks = slot.reliability.take_acks(MAX_ACKS)
+                body = Body(acks, self.peer_sid, None)
+                self._packets.append(self._wrap.seal(Head(Opcode.ACK, slot.key_id, self.own_sid), body.encode()))
+
+    def _seal(self, slot: KeySlot, outgoing: Outgoing) -> bytes:
+        acks = slot.reliability.take_acks(ACKS_ON_CONTROL) if self.peer_sid is not None else ()
+        body = Body(acks, self.peer_sid if acks else None, outgoing.message_id, outgoing.payload)
+        return self._wrap.seal(Head(outgoing.opcode, slot.key_id, self.own_sid), body.encode())
+
+
+def _following(key_id: int) -> int:
+    return key_id % _KEY_IDS + 1
+

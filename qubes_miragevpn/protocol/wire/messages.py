@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Control messages: NUL-terminated strings inside TLS, after key method 2.
+
+Source: wire-protocol draft, "Control messages"; OpenVPN push.c, forward.c. A record without a final NUL, or a
+message with anything but printable characters, is dropped (class of CVE-2024-5594).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from qubes_miragevpn.base.errors import PeerError
+from qubes_miragevpn.base.text import printable
+
+MAX_MESSAGE = 16 * 1024  # one TLS record
+PUSH_CHUNK = 1024 - 84
+"""Longest PUSH_REPLY that OpenVPN makes: its 1024-byte buffer less room for what is added last."""
+
+
+@dataclass(frozen=True)
+class PushRequest:
+    """``PUSH_REQUEST``"""
+
+
+@dataclass(frozen=True)
+class PushReply:
+    """``PUSH_REPLY,...``: the options of this part, and whether more parts follow."""
+
+    options: tuple[str, ...]
+    more: bool
+
+
+@dataclass(frozen=True)
+class AuthFailed:
+    """``AUTH_FAILED[,reason]``"""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Restart:
+    """``RESTART[,...]``: the server asks us to connect again."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Halt:
+    """``HALT[,...]``: the server forbids us to connect again."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Exit:
+    """``EXIT``: the peer leaves."""
+
+
+@dataclass(frozen=True)
+class Other:
+    """Anything else, shown in the log and otherwise without effect."""
+
+    text: str
+
+
+Message = PushRequest | PushReply | AuthFailed | Restart | Halt | Exit | Other
+
+
+def split_record(record: bytes) -> list[Message]:
+    """Take one TLS record apart; raises `PeerError` (drop) if it holds no well-formed messages."""
+    if len(record) > MAX_MESSAGE:
+        raise PeerError(f"control message of {len(record)} bytes")
+    if not record.endswith(b"\0"):
+        raise PeerError("control message without a final NUL")
+    return [_parse(piece.rstrip(b"\r\n")) for piece in record[:-1].split(b"\0") if piece.rstrip(b"\r\n")]
+
+
+def _parse(raw: bytes) -> Message:
+    if any(byte < 0x20 or byte == 0x7F for byte in raw):
+        raise PeerError(f"control message with control characters: {printable(raw, 60)}")
+    text = raw.decode("utf-8", "replace")
+    word, _, rest = text.partition(",")
+    match word:
+        case "PUSH_REQUEST":
+            return PushRequest()
+        case "PUSH_REPLY":
+            return _push_reply(rest)
+        case "AUTH_FAILED":
+            return AuthFailed(printable(rest))
+        case "RESTART":
+            return Restart(printable(rest))
+        case "HALT":
+            return Halt(printable(rest))
+        case "EXIT":
+            return Exit()
+    return Other(printable(text))
+
+
+def _push_reply(rest: str) -> PushReply:
+    options = tuple(option for option in rest.split(",") if option)
+    marks = [option for option in options if option.split(" ", 1)[0] == "push-continuation"]
+    return PushReply(tuple(o for o in options if o not in marks), marks[-1:] == ["push-continuation 2"])
+
+
+def build_push_reply(options: Iterable[str]) -> list[str]:
+    """Return the messages that push `options`, in parts of at most `PUSH_CHUNK` bytes."""
+    parts: list[list[str]] = [[]]
+    size = 0
+    for option in options:
+        if parts[-1] and size + 1 + len(option.encode()) > PUSH_CHUNK - len("PUSH_REPLY"):
+            parts.append([])
+            size = 0
+        parts[-1].append(option)
+        size += 1 + len(option.encode())
+    if len(parts) == 1:
+        return [",".join(("PUSH_REPLY", *parts[0]))]
+    last = len(parts) - 1
+    return [",".join(("PUSH_REPLY", *p, f"push-continuation {1 if i == last else 2}")) for i, p in enumerate(parts)]

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Peer info: ``KEY=VALUE`` lines in which a client says what it can do, and the IV_PROTO bits.
+
+Source: OpenVPN ssl.c push_peer_info, ssl.h IV_PROTO_*. A bit stands in `OUR_PROTO` only if what it promises is
+implemented.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntFlag
+
+
+class IvProto(IntFlag):
+    """The IV_PROTO bits that we implement."""
+
+    DATA_V2 = 1 << 1
+    REQUEST_PUSH = 1 << 2  # the server may push without being asked
+    TLS_KEY_EXPORT = 1 << 3  # data keys by TLS exporter
+    CC_EXIT_NOTIFY = 1 << 7  # EXIT as a control message
+
+
+OUR_PROTO = IvProto.DATA_V2 | IvProto.REQUEST_PUSH | IvProto.TLS_KEY_EXPORT | IvProto.CC_EXIT_NOTIFY
+MAX_LINES = 64
+"""A peer that says more is cut off there; OpenVPN's own client sends fewer than 20 lines."""
+
+
+@dataclass(frozen=True)
+class PeerCan:
+    """What a client's peer info says, as far as the server needs it."""
+
+    proto: int
+    ciphers: tuple[str, ...]
+    mtu: bool  # understands a pushed tun-mtu
+
+
+def build(version: str, ciphers: tuple[str, ...]) -> str:
+    """A client's peer info."""
+    lines = [
+        f"IV_VER={version}",
+        "IV_PLAT=linux",
+        "IV_TCPNL=1",
+        "IV_MTU=1600",
+        *(["IV_NCP=2"] if {"AES-128-GCM", "AES-256-GCM"} <= set(ciphers) else []),
+        f"IV_CIPHERS={':'.join(ciphers)}",
+        f"IV_PROTO={int(OUR_PROTO)}",
+    ]
+    return "".join(line + "\n" for line in lines)
+
+
+def parse(untrusted: str) -> PeerCan:
+    """Read a client's peer info; what cannot be understood counts as not said."""
+    pairs: dict[str, str] = {}
+    for line in untrusted.split("\n")[:MAX_LINES]:
+        key, equals, value = line.partition("=")
+        if equals:
+            pairs.setdefault(key, value)
+    return PeerCan(proto=_number(pairs, "IV_PROTO"), ciphers=_ciphers(pairs), mtu=_number(pairs, "IV_MTU") > 0)
+
+
+def _number(pairs: Mapping[str, str], key: str) -> int:
+    text = pairs.get(key, "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 10 else 0
+
+
+def _ciphers(pairs: Mapping[str, str]) -> tuple[str, ...]:
+    said = tuple(name for name in pairs.get("IV_CIPHERS", "").split(":")[:32] if name)
+    if not said and _number(pairs, "IV_NCP") >= 2:
+        return ("AES-256-GCM", "AES-128-GCM")
+    return said

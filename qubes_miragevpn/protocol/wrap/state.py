@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The moving part of control-channel protection: our packet counter and the peer's replay window.
+
+A session has one of these; its keys come from `protocol.wrap.keys`. Every transmission, a retransmission too, is
+sealed anew under a fresh packet id. The window counts within the time that the sender states (the moment its
+counter began): a later time starts a new window, an earlier one is refused.
+"""
+
+from __future__ import annotations
+
+from qubes_miragevpn.base.errors import Consequence, PeerError
+from qubes_miragevpn.crypto.replay import ControlReplay
+from qubes_miragevpn.protocol.wire.packet import Head
+from qubes_miragevpn.protocol.wrap.keys import Opened, Stamp, WrapKeys
+
+_LAST_ID = 0xFFFFFFFF
+
+
+class WrapState:
+    """Seals and opens the control packets of one session."""
+
+    def __init__(self, keys: WrapKeys, *, started: int, first_id: int = 1) -> None:
+        """`started` is the Unix time at which the counter begins, `first_id` the first packet id to use."""
+        self._keys = keys
+        self._time = started & 0xFFFFFFFF
+        self._next_id = first_id
+        self._replay = ControlReplay()
+        self.overhead = keys.overhead
+
+    def seal(self, head: Head, body: bytes) -> bytes:
+        """Return the packet for the wire; raises `PeerError` (end of session) when the counter is used up."""
+        if self._next_id > _LAST_ID:
+            raise PeerError("control packet ids are used up", Consequence.END_SESSION)
+        stamp = Stamp(self._next_id, self._time)
+        self._next_id += 1
+        return self._keys.seal(head, stamp, body)
+
+    def open(self, packet: bytes) -> Opened:
+        """Verify `packet` and that it is not a replay; raises `PeerError`."""
+        opened = self._keys.open(packet)
+        self.admit(opened)
+        return opened
+
+    def admit(self, opened: Opened) -> None:
+        """Judge an already verified packet for replay and remember it; raises `PeerError`."""
+        if opened.stamp is not None:
+            self._replay.check(opened.stamp.time, opened.stamp.packet_id)
+            self._replay.mark(opened.stamp.time, opened.stamp.packet_id)
