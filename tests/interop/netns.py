@@ -8,6 +8,10 @@
     |          2001:db8::1/64      |              |        2001:db8::2/64        |
     |   vpn0   10.99.0.1/24  ~ ~ ~ | ~ ~ tunnel ~ | ~ ~ ~  vpn0   10.99.0.x/24   |
     +------------------------------+              +------------------------------+
+                   |                              namespace mi<pid>-<n>-d, where a test wants it
+                   |              veth            +------------------------------+
+                   +-- wire1 ---------------------+-- wire0  192.0.2.3/24        |
+                                                  +------------------------------+
 
 Neither has a route to anywhere else, and the machine's own network takes no part. Sockets of a test are made by
 a thread that has entered the namespace, and are then used like any other.
@@ -28,6 +32,7 @@ T = TypeVar("T")
 
 SERVER_WIRE = "192.0.2.1"
 CLIENT_WIRE = "192.0.2.2"
+SECOND_CLIENT_WIRE = "192.0.2.3"
 SERVER_WIRE6 = "2001:db8::1"
 CLIENT_WIRE6 = "2001:db8::2"
 SERVER_TUNNEL = "10.99.0.1"
@@ -100,12 +105,13 @@ class Namespace:
 
 
 class Wire:
-    """The two namespaces of the drawing."""
+    """The namespaces of the drawing."""
 
     def __init__(self) -> None:
-        prefix = f"mi{os.getpid()}-{next(_numbers)}"
-        self.server = Namespace(f"{prefix}-s")
-        self.client = Namespace(f"{prefix}-c")
+        self._prefix = f"mi{os.getpid()}-{next(_numbers)}"
+        self.server = Namespace(f"{self._prefix}-s")
+        self.client = Namespace(f"{self._prefix}-c")
+        self._second: Namespace | None = None
         run("ip", "link", "add", "wire0", "netns", self.server.name, "type", "veth",
             "peer", "name", "wire0", "netns", self.client.name)  # fmt: skip
         for end, address, address6 in (
@@ -116,7 +122,19 @@ class Wire:
             run("ip", "-n", end.name, "address", "add", f"{address6}/64", "dev", "wire0", "nodad")
             run("ip", "-n", end.name, "link", "set", "wire0", "up")
 
+    def second_client(self) -> Namespace:
+        """One more client machine; the server answers it from the same address as the first."""
+        self._second = Namespace(f"{self._prefix}-d")
+        run("ip", "link", "add", "wire1", "netns", self.server.name, "type", "veth",
+            "peer", "name", "wire0", "netns", self._second.name)  # fmt: skip
+        run("ip", "-n", self._second.name, "address", "add", f"{SECOND_CLIENT_WIRE}/24", "dev", "wire0")
+        run("ip", "-n", self._second.name, "link", "set", "wire0", "up")
+        run("ip", "-n", self.server.name, "link", "set", "wire1", "up")
+        run("ip", "-n", self.server.name, "route", "add", SECOND_CLIENT_WIRE, "dev", "wire1", "src", SERVER_WIRE)
+        return self._second
+
     def close(self) -> None:
-        """Take both namespaces down."""
-        self.server.close()
-        self.client.close()
+        """Take every namespace down."""
+        for space in (self.server, self.client, self._second):
+            if space is not None:
+                space.close()

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.interop.netns import ENVIRONMENT, SERVER_TUNNEL, SERVER_WIRE, SERVER_WIRE6, TUN, Namespace
+from tests.interop.netns import ENVIRONMENT, SERVER_WIRE, SERVER_WIRE6, TUN, Namespace
 from tests.interop.pki import SERVER_NAME, Pem, Pki
 
 REPOSITORY = Path(__file__).parents[2]
@@ -57,7 +57,7 @@ def _wrap_lines(case: Case, static: str, direction: int) -> list[str]:
 
 
 def _common(case: Case, identity: Pem, ca: str, static: str, direction: int) -> list[str]:
-    lines = [f"dev {TUN}", "dev-type tun", "persist-key", "persist-tun", f"data-ciphers {case.cipher}", "verb 4"]
+    lines = [f"dev {TUN}", "dev-type tun", "persist-key", "persist-tun", f"data-ciphers {case.cipher}", "verb 3"]
     lines += ["tls-version-min 1.2", *(["tls-version-max 1.2"] if case.tls == "1.2" else [])]
     if case.tls == "1.3":
         lines[-1] = "tls-version-min 1.3"
@@ -169,6 +169,11 @@ class Peer:
         assert match is not None
         return match
 
+    def must_have_said(self, pattern: str) -> None:
+        """Fail unless a program that has ended said a line that matches."""
+        if not re.search(pattern, self.log):
+            raise PeerFailed(f"{self.name} did not say {pattern!r}\n{self.log}")
+
     def wait_exit(self, within: float = UP_WITHIN) -> int:
         """Wait until it ends by itself; return its exit code."""
         try:
@@ -192,8 +197,3 @@ class Peer:
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
-
-
-def tunnel_address(peer: Peer) -> str:
-    """The inner address of `peer`'s end."""
-    return SERVER_TUNNEL if peer.role == "server" else peer.wait_up()
