@@ -51,6 +51,7 @@ class OpenTunnel:
     mark: int
     addresses: tuple[IPv4Address | IPv6Address, ...]
     resolvers: tuple[IPv4Address, ...] = ()
+    ipv4: bool = True
     ipv6: bool = False
     vifs: frozenset[str] | None = None
 
@@ -205,7 +206,9 @@ def _forward(tunnels: tuple[OpenTunnel, ...]) -> Iterable[Rule]:
         out, back = _downstream(tunnel, "iifname"), _downstream(tunnel, "oifname")
         if out is None or back is None:
             continue
-        family = "" if tunnel.ipv6 else "meta nfproto ipv4 "
+        if not (tunnel.ipv4 or tunnel.ipv6):
+            continue
+        family = "" if tunnel.ipv4 and tunnel.ipv6 else f"meta nfproto ipv{4 if tunnel.ipv4 else 6} "
         yield Rule(f"out-{tunnel.tun}", f'{family}{out} oifname "{tunnel.tun}"', "counter accept")
         match = f'{family}iifname "{tunnel.tun}" {back} ct state established,related'
         yield Rule(f"back-{tunnel.tun}", match, "counter accept")

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Carrying out what the tunnels demand, closing before opening, and healing what others broke.
+
+One lock: changes never interleave. A change that takes an opening away closes the firewall first, then
+changes routes, forgets the kernel's flows, and opens last; one that fails half-way leaves everything closed.
+`heal` looks at the whole (table, rules, closing routes, uplink) and mends what is not as demanded;
+events of the kernel ask for it at once, a slow clock in any case. Nothing here is ever undone: when the service ends,
+the barriers stay.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+
+from qubes_miragevpn.base.errors import MirageError
+from qubes_miragevpn.qube import states
+from qubes_miragevpn.qube.firewall.conntrack import forget_flows
+from qubes_miragevpn.qube.firewall.nft import FirewallError, NftTable
+from qubes_miragevpn.qube.firewall.routing import FAMILIES, OUR_PRIORITIES, Assignment, closing_routes, rules
+from qubes_miragevpn.qube.firewall.table import CLOSED, FirewallDemand
+from qubes_miragevpn.qube.firewall.uplink import Signature, Uplink
+from qubes_miragevpn.qube.settings import tunnel_table
+from qubes_miragevpn.qube.states import Demand
+from qubes_miragevpn.runtime.netconf import Netconf, NetRoute
+
+_log = logging.getLogger("miragevpn.firewall")
+
+
+class Enforcer:
+    """The barriers of the machine, for all tunnels."""
+
+    def __init__(self, netconf: Netconf, uplink: Uplink, assignment: Assignment, nft: NftTable | None = None) -> None:
+        self._netconf = netconf
+        self._uplink = uplink
+        self._nft = nft or NftTable()
+        self._assignment = assignment
+        self._demands: dict[int, Demand] = {index: Demand() for index in assignment}
+        self._applied: FirewallDemand | None = None
+        # a kernel without IPv6 (ipv6.disable=1) has nothing to close there
+        self._families = FAMILIES if os.path.exists("/proc/sys/net/ipv6") else FAMILIES[:1]
+        self._lock = asyncio.Lock()
+
+    async def start(self) -> Signature:
+        """Close everything, whatever was before; raises if the machine does not let us."""
+        async with self._lock:
+            await self._set_firewall(CLOSED)
+            await self._mend_routing()
+            for index in self._assignment:
+                await self._set_routes(index, ())
+            self._forget()
+            return await self._uplink.keep()
+
+    async def enforce(self, index: int, wanted: Demand) -> None:
+        """Make tunnel `index` have what it demands; after an error everything of it is closed."""
+        async with self._lock:
+            if self._demands.get(index) == wanted and self._applied is not None:
+                return
+            try:
+                await self._change(index, wanted)
+            except BaseException:
+                self._demands[index] = Demand()
+                self._applied = None
+                await self._close_after_error(index)
+                raise
+
+    async def assign(self, assignment: Assignment) -> None:
+        """Let other downstream interfaces use the tunnels; what is taken from one is closed first."""
+        async with self._lock:
+            if assignment == self._assignment:
+                return
+            await self._set_firewall(CLOSED)
+            self._assignment = assignment
+            await self._mend_routing()
+            self._forget()
+            await self._set_firewall(states.firewall(self._demands, assignment))
+
+    async def _change(self, index: int, wanted: Demand) -> None:
+        before = self._demands.get(index, Demand())
+        reopened = before.live != wanted.live
+        if reopened:
+            self._demands[index] = Demand(wanted.marked)
+            await self._set_firewall(states.firewall(self._demands, self._assignment))
+            await self._set_routes(index, states.routes(index, wanted))
+            self._forget()
+        self._demands[index] = wanted
+        await self._set_firewall(states.firewall(self._demands, self._assignment))
+
+    async def _close_after_error(self, index: int) -> None:
+        for step in (self._set_firewall(states.firewall(self._demands, self._assignment)), self._set_routes(index, ())):
+            try:
+                await step
+            except MirageError as error:
+                _log.error("while closing: %s", error)
+
+    async def _set_firewall(self, wanted: FirewallDemand) -> None:
+        if wanted == self._applied:
+            return
+        self._applied = None
+        await self._nft.apply(wanted)
+        self._applied = wanted
+
+    async def _set_routes(self, index: int, wanted: tuple[NetRoute, ...]) -> None:
+        keep = {route.key for route in (*wanted, *closing_routes(self._assignment))}
+        for route in await self._netconf.routes(tunnel_table(index)):
+            if route.key not in keep:
+                await self._netconf.delete_route(route)
+        for route in wanted:
+            await self._netconf.replace_route(route)
+
+    def _forget(self) -> None:
+        """A flow of the old state must not live on. The barriers hold without this, so failing is a warning."""
+        try:
+            forget_flows()
+        except FirewallError as error:
+            _log.warning("%s", error)
+
+    # --- healing ------------------------------------------------------------------------------------------
+
+    async def heal(self) -> Signature:
+        """Mend what is not as demanded; return what the uplink is now. Raises if it cannot be mended."""
+        async with self._lock:
+            wanted = states.firewall(self._demands, self._assignment)
+            if wanted != self._applied or not await self._nft.intact():
+                _log.error("the firewall table is missing or was changed: loading it again")
+                self._applied = None
+                await self._set_firewall(wanted)
+                self._forget()
+            if await self._mend_routing():
+                _log.error("policy rules or closing routes were missing: set again")
+                self._forget()
+            return await self._uplink.keep()
+
+    async def routes_present(self, index: int) -> bool:
+        """True if the tunnel's own routes are as its state demands (they vanish with the interface, or its going down)."""
+        wanted = states.routes(index, self._demands.get(index, Demand()))
+        if not wanted:
+            return True
+        there = await self._netconf.routes(tunnel_table(index))
+        return all(route in there for route in wanted)
+
+    async def _mend_routing(self) -> bool:
+        """Make rules and closing routes what they should be; True if something had to be done."""
+        changed = False
+        for route in closing_routes(self._assignment):
+            if route.family in self._families and route not in await self._netconf.routes(route.table, route.family):
+                await self._netconf.replace_route(route)
+                changed = True
+        wanted = [rule for rule in rules(self._uplink.name, self._assignment) if rule.family in self._families]
+        there = [rule for rule in await self._netconf.rules() if rule.priority in OUR_PRIORITIES]
+        for rule in wanted:
+            if rule not in there:
+                await self._netconf.add_rule(rule)
+                changed = True
+        for rule in there:
+            if rule not in wanted:
+                await self._netconf.delete_rule(rule)
+                changed = True
+        return changed

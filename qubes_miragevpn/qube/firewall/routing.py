@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Policy rules and routes that the tunnels demand: pure functions, the same numbers as the lockdown script.
+
+Barriers two and three. What is forwarded, from whichever interface and however new that is, looks up a
+tunnel's own table, which ends in an `unreachable` default; and what this qube sends itself sees the main table without
+its default routes, so that Qubes' habit of putting one back (setup-ip, on every change of the uplink) opens nothing.
+Marked sockets alone see the uplink's default route, in a table of its own.
+
+    5150  iif lo fwmark TRANSPORT   lookup 5156
+    5151  iif lo fwmark TUNNEL n    lookup TABLE n    reverse path check of packets from the tunnel
+    5152  iif lo                    lookup main, no default
+    5153  iif lo                    unreachable
+    5154  iif vpn n                 lookup main, no default (the host routes to downstream)
+    5155  iif vpn n                 unreachable
+    5156  iif UPLINK                unreachable       nothing is forwarded from there
+    5157  iif vif...                lookup TABLE n    with several tunnels: who goes through which
+    5158  everything else           lookup TABLE 0    with one tunnel only
+    5159  everything else           unreachable
+
+With several tunnels there is no 5158: a downstream interface goes nowhere until it is assigned.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping
+from ipaddress import IPv4Network, IPv6Network
+
+from qubes_miragevpn.qube.settings import (
+    TRANSPORT_MARK,
+    UPLINK_TABLE,
+    WORST_METRIC,
+    tunnel_mark,
+    tunnel_name,
+    tunnel_table,
+)
+from qubes_miragevpn.runtime.netconf import MAIN_TABLE, NetRoute, NetRule, RouteType, RuleAction
+
+Assignment = Mapping[int, frozenset[str] | None]
+"""Tunnel -> its downstream interfaces; None (one tunnel only): all, present and to come."""
+
+FAMILIES = (int(socket.AF_INET), int(socket.AF_INET6))
+DEFAULT4, DEFAULT6 = IPv4Network("0.0.0.0/0"), IPv6Network("::/0")
+OUR_PRIORITIES = range(5150, 5160)
+
+
+def rules(uplink: str, assignment: Assignment) -> tuple[NetRule, ...]:
+    """The rules of both families, last match first: added in this order, there is no moment of openness."""
+    return tuple(rule for family in FAMILIES for rule in reversed(_rules(family, uplink, assignment)))
+
+
+def _rules(family: int, uplink: str, assignment: Assignment) -> list[NetRule]:
+    unreachable = RuleAction.UNREACHABLE
+    found = [NetRule(family, 5150, UPLINK_TABLE, TRANSPORT_MARK, iifname="lo")]
+    found += [NetRule(family, 5151, tunnel_table(n), tunnel_mark(n), iifname="lo") for n in assignment]
+    found.append(NetRule(family, 5152, MAIN_TABLE, iifname="lo", suppress_prefixlength=0))
+    found.append(NetRule(family, 5153, iifname="lo", action=unreachable))
+    for n in assignment:
+        found.append(NetRule(family, 5154, MAIN_TABLE, iifname=tunnel_name(n), suppress_prefixlength=0))
+        found.append(NetRule(family, 5155, iifname=tunnel_name(n), action=unreachable))
+    found.append(NetRule(family, 5156, iifname=uplink, action=unreachable))
+    for n, vifs in assignment.items():
+        if vifs is None:
+            found.append(NetRule(family, 5158, tunnel_table(n)))
+        else:
+            found += [NetRule(family, 5157, tunnel_table(n), iifname=vif) for vif in sorted(vifs)]
+    found.append(NetRule(family, 5159, action=unreachable))
+    return found
+
+
+def closing_routes(assignment: Assignment) -> tuple[NetRoute, ...]:
+    """The `unreachable` defaults that end every table of ours; they stay for ever."""
+    tables = [UPLINK_TABLE, *(tunnel_table(n) for n in assignment)]
+    return tuple(
+        NetRoute(network, table=table, metric=WORST_METRIC, type=RouteType.UNREACHABLE)
+        for table in tables
+        for network in (DEFAULT4, DEFAULT6)
+    )
+
+
+def tunnel_routes(index: int, *, ipv4: bool, ipv6: bool) -> tuple[NetRoute, ...]:
+    """The routes of an open tunnel: everything goes into it, whatever the server pushed.
+
+    Behind a VPN qube there is no other way than the tunnel, so a server that pushes only some routes, or none,
+    gets the default all the same, and pushed routes have nothing to add to it.
+    """
+    families = [(DEFAULT4, ipv4), (DEFAULT6, ipv6)]
+    return tuple(
+        NetRoute(network, dev=tunnel_name(index), table=tunnel_table(index)) for network, wanted in families if wanted
+    )

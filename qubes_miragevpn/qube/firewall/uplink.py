@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Keeping the uplink's default route where only marked sockets look: barrier three.
+
+Qubes' setup-ip puts ``default via GATEWAY dev eth0 onlink`` into the main table whenever the uplink comes or changes.
+The keeper copies it to the uplink table and deletes it from main, at start and whenever it reappears; the policy
+rules do not look at main's default routes anyway, so the moment between opens nothing. Where Qubes makes no
+default route (service ``disable-default-route``), the gateway is asked of qubesdb.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv6Address, ip_network
+
+from qubes_miragevpn.base.errors import SystemRefused
+from qubes_miragevpn.qube.firewall.routing import DEFAULT4, DEFAULT6
+from qubes_miragevpn.qube.settings import UPLINK_TABLE, WORST_METRIC
+from qubes_miragevpn.runtime.netconf import MAIN_TABLE, Netconf, NetconfError, NetRoute, RouteType
+
+Address = IPv4Address | IPv6Address
+Signature = tuple[int, tuple[tuple[int, str], ...]]
+"""What makes an uplink the same one: the interface's number and its gateways."""
+
+NO_UPLINK: Signature = (0, ())
+
+_log = logging.getLogger("miragevpn.uplink")
+
+
+class Uplink:
+    """The one interface that leads to the network; `gateway` asks qubesdb (version -> address or None)."""
+
+    def __init__(self, name: str, netconf: Netconf, gateway: Callable[[int], Address | None]) -> None:
+        self.name = name
+        self._netconf = netconf
+        self._gateway = gateway
+        self._pinned: set[Address] = set()
+
+    async def keep(self) -> Signature:
+        """Move default routes out of main; return what the uplink is now."""
+        link = await self._netconf.link(self.name)
+        for route in await self._netconf.default_routes():
+            if link is not None and route.dev == self.name and route.via is not None:
+                await self._adopt(route.via)
+            if route.type == RouteType.UNICAST:
+                _log.info("default route by %s taken out of the main table", route.dev)
+                await self._netconf.delete_route(route)
+        if link is None:
+            return NO_UPLINK
+        found = await self._defaults()
+        if not found and link.up:
+            for version in (4, 6):
+                gateway = self._gateway(version)
+                if gateway is not None:
+                    await self._adopt(gateway)
+            found = await self._defaults()
+        gateways = sorted((route.network.version, str(route.via)) for route in found)
+        return (link.index, tuple(gateways)) if gateways else NO_UPLINK
+
+    async def _adopt(self, via: Address) -> None:
+        network = DEFAULT4 if via.version == 4 else DEFAULT6
+        route = NetRoute(network, dev=self.name, via=via, table=UPLINK_TABLE, onlink=True)
+        for old in await self._defaults():
+            if old.network == network and old.key != route.key:
+                await self._netconf.delete_route(old)
+        await self._netconf.replace_route(route)
+
+    async def _defaults(self) -> list[NetRoute]:
+        routes = await self._netconf.routes(UPLINK_TABLE)
+        return [
+            route
+            for route in routes
+            if route.network.prefixlen == 0
+            and route.type == RouteType.UNICAST
+            and route.dev == self.name
+            and route.via is not None
+            and route.metric != WORST_METRIC
+        ]
+
+    async def pin(self, address: Address) -> None:
+        """Give marked sockets, and nobody else, a route to `address`; raises `SystemRefused` without an uplink.
+
+        ``via GATEWAY dev eth0 onlink``: a route without the gateway would ask by ARP for the server itself, which
+        does not work behind every kind of netvm.
+        """
+        for default in await self._defaults():
+            if default.network.version == address.version:
+                await self._netconf.replace_route(replace(default, network=ip_network(address), metric=None))
+                self._pinned.add(address)
+                return
+        raise SystemRefused(f"no IPv{address.version} uplink", f"give this qube a netvm ({self.name} has no gateway)")
+
+    async def unpin(self) -> None:
+        """Take the routes of `pin` away."""
+        for address in sorted(self._pinned, key=str):
+            try:
+                await self._netconf.delete_route(NetRoute(ip_network(address), table=UPLINK_TABLE))
+            except NetconfError as error:
+                _log.debug("%s", error)
+        self._pinned.clear()
+
+    async def main_is_clear(self) -> bool:
+        """True if the main table holds no default route."""
+        return not [
+            route
+            for route in await self._netconf.routes(MAIN_TABLE)
+            if route.network.prefixlen == 0 and route.type == RouteType.UNICAST
+        ]
