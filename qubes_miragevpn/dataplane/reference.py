@@ -1,0 +1,311 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The data channel, written to be read: the specification that any faster backend is compared with.
+
+Sans-IO. Three things drive it: packets from a link (`receive`), packets from the TUN (`send`), and time (`tick` at
+`next_deadline`); `now` is an argument everywhere. What it decides is returned, or collected in `events` (for the owner)
+and `outbox` (for the wire), which the caller empties.
+
+Packets (big endian; OpenVPN's crypto.c; opcode and key id share the first byte, ``opcode << 3 | key_id``)::
+
+    DATA_V2   op/kid 1 | peer-id 3 | packet id 4 | tag 16 | ciphertext      AD = the first 8 bytes
+    DATA_V1   op/kid 1 |             packet id 4 | tag 16 | ciphertext      AD = the packet id alone
+    nonce     packet id 4 | implicit IV 8
+
+The plaintext is one IP packet, the keep-alive "ping", or an OCC message, told apart by their first bytes.
+
+It refuses, drops and counts: packets of unknown peers, unknown keys, from an address other than the peer's (there is
+no float), replays, failed tags, empty plaintexts, malformed IP, and on a server a source that is not the peer's own.
+Nothing that comes from outside raises; `MisuseError` is for the caller's mistakes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from ipaddress import IPv4Address, IPv6Address
+
+from qubes_miragevpn.base.errors import MisuseError, PeerError
+from qubes_miragevpn.dataplane import ip
+from qubes_miragevpn.dataplane.interface import (
+    Counters,
+    DataKeys,
+    KeyExhausted,
+    KeyInUse,
+    Link,
+    PeerExited,
+    PeerLimits,
+    PeerSilent,
+    PlaneEvent,
+    SockAddr,
+)
+from qubes_miragevpn.dataplane.keys import DATA_V1, DATA_V2, RENEW_FAILED_TAGS, KeySlot
+from qubes_miragevpn.dataplane.mss import clamp
+from qubes_miragevpn.dataplane.peers import Peer, Peers, checked_peer_id
+
+PING = bytes.fromhex("2a187bf3641eb4cb07ed2d0a981fc748")
+OCC_MAGIC = bytes.fromhex("287f346bd4ef7a812d56b8d3afc5459c")
+OCC_EXIT = OCC_MAGIC + b"\x06"
+TAG_SIZE = 16
+MAX_KEYS = 3  # the active one, the next one, and the lame duck
+
+DATA_OPCODES = frozenset((DATA_V1, DATA_V2))
+"""What `DataChannel.receive` takes; packets with any other opcode are the control channel's."""
+
+Outgoing = tuple[Link, SockAddr, bytes]
+"""A packet for the wire: where it goes, and what it is."""
+
+
+class DataChannel:
+    """All peers of one data plane.
+
+    `server`: a peer sends and receives nothing until it has addresses; otherwise one without takes everything.
+    `client_to_client`: packets of a peer for another peer are passed on; otherwise they are dropped.
+    """
+
+    def __init__(self, *, server: bool = False, client_to_client: bool = False) -> None:
+        self.events: list[PlaneEvent] = []
+        self.outbox: list[Outgoing] = []
+        self.dropped_unknown = 0  # packets that belong to no peer
+        self._client_to_client = client_to_client
+        self._peers = Peers(server)
+
+    # --- packets ----------------------------------------------------------------------------------------
+
+    def send(self, inner: bytes, now: float) -> Outgoing | None:
+        """Seal `inner`, an IP packet from the TUN, for the peer it is for; None if it cannot be sent."""
+        peer = self._peers.everything
+        if peer is None:
+            try:
+                peer = self._peers.by_address.get(ip.addresses(inner)[1])
+            except PeerError:
+                peer = None
+            if peer is None:
+                self.dropped_unknown += 1
+                return None
+        return self._send_to(peer, inner, now)
+
+    def _send_to(self, peer: Peer, inner: bytes, now: float) -> Outgoing | None:
+        """Seal the IP packet `inner` for `peer`, its MSS clamped, and count it."""
+        key = peer.sending
+        if key is None or not inner:
+            peer.dropped_other += 1
+            return None
+        limits = peer.limits
+        peer.packets_out += 1
+        peer.bytes_out += len(inner)
+        return peer.link, peer.endpoint, self._seal(peer, key, clamp(inner, limits.mss4, limits.mss6), now)
+
+    def _seal(self, peer: Peer, key: KeySlot, plaintext: bytes, now: float) -> bytes:
+        """Return `plaintext` as a data packet under `key`, the one to send with."""
+        number = key.packets_sent + 1
+        key.packets_sent = number
+        key.bytes_sent += len(plaintext)
+        peer.sent = now
+        packet_id = number.to_bytes(4, "big")
+        header = key.header
+        prefix = header + packet_id
+        # AD: all that is in front of the tag, but DATA_V1 leaves the opcode out.
+        sealed = key.seal(packet_id + key.send_iv, plaintext, prefix if len(header) == 4 else packet_id)
+        if number >= key.check_sent_at:
+            self._look(peer, key)
+        return prefix + sealed[-TAG_SIZE:] + sealed[:-TAG_SIZE]
+
+    def receive(self, link: Link, endpoint: SockAddr | None, packet: bytes, now: float) -> bytes | None:
+        """Take a DATA_V1 or DATA_V2 packet from the wire; return the IP packet for the TUN if it holds one.
+
+        `endpoint` None: the link is connected, so that the kernel vouches for the sender.
+        """
+        peer = self._peers.sole.get(link)
+        if packet[0] >> 3 == DATA_V2:
+            id_at = 4
+            if peer is None:
+                peer = self._peers.by_handle.get(int.from_bytes(packet[1:4], "big"))
+        else:
+            id_at = 1
+            if peer is None and endpoint is not None:
+                peer = self._peers.by_endpoint.get((link, endpoint))
+        if peer is None or peer.link != link or (endpoint is not None and endpoint != peer.endpoint):
+            self.dropped_unknown += 1
+            return None
+        plaintext = self._open(peer, packet, id_at)
+        if plaintext is None:
+            return None
+        peer.heard = now
+        return self._deliver(peer, plaintext, now)
+
+    def _open(self, peer: Peer, packet: bytes, id_at: int) -> bytes | None:
+        """Check, decrypt and mark `packet`, whose packet id is at `id_at`; None (and counted) if it is refused."""
+        key = peer.keys.get(packet[0] & 7)
+        tag_at = id_at + 4
+        data_at = tag_at + TAG_SIZE
+        if key is None or key.spent or len(packet) <= data_at:
+            peer.dropped_other += 1
+            return None
+        packet_id = packet[id_at:tag_at]
+        number = int.from_bytes(packet_id, "big")
+        try:
+            key.window.check(number)
+        except PeerError:
+            peer.dropped_replay += 1
+            return None
+        ad = packet[:tag_at] if id_at == 4 else packet_id
+        try:
+            plaintext = key.open(packet_id + key.receive_iv, packet[data_at:] + packet[tag_at:data_at], ad)
+        except PeerError:
+            self._failed_tag(peer, key)
+            return None
+        key.window.mark(number)
+        key.packets_received += 1
+        key.bytes_received += len(plaintext)
+        if key.packets_received >= key.check_received_at:
+            self._look(peer, key)
+        if not key.in_use:
+            key.in_use = True
+            self.events.append(KeyInUse(peer.handle, key.key_id))
+        return plaintext
+
+    def _failed_tag(self, peer: Peer, key: KeySlot) -> None:
+        peer.dropped_auth += 1
+        key.failed_tags += 1
+        if key.failed_tags > RENEW_FAILED_TAGS:
+            self._look(peer, key)
+
+    def _look(self, peer: Peer, key: KeySlot) -> None:
+        """Compare the use of `key` with its limits: report once that it should be replaced, stop using it at last."""
+        if key.look() and not key.exhaustion_reported:
+            key.exhaustion_reported = True
+            self.events.append(KeyExhausted(peer.handle, key.key_id))
+        if key.spent and peer.sending is key:
+            peer.sending = None
+
+    def _deliver(self, peer: Peer, plaintext: bytes, now: float) -> bytes | None:
+        """Tell what the authentic `plaintext` is; return it if it is an IP packet that may go to the TUN."""
+        try:
+            source, destination = ip.addresses(plaintext)
+        except PeerError:
+            self._message(peer, plaintext)
+            return None
+        other = None
+        if peer.restricted:
+            other = self._peers.by_address.get(destination)
+            if source not in peer.addresses or (other is not None and not self._client_to_client):
+                peer.dropped_other += 1
+                return None
+        peer.packets_in += 1
+        peer.bytes_in += len(plaintext)
+        limits = peer.limits
+        inner = clamp(plaintext, limits.mss4, limits.mss6)
+        if other is None:
+            return inner
+        passed_on = self._send_to(other, inner, now)
+        if passed_on is not None:
+            self.outbox.append(passed_on)
+        return None
+
+    def _message(self, peer: Peer, plaintext: bytes) -> None:
+        """Take what is not IP: a ping has done its work by being authentic; of OCC only the farewell matters."""
+        if plaintext == PING:
+            return
+        if not plaintext.startswith(OCC_MAGIC):
+            peer.dropped_other += 1
+        elif plaintext.startswith(OCC_EXIT) and not peer.exited:
+            peer.exited = True  # repeated farewells are one event
+            self.events.append(PeerExited(peer.handle))
+
+    # --- time -------------------------------------------------------------------------------------------
+
+    def next_deadline(self) -> float | None:
+        """When to call `tick`; traffic only ever moves this later, so it need not be asked after every packet."""
+        deadlines = []
+        for peer in self._peers.by_handle.values():
+            if peer.limits.ping and peer.sending is not None:
+                deadlines.append(peer.sent + peer.limits.ping)
+            if peer.limits.silence and peer.keys:
+                deadlines.append(max(peer.heard, peer.silent_since) + peer.limits.silence)
+        return min(deadlines, default=None)
+
+    def tick(self, now: float) -> None:
+        """Send the pings that are due, report the peers that are silent (again every `silence` seconds)."""
+        for peer in self._peers.by_handle.values():
+            limits, key = peer.limits, peer.sending
+            if limits.ping and key is not None and now >= peer.sent + limits.ping:
+                self.outbox.append((peer.link, peer.endpoint, self._seal(peer, key, PING, now)))
+            if limits.silence and peer.keys and now >= max(peer.heard, peer.silent_since) + limits.silence:
+                peer.silent_since = now
+                self.events.append(PeerSilent(peer.handle))
+
+    # --- peers and keys: see `interface.DataPlane` --------------------------------------------------------
+
+    def add_peer(self, handle: int, link: Link, endpoint: SockAddr, peer_id: int, limits: PeerLimits) -> None:
+        """Make a peer known."""
+        self._peers.add(handle, link, endpoint, peer_id, limits)
+
+    def update_peer(self, handle: int, now: float, *, peer_id: int | None, limits: PeerLimits | None) -> None:
+        """Change what is given; new limits begin a new wait for silence."""
+        peer = self._peers.get(handle)
+        if peer_id is not None:
+            peer.peer_id = checked_peer_id(peer_id)
+        if limits is not None:
+            peer.limits = limits
+            peer.heard = now
+        for key in peer.keys.values():
+            key.address(peer.peer_id)
+            key.limit(peer.limits)
+
+    def set_addresses(self, handle: int, addresses: Iterable[IPv4Address | IPv6Address]) -> None:
+        """Give a peer its inner addresses."""
+        self._peers.set_addresses(handle, addresses)
+
+    def remove_peer(self, handle: int) -> None:
+        """Forget a peer and its keys."""
+        self._peers.remove(handle)
+
+    def install_key(self, handle: int, key_id: int, keys: DataKeys, now: float) -> None:
+        """Receive under `key_id` from now on."""
+        peer = self._peers.get(handle)
+        if not 0 <= key_id <= 7:
+            raise MisuseError(f"there is no key id {key_id}")
+        if key_id not in peer.keys and len(peer.keys) >= MAX_KEYS:
+            raise MisuseError(f"peer {handle} has {MAX_KEYS} keys already")
+        if not peer.keys:
+            peer.heard = now  # before there was a key, nothing could be heard
+        self._stop_sending(peer, key_id)
+        peer.keys[key_id] = KeySlot(key_id, keys, peer.peer_id, peer.limits)
+
+    def activate_key(self, handle: int, key_id: int, now: float) -> None:
+        """Send under `key_id` from now on."""
+        peer = self._peers.get(handle)
+        key = peer.keys.get(key_id)
+        if key is None:
+            raise MisuseError(f"peer {handle} has no key {key_id}")
+        if peer.sending is None:
+            peer.sent = now
+        peer.sending = None if key.spent else key
+
+    def retire_key(self, handle: int, key_id: int) -> None:
+        """Forget `key_id`; nothing happens if it is not there."""
+        peer = self._peers.get(handle)
+        self._stop_sending(peer, key_id)
+        peer.keys.pop(key_id, None)
+
+    def send_inner(self, handle: int, payload: bytes, now: float) -> None:
+        """Put `payload`, an OCC message, sealed into the outbox; nothing happens without a key."""
+        peer = self._peers.get(handle)
+        if peer.sending is not None and payload:
+            self.outbox.append((peer.link, peer.endpoint, self._seal(peer, peer.sending, payload, now)))
+
+    def counters(self, handle: int) -> Counters:
+        """Totals of a peer."""
+        peer = self._peers.get(handle)
+        return Counters(
+            bytes_in=peer.bytes_in,
+            bytes_out=peer.bytes_out,
+            packets_in=peer.packets_in,
+            packets_out=peer.packets_out,
+            dropped_replay=peer.dropped_replay,
+            dropped_auth=peer.dropped_auth,
+            dropped_other=peer.dropped_other,
+        )
+
+    def _stop_sending(self, peer: Peer, key_id: int) -> None:
+        if peer.sending is not None and peer.sending.key_id == key_id:
+            peer.sending = None

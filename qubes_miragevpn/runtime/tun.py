@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Opening a TUN device: raw IP packets at a non-blocking descriptor.
+
+Flags are IFF_TUN | IFF_NO_PI (linux/if_tun.h, Documentation/networking/tuntap.rst). python-pytun does it where
+it is installed; otherwise the same ioctl is made here, with the same result. A missing device node or privilege is a
+`SystemRefused` that says what to do. The interface vanishes when its descriptor is closed; addresses, MTU and link
+state are `runtime.netconf`'s.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import struct
+from types import ModuleType
+from typing import Any
+
+from qubes_miragevpn.base.errors import MisuseError, SystemRefused
+
+try:
+    import pytun as _pytun
+except ImportError:
+    _pytun = None
+pytun: ModuleType | None = _pytun
+
+DEVICE = "/dev/net/tun"
+IFNAMSIZ = 16  # with the terminating NUL
+_TUNSETIFF = 0x400454CA
+_IFF_TUN = 0x0001
+_IFF_NO_PI = 0x1000
+_IFREQ = struct.Struct(f"{IFNAMSIZ}sH22x")  # struct ifreq: name, flags, rest of the union
+
+
+class Tun:
+    """An open TUN device; `fd` is non-blocking, `name` what the kernel calls the interface."""
+
+    def __init__(self, fd: int, name: str, device: Any = None) -> None:
+        self.fd = fd
+        self.name = name
+        self._device = device  # python-pytun's object, which owns the descriptor
+
+    def close(self) -> None:
+        """Close the descriptor; the interface and its routes vanish. A second call does nothing."""
+        if self.fd < 0:
+            return
+        fd, self.fd = self.fd, -1
+        if self._device is not None:
+            self._device.close()
+        else:
+            os.close(fd)
+
+
+def open_tun(name: str) -> Tun:
+    """Create the interface `name` (or attach to a persistent one of that name) and open it.
+
+    Raises `SystemRefused` if the machine does not let us.
+    """
+    if not 0 < len(name.encode()) < IFNAMSIZ or "/" in name or "\0" in name:
+        raise MisuseError(f"{name!r} cannot be the name of an interface")
+    try:
+        return _open_by_pytun(pytun, name) if pytun is not None else _open_by_ioctl(name)
+    except OSError as refusal:
+        raise _explained(name, refusal) from None
+
+
+def _open_by_pytun(module: ModuleType, name: str) -> Tun:
+    device = module.TunTapDevice(name=name, flags=module.IFF_TUN | module.IFF_NO_PI)  # its Error is an OSError
+    os.set_blocking(device.fileno(), False)
+    os.set_inheritable(device.fileno(), False)
+    return Tun(device.fileno(), device.name, device)
+
+
+def _open_by_ioctl(name: str) -> Tun:
+    fd = os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        answer = fcntl.ioctl(fd, _TUNSETIFF, _IFREQ.pack(name.encode(), _IFF_TUN | _IFF_NO_PI))
+    except OSError:
+        os.close(fd)
+        raise
+    return Tun(fd, _IFREQ.unpack(answer)[0].rstrip(b"\0").decode())
+
+
+def _explained(name: str, refusal: OSError) -> SystemRefused:
+    """Return what `refusal` means and what helps."""
+    if refusal.errno in (errno.ENOENT, errno.ENXIO, errno.ENODEV):
+        return SystemRefused(f"{DEVICE} does not exist", "load the kernel module (modprobe tun)")
+    if refusal.errno in (errno.EPERM, errno.EACCES):
+        return SystemRefused(f"no permission to create {name}", "run as root, or with CAP_NET_ADMIN")
+    if refusal.errno == errno.EBUSY:
+        return SystemRefused(f"{name} is in use", "stop the other program that holds it")
+    if refusal.errno == errno.EINVAL:
+        return SystemRefused(f"{name} exists and is not a TUN device", "remove that interface, or use another name")
+    return SystemRefused(f"cannot open {name}: {os.strerror(refusal.errno or errno.EIO)}", f"look at {DEVICE}")
