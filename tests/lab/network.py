@@ -223,6 +223,7 @@ route add default via 2001:db8:2::1""")
         for flag in ("qubes-network", "qubes-firewall", "qubes-miragevpn"):
             vpn.write(f"/run/qubes-service/{flag}", "")
         vpn.write("/run/qubes/this-is-proxyvm", "")
+        add_default_user(vpn)
         vpn.nft(QUBES_TABLES)
         if self.early is not None:
             self.early(self)
@@ -356,6 +357,16 @@ def _nodad(address: str) -> str:
 def _sysctl_defaults(qube: Qube) -> None:
     """What systemd's 50-default.conf sets (loose reverse-path filter); and no waiting for duplicate addresses."""
     qube.sysctl({"ipv4/conf/default/rp_filter": 2, "ipv6/conf/default/accept_dad": 0})
+
+
+def add_default_user(qube: Qube) -> None:
+    """The account ``user`` and the group ``qubes``, which every Qubes VM has and this machine may not."""
+    passwd, group = qube.path("/etc/passwd"), qube.path("/etc/group")
+    users = [line for line in passwd.read_text().splitlines() if not line.startswith("user:")]
+    groups = [line for line in group.read_text().splitlines() if not line.startswith(("user:", "qubes:"))]
+    # First, so that they give the numbers' names even if this machine has accounts with the same numbers.
+    qube.write("/etc/passwd", "\n".join(["user:x:1000:1000::/home/user:/bin/sh", *users, ""]))
+    qube.write("/etc/group", "\n".join(["user:x:1000:", "qubes:x:98:user", *groups, ""]))
 
 
 def setup_ip(qube: Qube, here: Address, gateway: Address) -> None:

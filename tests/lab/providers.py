@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The two VPN providers: A by UDP with tls-crypt, B by TCP with tls-auth; our own server, or the distribution's openvpn.
+"""The two VPN providers, A by UDP with tls-crypt, B by TCP with tls-auth: our own server, or the system's openvpn.
 
 Each stands in its namespace with a public address, NATs its clients and runs a resolver on its tunnel address. Keys and
-certificates are made anew for every lab. The profiles are what such a provider would mail to a customer: one file, everything inline.
+certificates are made anew for every lab. The profiles are what such a provider would mail to a customer: one file,
+everything inline.
 """
 
 from __future__ import annotations

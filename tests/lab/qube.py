@@ -34,7 +34,7 @@ ENVIRONMENT = {**os.environ, "PATH": os.environ.get("PATH", "/usr/bin:/bin") + "
 # $1 is the qube's name, $2 the folder on the host in which the copy-on-write layers live (a tmpfs of the qube).
 _BOOT = """
 set -e
-hostname "$1"
+echo "$1" > /proc/sys/kernel/hostname
 mount -t sysfs sysfs /sys
 mount -t tmpfs -o mode=0755 tmpfs "$2"
 mkdir "$2/upper" "$2/work" "$2/run"
