@@ -148,7 +148,8 @@ class Peer:
         deadline = time.monotonic() + within
         while not condition():
             if self.process.poll() is not None:
-                raise PeerFailed(f"{self.name} ended with {self.process.returncode} while waiting for {what}\n{self.log}")
+                code = self.process.returncode
+                raise PeerFailed(f"{self.name} ended with {code} while waiting for {what}\n{self.log}")
             if time.monotonic() > deadline:
                 raise PeerFailed(f"{self.name}: no {what} within {within:g} s\n{self.log}")
             time.sleep(0.05)

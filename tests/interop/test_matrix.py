@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Our client and our server, each against openvpn, over every transport, wrapping, TLS version, cipher and key source.
 
-One table; every row makes a tunnel, sends data both ways and asks openvpn's log whether it was done the way the row says.
+One table; every row makes a tunnel, sends data both ways and asks openvpn's log whether it was done the row's way.
 """
 
 from __future__ import annotations

@@ -10,11 +10,11 @@ from tests.interop.netns import SERVER_TUNNEL
 from tests.interop.peers import OPENVPN, Case
 from tests.interop.traffic import connect, load
 
-SECONDS = 10.0
+SECONDS = 8.0
 EVERY = 2
 RATE = 1_500_000
-AT_LEAST = 3
-"""Renegotiations that must be seen; 10 s hold four or five."""
+AT_LEAST = 2
+"""Renegotiations that must be seen; 8 s hold three."""
 LONGEST_PAUSE = 2.0
 """A change of keys may cost a lost packet and its retransmission, not more."""
 
