@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""What peer verification needs to know of a certificate, read from its DER form.
+"""Certificates: what peer verification needs to know of one (from its DER form), and reading our own from PEM.
 
 Chain building and signatures are the TLS library's; here is only the leaf's own content.
 """
@@ -7,12 +7,15 @@ Chain building and signatures are the TLS library's; here is only the leaf's own
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from qubes_miragevpn.base.errors import Consequence, PeerError
+from qubes_miragevpn.base.errors import ConfigError, Consequence, PeerError
 
 _SHORT_NAMES = {
     NameOID.COUNTRY_NAME: "C",
@@ -29,6 +32,7 @@ _SHORT_NAMES = {
     NameOID.GIVEN_NAME: "GN",
     NameOID.TITLE: "title",
 }
+_PEM_CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.S)
 _MAX_DER = 64 * 1024
 
 
@@ -67,6 +71,27 @@ def inspect_certificate(der: bytes) -> CertificateFacts:
         server_auth=ExtendedKeyUsageOID.SERVER_AUTH in extended,
         client_auth=ExtendedKeyUsageOID.CLIENT_AUTH in extended,
     )
+
+
+def load_certificates(pem: bytes) -> list[x509.Certificate]:
+    """Read our own chain, leaf first; raises `ConfigError`."""
+    blocks = _PEM_CERTIFICATE.findall(pem)
+    if not blocks:
+        raise ConfigError("cert: no PEM certificate in it")
+    try:
+        return [x509.load_pem_x509_certificate(block) for block in blocks]
+    except ValueError:
+        raise ConfigError("cert: a certificate in it cannot be read") from None
+
+
+def load_private_key(pem: bytes) -> object:
+    """Read our own unencrypted key; raises `ConfigError`, which never shows any of it."""
+    try:
+        return load_pem_private_key(pem, password=None)
+    except TypeError:
+        raise ConfigError("key: it is encrypted", fix="give an unencrypted PEM key") from None
+    except (ValueError, UnsupportedAlgorithm):
+        raise ConfigError("key: it cannot be read", fix="give an unencrypted PEM key") from None
 
 
 def _key_usage(certificate: x509.Certificate) -> frozenset[str] | None:

@@ -79,7 +79,7 @@ class Remotes:
         return Pause(pause)
 
     def resolved(self, remote: Remote, addresses: tuple[IPv4Address | IPv6Address, ...]) -> None:
-        """Addresses for the `Lookup` of `remote`, in the order to try them; those of an unwanted family are left out."""
+        """Addresses for the `Lookup` of `remote`, in the order to try them; those of another family are left out."""
         fitting = [a for a in addresses if _fits(remote.family, a)]
         self._addresses.extend(Try(remote, address) for address in fitting[:MAX_ADDRESSES])
 

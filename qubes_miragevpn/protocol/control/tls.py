@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import Any
 
 from OpenSSL import SSL, crypto
 
@@ -18,7 +19,7 @@ from qubes_miragevpn.base.errors import ConfigError, Consequence, PeerError
 from qubes_miragevpn.base.secret import Secret
 from qubes_miragevpn.base.text import printable
 from qubes_miragevpn.config.model import Identity, PeerPolicy, TlsVersions
-from qubes_miragevpn.crypto.x509 import CertificateFacts, inspect_certificate
+from qubes_miragevpn.crypto.x509 import CertificateFacts, inspect_certificate, load_certificates, load_private_key
 from qubes_miragevpn.protocol.control.verify import verify_leaf
 
 _VERSIONS = {
@@ -67,8 +68,6 @@ def make_context(identity: Identity | None, policy: PeerPolicy, versions: TlsVer
             raise ConfigError("OpenSSL offers no certificate store")
         for certificate in _certificates(policy.ca_pem, "ca"):
             store.add_cert(certificate)
-        if server:
-            context.set_client_ca_list([c.get_subject() for c in _certificates(policy.ca_pem, "ca")])
     if identity is not None:
         _load_identity(context, identity)
     return context
@@ -85,23 +84,27 @@ def _certificates(pem: bytes, what: str) -> list[crypto.X509]:
 
 
 def _load_identity(context: SSL.Context, identity: Identity) -> None:
-    leaf, *others = _certificates(identity.chain_pem, "cert")
+    leaf, *others = load_certificates(identity.chain_pem)
     try:
-        context.use_certificate(leaf)
+        _give(context.use_certificate, leaf, crypto.X509.from_cryptography)
     except SSL.Error:
         raise ConfigError("cert: OpenSSL does not accept it", fix="its key or signature may be too weak") from None
     for other in others:
-        context.add_extra_chain_cert(other)
+        _give(context.add_extra_chain_cert, other, crypto.X509.from_cryptography)
+    pem = identity.key_pem.reveal()
     try:
-        # The empty passphrase keeps OpenSSL from asking on the terminal if the key is encrypted.
-        key = crypto.load_privatekey(crypto.FILETYPE_PEM, identity.key_pem.reveal(), b"")
-    except (crypto.Error, ValueError, TypeError):
-        raise ConfigError("key: it cannot be read", fix="give an unencrypted PEM key") from None
-    try:
-        context.use_privatekey(key)
+        _give(context.use_privatekey, load_private_key(pem), lambda _: crypto.load_privatekey(crypto.FILETYPE_PEM, pem))
         context.check_privatekey()
     except SSL.Error:
         raise ConfigError("key: it does not belong to cert") from None
+
+
+def _give(method: Callable[[Any], None], value: object, older: Callable[[Any], object]) -> None:
+    """Hand a `cryptography` object to pyOpenSSL; versions before 24.3 want it as one of their own."""
+    try:
+        method(value)
+    except TypeError:
+        method(older(value))
 
 
 class TlsEndpoint:
@@ -125,8 +128,7 @@ class TlsEndpoint:
         def judge(_: SSL.Connection, certificate: crypto.X509, number: int, depth: int, ok: int) -> bool:
             if not ok and not pinned_only:
                 cause = _VERIFY_ERRORS.get(number, f"OpenSSL verification error {number}")
-                subject = b", ".join(k + b"=" + v for k, v in certificate.get_subject().get_components())
-                self._verify_error = f"{printable(subject)!r} at depth {depth}: {cause}"
+                self._verify_error = f"{_subject(certificate)} at depth {depth}: {cause}"
             return bool(ok) or pinned_only
 
         return judge
@@ -215,6 +217,13 @@ class TlsEndpoint:
     def describe(self) -> str:
         """TLS version and cipher, for the log."""
         return f"{self._connection.get_protocol_version_name()} {self._connection.get_cipher_name() or '?'}"
+
+
+def _subject(certificate: crypto.X509) -> str:
+    try:
+        return repr(printable(inspect_certificate(crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate)).subject))
+    except PeerError:
+        return "a certificate that cannot be read"
 
 
 def _reason(error: SSL.Error) -> str:
