@@ -84,7 +84,5 @@ def tunnel_routes(index: int, *, ipv4: bool, ipv6: bool) -> tuple[NetRoute, ...]
     Behind a VPN qube there is no other way than the tunnel, so a server that pushes only some routes, or none,
     gets the default all the same, and pushed routes have nothing to add to it.
     """
-    families = [(DEFAULT4, ipv4), (DEFAULT6, ipv6)]
-    return tuple(
-        NetRoute(network, dev=tunnel_name(index), table=tunnel_table(index)) for network, wanted in families if wanted
-    )
+    networks = (*((DEFAULT4,) if ipv4 else ()), *((DEFAULT6,) if ipv6 else ()))
+    return tuple(NetRoute(network, dev=tunnel_name(index), table=tunnel_table(index)) for network in networks)

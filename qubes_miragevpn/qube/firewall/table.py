@@ -129,10 +129,9 @@ def render(demand: FirewallDemand) -> str:
     lines = [f"add table inet {TABLE}", f"delete table inet {TABLE}", f"table inet {TABLE} {{"]
     for chain in chains(demand):
         lines.append(f"\tchain {chain.name} {{")
-        lines.append(
-            f"\t\ttype {chain.type} hook {chain.hook} priority {chain.priority}; policy {chain.policy};",
-        )
-        lines += [f'\t\t{rule.match} {rule.verdict} comment "{rule.name}"'.replace("\t\t ", "\t\t") for rule in chain.rules]
+        lines.append(f"\t\ttype {chain.type} hook {chain.hook} priority {chain.priority}; policy {chain.policy};")
+        for rule in chain.rules:
+            lines.append("\t\t" + f'{rule.match} {rule.verdict} comment "{rule.name}"'.lstrip())
         lines.append("\t}")
     lines.append("}")
     return "\n".join(lines) + "\n"

@@ -9,15 +9,15 @@ default route (service ``disable-default-route``), the gateway is asked of qubes
 
 from __future__ import annotations
 
+import errno
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address, ip_network
 
-from qubes_miragevpn.base.errors import SystemRefused
 from qubes_miragevpn.qube.firewall.routing import DEFAULT4, DEFAULT6
 from qubes_miragevpn.qube.settings import UPLINK_TABLE, WORST_METRIC
-from qubes_miragevpn.runtime.netconf import MAIN_TABLE, Netconf, NetconfError, NetRoute, RouteType
+from qubes_miragevpn.runtime.netconf import Netconf, NetconfError, NetRoute, RouteType
 
 Address = IPv4Address | IPv6Address
 Signature = tuple[int, tuple[tuple[int, str], ...]]
@@ -31,7 +31,7 @@ _log = logging.getLogger("miragevpn.uplink")
 class Uplink:
     """The one interface that leads to the network; `gateway` asks qubesdb (version -> address or None)."""
 
-    def __init__(self, name: str, netconf: Netconf, gateway: Callable[[int], Address | None]) -> None:
+    def __init__(self, name: str, netconf: Netconf, gateway: Callable[[int], Awaitable[Address | None]]) -> None:
         self.name = name
         self._netconf = netconf
         self._gateway = gateway
@@ -51,7 +51,7 @@ class Uplink:
         found = await self._defaults()
         if not found and link.up:
             for version in (4, 6):
-                gateway = self._gateway(version)
+                gateway = await self._gateway(version)
                 if gateway is not None:
                     await self._adopt(gateway)
             found = await self._defaults()
@@ -79,7 +79,7 @@ class Uplink:
         ]
 
     async def pin(self, address: Address) -> None:
-        """Give marked sockets, and nobody else, a route to `address`; raises `SystemRefused` without an uplink.
+        """Give marked sockets, and nobody else, a route to `address`; raises `OSError` without an uplink.
 
         ``via GATEWAY dev eth0 onlink``: a route without the gateway would ask by ARP for the server itself, which
         does not work behind every kind of netvm.
@@ -89,7 +89,7 @@ class Uplink:
                 await self._netconf.replace_route(replace(default, network=ip_network(address), metric=None))
                 self._pinned.add(address)
                 return
-        raise SystemRefused(f"no IPv{address.version} uplink", f"give this qube a netvm ({self.name} has no gateway)")
+        raise OSError(errno.ENETUNREACH, f"no IPv{address.version} uplink: {self.name} has no gateway")
 
     async def unpin(self) -> None:
         """Take the routes of `pin` away."""
@@ -99,11 +99,3 @@ class Uplink:
             except NetconfError as error:
                 _log.debug("%s", error)
         self._pinned.clear()
-
-    async def main_is_clear(self) -> bool:
-        """True if the main table holds no default route."""
-        return not [
-            route
-            for route in await self._netconf.routes(MAIN_TABLE)
-            if route.network.prefixlen == 0 and route.type == RouteType.UNICAST
-        ]

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The VPN qube as the host of one tunnel (see `runtime.host.TunnelHost`).
+
+`up` opens in this order: TUN, addresses, resolv.conf, routes, and the firewall last; `down` closes the firewall
+first. Addresses are given to the TUN without their network, so that the main table learns no route into the
+tunnel, and the tunnel's own table gets its default whatever was pushed: behind a VPN qube everything goes through
+the tunnel or nowhere, also when the server asks for a few routes only. Addresses that belong to Qubes are
+refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+from collections.abc import Awaitable, Callable
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
+from pathlib import Path
+from typing import Protocol
+
+from qubes_miragevpn.base.errors import MirageError, PeerError
+from qubes_miragevpn.base.text import printable
+from qubes_miragevpn.config.model import Credentials, Family, TunnelSettings
+from qubes_miragevpn.qube import dns
+from qubes_miragevpn.qube.firewall.uplink import Uplink
+from qubes_miragevpn.qube.ranges import reserved
+from qubes_miragevpn.qube.resolver import Resolver
+from qubes_miragevpn.qube.settings import TRANSPORT_MARK
+from qubes_miragevpn.qube.states import Live, State
+from qubes_miragevpn.runtime.netconf import NetAddress, Netconf
+from qubes_miragevpn.runtime.tun import Tun, open_tun
+
+TUN_QUEUE = 1000  # packets that wait in the kernel while the data plane is busy
+
+_log = logging.getLogger("miragevpn.tunnel")
+
+
+class Enter(Protocol):
+    """Go to a state: what it demands is in force when this returns."""
+
+    async def __call__(self, state: State, live: Live | None = None, reason: str = "") -> None: ...
+
+
+class QubeHost:
+    """One tunnel's interface, addresses and DNS; its state's demands are `enter`'s to carry out."""
+
+    mark = TRANSPORT_MARK
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        netconf: Netconf,
+        uplink: Uplink,
+        resolver: Resolver,
+        resolv_conf: dns.ResolvConf,
+        fallback: tuple[IPv4Address, ...],
+        enter: Enter,
+        ask: Callable[[], Credentials | None],
+        open_device: Callable[[str], Tun] = open_tun,
+    ) -> None:
+        self._name = name
+        self._netconf = netconf
+        self._uplink = uplink
+        self._resolver = resolver
+        self._resolv_conf = resolv_conf
+        self._fallback = fallback
+        self._enter: Callable[..., Awaitable[None]] = enter
+        self._ask = ask
+        self._open_device = open_device
+        self._tun: Tun | None = None
+        self._open = False
+
+    async def resolve(self, host: str, family: Family) -> list[IPv4Address | IPv6Address]:
+        """Ask the uplink's resolvers from a marked socket."""
+        return await self._resolver.resolve(host, family)
+
+    async def connecting(self, remote: str) -> None:
+        """Say so in the log; the remote's address is for root's log only, never for a status."""
+        _log.info("connecting to %s", printable(remote, 80))
+
+    async def before_transport(self, address: IPv4Address | IPv6Address) -> None:
+        """A host route in the table of the marked sockets."""
+        if reserved(address):
+            raise OSError(errno.EADDRNOTAVAIL, "the server's address is not one that a server may have")
+        await self._uplink.pin(address)
+
+    async def up(self, settings: TunnelSettings) -> int:
+        """Open the way through the tunnel; return the TUN's descriptor."""
+        live = self._live(settings)
+        await self._shut("the tunnel's settings change")
+        if self._tun is None:
+            self._tun = self._open_device(self._name)
+        await self._configure(live, settings.mtu)
+        await self._resolv_conf.write(live.resolvers)
+        self._open = True
+        await self._enter(State.CONNECTED, live)
+        return self._tun.fd
+
+    def _live(self, settings: TunnelSettings) -> Live:
+        """What of the settings holds; raises `PeerError` if there is no address to use."""
+        interfaces: list[IPv4Interface | IPv6Interface] = [
+            each for each in (settings.ipv4, None if settings.block_ipv6 else settings.ipv6) if each is not None
+        ]
+        for interface in interfaces:
+            if reserved(interface.ip):
+                raise PeerError("the server gave the tunnel an address that belongs to this machine or to Qubes")
+        if not interfaces:
+            raise PeerError("the server gave the tunnel no address")
+        addresses = tuple(interface.ip for interface in interfaces)
+        resolvers = tuple(r for r in dns.choose(settings.dns, self._fallback) if r not in addresses)
+        if not resolvers:
+            _log.warning("the server names no IPv4 resolver: qubes behind this one cannot look names up")
+        return Live(addresses, resolvers if settings.ipv4 is not None else ())
+
+    async def _configure(self, live: Live, mtu: int) -> None:
+        name = self._name
+        _without_router_discovery(name)
+        await self._netconf.set_link(name, mtu=mtu, txqueuelen=TUN_QUEUE)
+        wanted = [NetAddress(name, _alone(address)) for address in live.addresses]
+        for address in await self._netconf.addresses(name):
+            if address not in wanted and not address.interface.ip.is_link_local:
+                await self._netconf.remove_address(address)
+        await self._netconf.set_link(name, up=True)
+        for address in wanted:
+            await self._netconf.replace_address(address)
+
+    async def down(self, reason: str) -> None:
+        """Close; the TUN stays for the next attempt."""
+        await self._shut(reason)
+
+    async def _shut(self, reason: str) -> None:
+        if self._open:
+            await self._enter(State.CONNECTING, reason=reason)
+            self._open = False
+
+    async def close(self) -> None:
+        """Close, and take the TUN, the host routes and resolv.conf's entries away."""
+        try:
+            await self._shut("the tunnel ends")
+        finally:
+            if self._tun is not None:
+                self._tun.close()
+                self._tun = None
+            self._resolv_conf.restore()
+            with contextlib.suppress(MirageError):
+                await self._uplink.unpin()
+
+    async def credentials(self, again: str) -> Credentials | None:
+        """From the credentials' directory. The same again, once refused, would only lock the account."""
+        if again:
+            _log.error("the server refused user name and password: %s", printable(again))
+            return None
+        return self._ask()
+
+
+def _alone(address: IPv4Address | IPv6Address) -> IPv4Interface | IPv6Interface:
+    return IPv4Interface(address) if isinstance(address, IPv4Address) else IPv6Interface(address)
+
+
+def _without_router_discovery(name: str) -> None:
+    """The far end of the tunnel is no router to take orders from, and gets no link-local address of ours to see."""
+    for setting, value in (("accept_ra", "0"), ("addr_gen_mode", "1"), ("accept_redirects", "0")):
+        with contextlib.suppress(OSError):
+            Path(f"/proc/sys/net/ipv6/conf/{name}/{setting}").write_text(value)

@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""One tunnel's life: which profile, in which state, connecting for ever with pauses in between.
+
+The user drives it (connect, disconnect, switch, reconnect), and what the machine's `run` ends with. One task
+carries the life, so that changes never overlap; commands only say what is wanted and wake it. What cannot mend
+itself (no profile, a broken one, no credentials) waits for a command instead of trying again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Protocol
+
+from qubes_miragevpn.base.errors import ConfigError, MirageError
+from qubes_miragevpn.base.text import printable
+from qubes_miragevpn.config.model import ClientConfig
+from qubes_miragevpn.dataplane.interface import Counters
+from qubes_miragevpn.protocol.contract import Command, Stop, StopKind
+from qubes_miragevpn.qube import states
+from qubes_miragevpn.qube.firewall.enforcer import Enforcer
+from qubes_miragevpn.qube.profiles import Profiles
+from qubes_miragevpn.qube.settings import Settings
+from qubes_miragevpn.qube.states import Live, State
+from qubes_miragevpn.qube.tunnelhost import Enter
+from qubes_miragevpn.runtime.host import TunnelHost
+
+GOODBYE = 6.0  # seconds that an ending tunnel has; the driver gives its machine five
+
+_log = logging.getLogger("miragevpn.tunnel")
+
+
+class Driver(Protocol):
+    """What of `runtime.driver.ClientDriver` is used here."""
+
+    async def run(self) -> Stop: ...
+
+    def command(self, command: Command) -> None: ...
+
+    def counters(self) -> Counters: ...
+
+
+@dataclass(frozen=True)
+class Running:
+    """A driver with its host, and the name of its data plane."""
+
+    driver: Driver
+    host: TunnelHost
+    backend: str
+
+
+Start = Callable[[ClientConfig, str, Enter], Running]
+"""Make a driver for a configuration (of the profile named) whose host goes to states by the function."""
+
+
+class Trouble(MirageError):
+    """The tunnel cannot be had; `wait`: until a command, since trying again cannot help."""
+
+    def __init__(self, reason: str, *, wait: bool, least: float = 0.0) -> None:
+        super().__init__(reason)
+        self.wait = wait
+        self.least = least
+
+
+class Tunnel:
+    """Tunnel `index`. `run` is its life, the other methods what the user may ask."""
+
+    def __init__(
+        self,
+        index: int,
+        *,
+        settings: Settings,
+        profiles: Profiles,
+        enforcer: Enforcer,
+        start: Start,
+        changed: Callable[[], None],
+        wall_clock: Callable[[], float],
+    ) -> None:
+        self.index = index
+        self.state = State.CLOSED
+        self.reason = ""
+        self.profile: str | None = None
+        self.backend = ""
+        self._settings = settings
+        self._profiles = profiles
+        self._enforcer = enforcer
+        self._start = start
+        self._changed = changed
+        self._wall_clock = wall_clock
+        self._since = wall_clock()
+        self._wanted = False
+        self._again = False  # the present attempt is to end, another to begin
+        self._wake = asyncio.Event()
+        self._running: Running | None = None
+        self._failures = 0
+        self._past = Counters()
+
+    # --- what the user asks -------------------------------------------------------------------------------
+
+    def connect(self) -> None:
+        """Want the tunnel; while it is wanted and not there, try at once."""
+        self._wanted = True
+        if self._running is None:
+            self._failures = 0
+            self._again = True
+        self._wake.set()
+
+    def disconnect(self) -> None:
+        """Want it no more."""
+        self._wanted = False
+        self._wake.set()
+
+    def switch(self, name: str) -> None:
+        """Want the tunnel by profile `name`, which exists; the old one closes first."""
+        self.profile = name
+        self._wanted = True
+        self._failures = 0
+        self._again = True
+        self._wake.set()
+
+    def reconnect(self) -> None:
+        """Begin again at once: the uplink is another, or the qube slept."""
+        if not self._wanted:
+            return
+        if self._running is not None:
+            self._running.driver.command(Command.RECONNECT)
+        else:
+            self.connect()
+
+    def counters(self) -> Counters:
+        """Totals of the present attempt, or of the last one."""
+        return self._running.driver.counters() if self._running is not None else self._past
+
+    @property
+    def since(self) -> str:
+        """When the present state began, RFC 3339 in UTC."""
+        return datetime.fromtimestamp(self._since, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+    # --- life ---------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Live until cancelled; the firewall is closed when this ends."""
+        try:
+            while True:
+                self._wake.clear()
+                self._again = False
+                if not self._wanted:
+                    await self._enter(State.CLOSED, reason="disconnected" if self._past.packets_out else "")
+                    await self._wake.wait()
+                    continue
+                try:
+                    await self._attempt()
+                except Trouble as trouble:
+                    await self._enter(State.FAILED, reason=str(trouble))
+                    await self._pause(trouble)
+        finally:
+            await asyncio.shield(self._enter(State.CLOSED, reason="the service ended"))
+
+    async def _attempt(self) -> None:
+        """Connect and stay connected; returns when something else is wanted, raises `Trouble` otherwise."""
+        name = self.profile
+        if name is None:
+            known = self._profiles.names()
+            raise Trouble("no profile is chosen" if known else "there is no profile", wait=True)
+        try:
+            config = self._profiles.load(name)
+        except ConfigError as error:
+            raise Trouble(f"profile {name} cannot be used: {error}", wait=True) from None
+        await self._enter(State.CONNECTING)
+        running = self._start(config, name, self._enter)
+        self.backend = running.backend
+        self._running = running
+        life = asyncio.ensure_future(running.driver.run())
+        try:
+            stop = await self._until_ended(life, running)
+        finally:
+            self._past = running.driver.counters()
+            self._running = None
+            await asyncio.shield(self._end(life, running))
+        if stop is not None:
+            raise self._trouble(stop)
+
+    async def _until_ended(self, life: asyncio.Future[Stop], running: Running) -> Stop | None:
+        """Wait for the driver's end, or for another wish (None)."""
+        while not life.done():
+            wake = asyncio.ensure_future(self._wake.wait())
+            try:
+                await asyncio.wait({life, wake}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                wake.cancel()
+            if self._wake.is_set():
+                self._wake.clear()
+                if self._again or not self._wanted:
+                    await self._enter(State.SWITCHING if self._wanted else State.CONNECTING, reason="ending")
+                    running.driver.command(Command.DISCONNECT)
+                    await asyncio.wait({life}, timeout=GOODBYE)
+                    return None
+        try:
+            return life.result()
+        except (MirageError, OSError) as error:
+            raise Trouble(printable(str(error)), wait=False) from error
+        except Exception as error:
+            _log.exception("the tunnel ended by a bug")
+            raise Trouble(f"internal error: {type(error).__name__}", wait=False) from error
+
+    async def _end(self, life: asyncio.Future[Stop], running: Running) -> None:
+        """Leave nothing of the attempt: the driver has ended, the host has closed."""
+        if not life.done():
+            life.cancel()
+            await asyncio.wait({life}, timeout=GOODBYE)
+        try:
+            await running.host.close()
+        except (MirageError, OSError) as error:
+            _log.error("while closing: %s", printable(str(error)))
+
+    def _trouble(self, stop: Stop) -> Trouble:
+        reason = printable(stop.reason)
+        if stop.kind is StopKind.CREDENTIALS:
+            return Trouble(f"credentials: {reason}", wait=True)
+        return Trouble(reason, wait=False, least=self._settings.retry_auth if stop.kind is StopKind.AUTH else 0.0)
+
+    async def _pause(self, trouble: Trouble) -> None:
+        """Wait for a command, or for the next attempt's time."""
+        if trouble.wait:
+            _log.error("%s; waiting for a command", trouble)
+            await self._wake.wait()
+            return
+        pause = min(self._settings.retry_first * 2 ** min(self._failures, 20), self._settings.retry_max)
+        pause = max(pause, trouble.least)
+        self._failures += 1
+        _log.error("%s; trying again in %g s", trouble, pause)
+        try:
+            await asyncio.wait_for(self._wake.wait(), pause)
+        except TimeoutError:
+            return
+
+    async def _enter(self, state: State, live: Live | None = None, reason: str = "") -> None:
+        """Go to `state`: what it demands is in force when this returns. The state is named when it is true."""
+        opens = state is State.CONNECTED
+        if not opens:
+            self._note(state, reason)
+        await self._enforcer.enforce(self.index, states.demand(state, live))
+        if opens:
+            self._failures = 0
+            self._note(state, reason)
+
+    def _note(self, state: State, reason: str) -> None:
+        if (state, reason) != (self.state, self.reason):
+            if state is not self.state:
+                self._since = self._wall_clock()
+            self.state, self.reason = state, reason
+            _log.info("%s%s", state.value, f": {printable(reason)}" if reason else "")
+            self._changed()
