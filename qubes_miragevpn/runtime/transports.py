@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import errno
 import logging
+import os
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -67,12 +68,21 @@ async def open_client(
         if proto is Proto.UDP:
             sock.connect(remote)  # only sets the destination: never waits
         else:
-            async with asyncio.timeout(timeout):
-                await asyncio.get_running_loop().sock_connect(sock, remote)
+            await _connect(sock, remote, timeout)
     except BaseException:
         sock.close()
         raise
     return sock, remote
+
+
+async def _connect(sock: socket.socket, remote: SockAddr, timeout: float) -> None:
+    try:
+        async with asyncio.timeout(timeout):
+            await asyncio.get_running_loop().sock_connect(sock, remote)
+    except OSError as error:
+        if not error.errno:
+            raise TimeoutError(errno.ETIMEDOUT, f"no answer within {timeout:g} s") from None
+        raise OSError(error.errno, os.strerror(error.errno)) from error  # asyncio's own text says less
 
 
 def open_listener(listen: Listen, options: SocketOptions) -> socket.socket:

@@ -1,0 +1,337 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The asyncio side of the protocol machines: every effect becomes a call, every occurrence an event.
+
+A driver decides nothing about the protocol. To the machine, timer and data plane of `driving.base` the client's adds
+one line of jobs for what takes time (look-ups, connecting, the host's methods), so that those never overlap and follow
+each other as the machine asked for them. What is not wanted any more is called off, and its late answer is not
+given to the machine. The server's adds the listening socket.
+
+`ClientDriver` and `ServerDriver` end with the machine's `Stop`; whatever happens, data plane and host are closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from qubes_miragevpn.base.errors import MirageError, MisuseError, PeerError, SystemRefused
+from qubes_miragevpn.base.text import printable
+from qubes_miragevpn.config.model import Proto, ServerConfig, TunnelSettings
+from qubes_miragevpn.dataplane.interface import (
+    Counters,
+    DataPlane,
+    Link,
+    SockAddr,
+)
+from qubes_miragevpn.protocol.contract import (
+    AskCredentials,
+    AssignAddresses,
+    CloseTransport,
+    Command,
+    CredentialsGiven,
+    CredentialsRefused,
+    Effect,
+    NameResolved,
+    OpenTransport,
+    ResolutionFailed,
+    Resolve,
+    SendInner,
+    Stop,
+    StopKind,
+    Transmit,
+    TransportDown,
+    TransportUp,
+    TunnelChanged,
+    TunnelDown,
+    TunnelUp,
+    UserCommand,
+)
+from qubes_miragevpn.runtime.driving.base import Driver, Machine, log
+from qubes_miragevpn.runtime.driving.jobs import Jobs
+from qubes_miragevpn.runtime.host import TunnelHost
+from qubes_miragevpn.runtime.transports import Acceptor, SocketOptions, open_client, open_listener
+
+HOST_TIMEOUT = 30.0  # seconds that bringing the tunnel's interface up may take
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds before trying again after this machine failed, doubling
+
+
+@dataclass(frozen=True)
+class ServedPeer:
+    """A server's connected peer: common name (printable), inner addresses, totals."""
+
+    name: str
+    addresses: tuple[str, ...]
+    counters: Counters
+
+
+class ClientDriver(Driver):
+    """Runs a client machine on `host`."""
+
+    def __init__(
+        self, machine: Machine, plane: DataPlane, host: TunnelHost, sockets: SocketOptions | None = None
+    ) -> None:
+        super().__init__(machine, plane)
+        self._host = host
+        self._sockets = sockets or SocketOptions()
+        self._tun_attached = False
+        self._failures = 0  # of this machine, in a row
+        self._again: asyncio.TimerHandle | None = None
+
+    async def run(self) -> Stop:
+        """Connect, and go on until the machine ends; return why it did.
+
+        Raises whatever is a bug; then, and when cancelled, everything is closed as well.
+        """
+        self._begin()
+        self._jobs = Jobs(self._fail)
+        try:
+            self._feed(UserCommand(Command.CONNECT))
+            return await self._until_end()
+        finally:
+            self._cancel_again()
+            self._finish()
+            await asyncio.shield(self._leave())
+
+    async def _leave(self) -> None:
+        await self._jobs.close()
+        await self._quietly(self._host.close())
+
+    def _carry_out(self, effect: Effect) -> None:
+        if self._carry_out_common(effect):
+            if isinstance(effect, CloseTransport):
+                self._jobs.drop(("open", effect.link))
+            return
+        match effect:
+            case Resolve():
+                self._jobs.drop("resolve")
+                self._jobs.add("resolve", lambda: self._resolve(effect))
+            case OpenTransport():
+                self._jobs.add(("open", effect.link), lambda: self._open(effect))
+            case AskCredentials(again):
+                self._jobs.drop("credentials")
+                self._jobs.add("credentials", lambda: self._ask(again))
+            case TunnelUp(settings, summary):
+                self._cancel_again()  # the machine began anew by itself
+                self._jobs.add("up", lambda: self._up(settings, summary))
+            case TunnelChanged(settings):
+                self._jobs.add("up", lambda: self._up(settings, "settings changed"))
+            case TunnelDown(reason):
+                self._cancel_again()
+                self._detach_tun()
+                self._jobs.drop("up", running=False)
+                self._jobs.add("down", lambda: self._down(reason))
+            case _:
+                raise MisuseError(f"a client machine asked for {type(effect).__name__}")
+
+    # --- jobs
+
+    async def _resolve(self, effect: Resolve) -> None:
+        log.info("resolving %s", printable(effect.host))
+        try:
+            addresses = await self._host.resolve(effect.host, effect.family)
+        except (OSError, PeerError) as error:
+            self._feed(ResolutionFailed(effect.request, _reason(error)))
+        except SystemRefused as error:
+            self._refused(error)
+        else:
+            self._feed(NameResolved(effect.request, tuple(addresses)))
+
+    async def _open(self, effect: OpenTransport) -> None:
+        address, port, proto = effect.address, effect.port, effect.proto
+        remote_shown = f"{address} port {port}/{proto.value}"
+        log.info("connecting to %s", remote_shown)
+        try:
+            await self._host.connecting(remote_shown)
+            await self._host.before_transport(address)
+            options = SocketOptions(
+                self._host.mark, self._sockets.sndbuf, self._sockets.rcvbuf, self._sockets.bind_port
+            )
+            sock, remote = await open_client(proto, address, port, options)
+        except SystemRefused as error:
+            self._refused(error)
+        except (OSError, MirageError) as error:
+            self._feed(TransportDown(effect.link, _reason(error)))
+        else:
+            self._plane.attach_link(effect.link, sock, remote)
+            self._links.add(effect.link)
+            self._feed(TransportUp(effect.link, remote))
+
+    async def _ask(self, again: str) -> None:
+        try:
+            given = await self._host.credentials(again)
+        except (OSError, MirageError) as error:
+            self._feed(CredentialsRefused(_reason(error)))
+            return
+        if given is None:
+            self._feed(CredentialsRefused("no user name and password to be had"))
+        else:
+            self._feed(CredentialsGiven(given.username, given.password))
+
+    async def _up(self, settings: TunnelSettings, summary: str) -> None:
+        # The host may open its TUN anew, under the same number: it is attached anew each time.
+        self._detach_tun()
+        try:
+            async with asyncio.timeout(HOST_TIMEOUT):
+                tun = await self._host.up(settings)
+        except SystemRefused as error:
+            await self._quietly(self._host.down(_reason(error)))
+            self._refused(error)
+        except (OSError, MirageError) as error:
+            reason = f"the tunnel's interface cannot be set up: {_reason(error)}"
+            await self._quietly(self._host.down(reason))
+            self._start_over(reason)
+        else:
+            self._plane.attach_tun(tun)
+            self._tun_attached = True
+            self._failures = 0
+            log.info("tunnel is up: %s", printable(f"{_addresses(settings)}; {summary}", 500))
+
+    async def _down(self, reason: str) -> None:
+        self._detach_tun()  # an `up` that was under way has attached it since
+        log.warning("tunnel is down: %s", printable(reason))
+        await self._quietly(self._host.down(reason))
+
+    async def _quietly(self, ending: Awaitable[None]) -> None:
+        """Await one of the host's clean-up methods; what it could not do is logged and does not stop us."""
+        try:
+            await ending
+        except (OSError, MirageError) as error:
+            log.error("not cleaned up: %s", _reason(error))
+
+    # --- when this machine fails
+
+    def _refused(self, error: SystemRefused) -> None:
+        """Trying again cannot help: say goodbye to the server and end."""
+        stop = Stop(StopKind.SYSTEM, str(error))
+        self._carry_out_goodbye()
+        self._end(stop)
+
+    def _carry_out_goodbye(self) -> None:
+        """Let the machine tell its peer that we leave, without taking the reason of the end from it."""
+        try:
+            for effect in self._machine.handle(UserCommand(Command.DISCONNECT), self._loop.time()):
+                if isinstance(effect, Transmit | SendInner | CloseTransport):
+                    self._carry_out_common(effect)
+        except Exception as error:
+            self._fail(error)
+
+    def _start_over(self, reason: str) -> None:
+        """Restart the machine, later each time in a row, so that a fault that stays does not spin."""
+        pause = min(FIRST_PAUSE * 2 ** min(self._failures, 10), LONGEST_PAUSE)
+        self._failures += 1
+        log.error("%s; trying again in %g s", printable(reason, 500), pause)
+        self._cancel_again()
+        self._again = self._loop.call_later(pause, self.command, Command.RECONNECT)
+
+    def _cancel_again(self) -> None:
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None
+
+    def _tun_failed(self, reason: str) -> None:
+        if not self._tun_attached:
+            return
+        self._detach_tun()
+        self._jobs.drop("up", running=False)
+        self._jobs.add("close", lambda: self._quietly(self._host.close()))
+        self._start_over(f"the TUN device failed: {reason}")
+
+    def _detach_tun(self) -> None:
+        if self._tun_attached:
+            self._tun_attached = False
+            self._plane.detach_tun()
+
+
+class ServerDriver(Driver):
+    """Runs a server machine on the TUN `tun_fd`, which its owner opens, sets up and closes."""
+
+    def __init__(self, machine: Machine, plane: DataPlane, config: ServerConfig, tun_fd: int) -> None:
+        super().__init__(machine, plane)
+        self._config = config
+        self._tun_fd = tun_fd
+        self._acceptor: Acceptor | None = None
+        self._accepted: set[Link] = set()
+        self._next_link = 0
+        self._served: dict[int, AssignAddresses] = {}
+
+    async def run(self, listening: Callable[[SockAddr], None] | None = None) -> Stop:
+        """Serve until the machine ends (`command(Command.DISCONNECT)`); `listening` is told where.
+
+        Raises ConfigError or SystemRefused if the port cannot be had.
+        """
+        sock = open_listener(self._config.listen, SocketOptions.of(self._config.common))
+        try:
+            self._begin()
+        except BaseException:
+            sock.close()
+            raise
+        try:
+            self._plane.attach_tun(self._tun_fd)
+            if self._config.listen.proto is Proto.UDP:
+                self._attach(sock, None)
+            else:
+                # twice what may be connected: newcomers are heard while dead connections wait for their timeout
+                self._acceptor = Acceptor(sock, 2 * self._config.max_clients, self._connection)
+            if listening is not None:
+                listening(sock.getsockname())
+            self._arm()
+            return await self._until_end()
+        finally:
+            if self._acceptor is not None:
+                self._acceptor.close()
+            self._finish()
+
+    def peers(self) -> list[ServedPeer]:
+        """Who is connected."""
+        return [
+            ServedPeer(each.name, tuple(map(str, each.addresses)), self._plane.counters(peer))
+            for peer, each in self._served.items()
+        ]
+
+    def _attach(self, sock: socket.socket, remote: SockAddr | None) -> Link:
+        link, self._next_link = self._next_link, self._next_link + 1
+        self._plane.attach_link(link, sock, remote)
+        self._links.add(link)
+        return link
+
+    def _connection(self, sock: socket.socket, remote: SockAddr) -> None:
+        link = self._attach(sock, remote)
+        self._accepted.add(link)
+        self._feed(TransportUp(link, remote))
+
+    def _carry_out(self, effect: Effect) -> None:
+        match effect:
+            case AssignAddresses(peer, name, addresses):
+                self._plane.set_addresses(peer, addresses)
+                self._served[peer] = effect
+                log.info("%s has %s", printable(name), ", ".join(map(str, addresses)) or "no address")
+            case _ if not self._carry_out_common(effect):
+                raise MisuseError(f"a server machine asked for {type(effect).__name__}")
+
+    def _remove_peer(self, peer: int) -> None:
+        self._served.pop(peer, None)
+        super()._remove_peer(peer)
+
+    def _close_link(self, link: Link) -> None:
+        super()._close_link(link)
+        if link in self._accepted and self._acceptor is not None:
+            self._accepted.remove(link)
+            self._acceptor.released()
+
+    def _tun_failed(self, reason: str) -> None:
+        self._fail(SystemRefused(f"the TUN device failed: {reason}", "start the server again"))
+
+
+def _reason(error: Exception) -> str:
+    """What `error` says, in one printable line."""
+    if isinstance(error, TimeoutError) and not error.errno:
+        return "no answer in time"
+    if isinstance(error, OSError) and error.strerror:
+        return printable(error.strerror)
+    return printable(str(error) or type(error).__name__, 500)
+
+
+def _addresses(settings: TunnelSettings) -> str:
+    return ", ".join(str(each) for each in (settings.ipv4, settings.ipv6) if each is not None) or "no address"
