@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The measurements. Each returns `{metric: value}`; the metrics and their units are in `METRICS`."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.bench.relay import DelayingRelay
+from tests.bench.tunnel import Ends, Tunnel, resident, start_client, start_server, workspace
+from tests.interop.netns import ENVIRONMENT, SERVER_TUNNEL, SERVER_WIRE, Namespace
+from tests.interop.peers import OPENVPN, PORT, REPOSITORY, Case, PeerFailed
+from tests.interop.pki import Pki
+
+GIB = 1 << 30
+SMALL = 200
+"""Payload of a small packet in bytes."""
+RELAY_PORT = PORT + 1
+FIRST_PACKET_WITHIN = 30.0
+
+METRICS = {
+    "one stream up": "Mbit/s",
+    "one stream down": "Mbit/s",
+    "four streams up": "Mbit/s",
+    "four streams down": "Mbit/s",
+    "CPU per GiB, one stream up": "s/GiB",
+    "CPU per GiB, one stream down": "s/GiB",
+    "200-byte packets up": "packets/s",
+    "200-byte packets down": "packets/s",
+    "added round trip, idle": "ms",
+    "added round trip, loaded": "ms",
+    "start to first packet": "ms",
+    "start to first packet, round trips": "",
+    "memory of the client": "MiB",
+    "memory of the server": "MiB",
+    "start-up of the command": "ms",
+}
+"""Every metric with its unit, in the order of the table."""
+
+Values = dict[str, float]
+
+
+# --- throughput -----------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _iperf_server(space: Namespace) -> Iterator[None]:
+    server = subprocess.Popen(
+        space.command("iperf3", "-s", "-B", SERVER_TUNNEL),
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT,
+    )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 5
+        while not _listens(space):
+            if server.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError("iperf3 -s does not listen")
+            time.sleep(0.02)
+        yield
+    finally:
+        server.kill()
+        server.wait()
+
+
+def _listens(space: Namespace) -> bool:
+    ran = subprocess.run(space.command("ss", "-ltnH", "sport = 5201"), capture_output=True, check=True, env=ENVIRONMENT)
+    return bool(ran.stdout.strip())
+
+
+def _iperf(tunnel: Tunnel, seconds: float, *options: str) -> dict[str, dict[str, float]]:
+    """One iperf3 run from the client's side; the `end` object of its report."""
+    command = ["iperf3", "-c", SERVER_TUNNEL, "-J", "-t", f"{max(1, round(seconds))}", *options]
+    try:
+        ran = subprocess.run(
+            tunnel.wire.client.command(*command), capture_output=True, check=False, env=ENVIRONMENT,
+            timeout=seconds + 30,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise RuntimeError(f"{' '.join(command)}: did not end") from None
+    report = json.loads(ran.stdout or b"{}")
+    if ran.returncode or "error" in report or "end" not in report:
+        raise RuntimeError(f"{' '.join(command)}: {report.get('error', ran.stderr.decode(errors='replace'))}")
+    end: dict[str, dict[str, float]] = report["end"]
+    return end
+
+
+def throughput(tunnel: Tunnel, seconds: float) -> Values:
+    """TCP streams each way, with the CPU that both VPN processes took for one."""
+    values: Values = {}
+    with _iperf_server(tunnel.wire.server):
+        for way, options in (("up", ()), ("down", ("-R",))):
+            before = tunnel.cpu_seconds()
+            one = _iperf(tunnel, seconds, *options)["sum_received"]
+            used = tunnel.cpu_seconds() - before
+            values[f"one stream {way}"] = one["bits_per_second"] / 1e6
+            values[f"CPU per GiB, one stream {way}"] = used / (one["bytes"] / GIB)
+            four = _iperf(tunnel, seconds, "-P", "4", *options)["sum_received"]
+            values[f"four streams {way}"] = four["bits_per_second"] / 1e6
+    return values
+
+
+# --- small packets --------------------------------------------------------------------------------------
+
+
+def small_packets(tunnel: Tunnel, seconds: float) -> Values:
+    """200-byte datagrams a second that come out at the other end while the sender sends all it can."""
+    address = tunnel.client.wait_up()
+    values: Values = {}
+    for way, sender, receiver, to in (
+        ("up", tunnel.wire.client, tunnel.wire.server, SERVER_TUNNEL),
+        ("down", tunnel.wire.server, tunnel.wire.client, address),
+    ):
+        values[f"200-byte packets {way}"] = _packets_per_second(sender, receiver, to, seconds)
+    return values
+
+
+def _packets_per_second(sender: Namespace, receiver: Namespace, to: str, seconds: float) -> float:
+    # Two processes, so that the sender and the counter do not share one interpreter's lock.
+    flood = subprocess.Popen(
+        sender.command(sys.executable, "-m", "tests.bench.packets", "flood", to, str(seconds + 0.5)), cwd=REPOSITORY
+    )
+    counter = subprocess.run(
+        receiver.command(sys.executable, "-m", "tests.bench.packets", "count", to, str(seconds)),
+        cwd=REPOSITORY, capture_output=True, check=True,
+    )  # fmt: skip
+    flood.wait()
+    return float(counter.stdout)
+
+
+# --- round trips ----------------------------------------------------------------------------------------
+
+
+def _ping(space: Namespace, address: str, count: int) -> float:
+    """Median round trip in ms."""
+    ran = subprocess.run(
+        space.command("ping", "-n", "-i", "0.01", "-c", str(count), "-W", "2", address),
+        capture_output=True, text=True, check=False, env=ENVIRONMENT, timeout=60,
+    )  # fmt: skip
+    times = [float(value) for value in re.findall(r"time=([\d.]+) ms", ran.stdout)]
+    if not times:
+        raise RuntimeError(f"no answer to ping from {address}")
+    return statistics.median(times)
+
+
+def round_trips(tunnel: Tunnel, seconds: float) -> Values:
+    """What the tunnel adds to the cable's round trip, with nothing else on it and beside one TCP stream."""
+    count = max(10, int(seconds * 50))
+    wire = _ping(tunnel.wire.client, SERVER_WIRE, count)
+    idle = _ping(tunnel.wire.client, SERVER_TUNNEL, count)
+    with _iperf_server(tunnel.wire.server):
+        stream = threading.Thread(target=lambda: _iperf(tunnel, seconds + 1))
+        stream.start()
+        time.sleep(0.3)
+        loaded = _ping(tunnel.wire.client, SERVER_TUNNEL, count)
+        stream.join()
+    return {"added round trip, idle": idle - wire, "added round trip, loaded": loaded - wire}
+
+
+def memory(tunnel: Tunnel) -> Values:
+    """Resident memory after the load."""
+    return {"memory of the client": resident(tunnel.client), "memory of the server": resident(tunnel.server)}
+
+
+# --- start ----------------------------------------------------------------------------------------------
+
+
+def _echo(sock: socket.socket) -> None:
+    try:
+        while True:
+            data, sender = sock.recvfrom(64)
+            sock.sendto(data, sender)
+    except OSError:
+        return  # closed
+
+
+def first_packet(ends: Ends, case: Case, pki: Pki, delay: float = 0.0) -> float:
+    """Seconds from starting the client until the first datagram through the tunnel is answered.
+
+    With `delay`, every datagram of a UDP transport takes that long each way.
+    """
+    with workspace() as (wire, folder):
+        server = start_server(wire, folder, ends, case, pki)
+        relay = DelayingRelay(wire.server, (SERVER_WIRE, RELAY_PORT), ("127.0.0.1", PORT), delay) if delay else None
+        echo = wire.server.call(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        echo.bind((SERVER_TUNNEL, 7))
+        threading.Thread(target=_echo, args=(echo,), daemon=True).start()
+        start = time.monotonic()
+        client = start_client(wire, folder, ends, case, pki, RELAY_PORT if delay else PORT)
+        try:
+            return _until_answer(wire.client, start, client.log_file)
+        finally:
+            client.kill()
+            server.kill()
+            echo.close()
+            if relay:
+                relay.close()
+
+
+def _until_answer(space: Namespace, start: float, log: Path) -> float:
+    with space.call(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as probe:
+        probe.settimeout(0.002)
+        while time.monotonic() - start < FIRST_PACKET_WITHIN:
+            try:
+                probe.sendto(b"?", (SERVER_TUNNEL, 7))
+                probe.recv(64)
+                return time.monotonic() - start
+            except TimeoutError:
+                continue
+            except OSError:
+                time.sleep(0.001)  # no route yet
+    raise PeerFailed(f"no packet within {FIRST_PACKET_WITHIN:g} s\n{log.read_text(errors='replace')}")
+
+
+def start(ends: Ends, case: Case, pki: Pki, delay: float) -> Values:
+    """Time from start to first packet; over UDP also in round trips of a cable with `delay` each way."""
+    near = first_packet(ends, case, pki)
+    values = {"start to first packet": near * 1000}
+    if case.proto == "udp":
+        far = first_packet(ends, case, pki, delay)
+        # The packet's own way there and back is one of them.
+        values["start to first packet, round trips"] = (far - near) / (2 * delay)
+    return values
+
+
+def command_start(kind: str) -> Values:
+    """How long the program takes to say its version."""
+    ours = [sys.executable, "-m", "qubes_miragevpn", "--version"]
+    command = ["openvpn", "--version"] if kind == OPENVPN else ours
+    before = time.monotonic()
+    ran = subprocess.run(command, capture_output=True, check=False, cwd=REPOSITORY, env=ENVIRONMENT)
+    took = time.monotonic() - before
+    if not ran.stdout:
+        raise RuntimeError(f"{' '.join(command)} said nothing")
+    return {"start-up of the command": took * 1000}

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The measuring instruments measure: a known delay, a known rate, a table that names what it shows."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from pathlib import Path
+
+from tests.bench import measure, report
+from tests.bench.relay import DelayingRelay
+from tests.bench.tunnel import ENDS, tunnel
+from tests.interop import pki
+from tests.interop.netns import SERVER_WIRE, Wire
+from tests.interop.peers import Case
+
+DELAY = 0.05
+
+
+def test_the_relay_keeps_every_datagram_for_its_delay() -> None:
+    wire = Wire()
+    server = wire.server.call(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+    client = wire.client.call(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+    server.bind(("127.0.0.1", 2000))
+    server.settimeout(5)
+    client.settimeout(5)
+    relay = DelayingRelay(wire.server, (SERVER_WIRE, 2001), ("127.0.0.1", 2000), DELAY)
+    try:
+        begin = time.monotonic()
+        for number in range(10):
+            client.sendto(bytes([number]), (SERVER_WIRE, 2001))
+        for number in range(10):
+            data, sender = server.recvfrom(64)
+            assert data == bytes([number]), "order is kept"
+        arrived = time.monotonic() - begin
+        server.sendto(b"back", sender)
+        assert client.recv(64) == b"back"
+        returned = time.monotonic() - begin
+        assert DELAY <= arrived
+        assert 2 * DELAY <= returned
+    finally:
+        relay.close()
+        server.close()
+        client.close()
+        wire.close()
+
+
+def test_openvpn_gives_every_metric(tmp_path: Path) -> None:
+    """A short run of the whole with openvpn at both ends: nothing is missing, and the numbers make sense."""
+    material = pki.make()
+    case = Case(wrap="tls-crypt")
+    baseline = ENDS[0]
+    values = {**measure.command_start(baseline.client), **measure.start(baseline, case, material, DELAY)}
+    with tunnel(baseline, case, material) as up:
+        values |= measure.round_trips(up, 1.0)
+        values |= measure.throughput(up, 1.0)
+        values |= measure.small_packets(up, 0.5)
+        values |= measure.memory(up)
+    assert values.keys() == measure.METRICS.keys()
+    assert all(value > 0 for name, value in values.items() if "added" not in name), values
+    assert 3 <= values["start to first packet, round trips"] <= 8
+
+    results = report.Results()
+    results.add("udp", baseline.name, values)
+    report.write(results, tmp_path / "bench.json", 1, 1.0)
+    written = json.loads((tmp_path / "bench.json").read_text())
+    assert {row["metric"] for row in written["results"]} == measure.METRICS.keys()
+
+
+def test_the_table_shows_medians_and_shares() -> None:
+    results = report.Results()
+    for value in (100.0, 900.0, 200.0):
+        results.add("udp", "openvpn", {"one stream up": value})
+    results.add("udp", "ours", {"one stream up": 50.0})
+    rows = report.table(results, ["udp"], ["openvpn", "ours"]).splitlines()
+    assert rows[1].split() == ["one", "stream", "up", "Mbit/s", "200", "50.0", "(25%)"]
