@@ -63,7 +63,8 @@ def _cell(name: str, value: float | None, base: float | None) -> str:
         return "-"
     if name == BASELINE or not base or base <= 0:
         return f"{_number(value)}        "
-    return f"{_number(value)} ({f'{value / base:.0%})':>6}"
+    share = f"({value / base:.0%})"
+    return f"{_number(value)} {share:>7}"
 
 
 def _openvpn_version() -> str:
