@@ -1,0 +1,324 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""A client's conversation with one server over one open transport: from the hard reset to the last data key.
+
+It pulls the settings, installs and activates keys, and answers control messages. Its effects gather in `effects`;
+when it cannot go on it raises `Over`, and the client decides what follows. Everything that the server pushed lives
+here and dies with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from enum import Enum
+from typing import assert_never
+
+from qubes_miragevpn.base.errors import Consequence, PeerError
+from qubes_miragevpn.config.model import ClientConfig, Proto, PulledOptions
+from qubes_miragevpn.config.pushed import parse_push
+from qubes_miragevpn.dataplane.interface import (
+    NO_PEER_ID,
+    KeyExhausted,
+    KeyInUse,
+    Link,
+    PeerExited,
+    PeerLimits,
+    PeerSilent,
+    SockAddr,
+)
+from qubes_miragevpn.protocol.contract import (
+    ActivateKey,
+    AddPeer,
+    CloseTransport,
+    Drop,
+    Effect,
+    InstallKey,
+    Level,
+    Notify,
+    RemovePeer,
+    RetireKey,
+    SendInner,
+    Transmit,
+    TunnelDown,
+    TunnelUp,
+)
+from qubes_miragevpn.protocol.control.negotiation import client_cipher
+from qubes_miragevpn.protocol.limits import peer_limits
+from qubes_miragevpn.protocol.remotes import Try
+from qubes_miragevpn.protocol.session import (
+    ClientIntroduced,
+    DropKey,
+    Happening,
+    KeyMaterialReady,
+    MessageDropped,
+    MessageReceived,
+    Session,
+    UseKey,
+)
+from qubes_miragevpn.protocol.wire.messages import (
+    AuthFailed,
+    Exit,
+    Halt,
+    Message,
+    Other,
+    PushReply,
+    PushRequest,
+    Restart,
+)
+from qubes_miragevpn.protocol.wire.occ import OCC_EXIT
+
+PEER = 0
+"""The data plane's handle of the one peer that a client has."""
+
+PUSH_FIRST = 1.0  # seconds to wait for a server that pushes unasked
+PUSH_AGAIN = 5.0  # seconds between PUSH_REQUESTs
+MAX_PUSH_PARTS = 64  # PUSH_REPLYs that continue each other; at ~1 KB each no honest server comes near
+MAX_PUSH_BYTES = 64 * 1024
+_NO_ANSWER = "(server unreachable, or its tls-auth or tls-crypt key is another)"
+
+
+class End(Enum):
+    """What the end of a conversation means for the client."""
+
+    LOST = "lost"  # try again
+    REFUSED = "refused"  # this server is not one we may talk to; try others
+    UNAUTHORISED = "unauthorised"  # the server refused user name and password, or our certificate
+    FORBIDDEN = "forbidden"  # do not come back
+
+
+class Over(Exception):
+    """The conversation has ended."""
+
+    def __init__(self, end: End, reason: str) -> None:
+        super().__init__(reason)
+        self.end = end
+        self.reason = reason
+
+
+class Conversation:
+    """Driven like a machine, with methods instead of events; each may raise `Over`."""
+
+    def __init__(
+        self, config: ClientConfig, session: Session, link: Link, endpoint: SockAddr, step: Try, now: float
+    ) -> None:
+        self.link = link
+        self.step = step
+        self.effects: list[Effect] = []
+        self.up_since: float | None = None
+        self._config = config
+        self._session = session
+        self._endpoint = endpoint
+        self._began = now
+        self._heard = False  # the server answered with something valid
+        self._key_id: int | None = None  # newest established key
+        self._server_options = ""
+        self._parts: list[str] = []
+        self._part_count = 0
+        self._next_request = 0.0
+        self._pulled: PulledOptions | None = None
+        self._cipher = ""
+        self._installed: set[int] = set()
+        self._ping_exits = False
+
+    # --- what the client does with it
+
+    def start(self, now: float) -> None:
+        """Send the first packet."""
+        self._guarded(lambda: self._session.start(now), now)
+
+    def packet(self, packet: bytes, now: float) -> None:
+        """Take one control packet."""
+        self._guarded(lambda: self._receive(packet, now), now)
+
+    def _receive(self, packet: bytes, now: float) -> None:
+        self._session.receive(self._session.open(packet), now)
+        self._heard = True
+
+    def renegotiate(self, now: float) -> None:
+        """Begin a renegotiation."""
+        self._guarded(lambda: self._session.renegotiate(now), now)
+
+    def tick(self, now: float) -> None:
+        """Do what is due."""
+        timers = self._config.common.timers
+        if not self._heard and now >= self._began + timers.connect_timeout:
+            raise Over(End.LOST, f"no answer within {timers.connect_timeout:g} s {_NO_ANSWER}")
+        if self._pulled is None and now >= self._began + timers.hand_window:
+            problem = "no TLS handshake" if self._key_id is None else "the server pushed no settings"
+            hint = "" if self._heard else f" {_NO_ANSWER}"
+            raise Over(End.LOST, f"{problem} within {timers.hand_window:g} s{hint}")
+        self._guarded(lambda: self._tick_session(now), now)
+
+    def _tick_session(self, now: float) -> None:
+        self._session.tick(now)
+        if self._key_id is not None and self._pulled is None and now >= self._next_request:
+            self._next_request = now + PUSH_AGAIN
+            self._session.send_message("PUSH_REQUEST", now)
+
+    def next_deadline(self) -> float | None:
+        """When `tick` has something to do."""
+        timers = self._config.common.timers
+        times = [self._session.next_deadline()]
+        if not self._heard:
+            times.append(self._began + timers.connect_timeout)
+        if self._pulled is None:
+            times.append(self._began + timers.hand_window)
+            if self._key_id is not None:
+                times.append(self._next_request)
+        return min((t for t in times if t is not None), default=None)
+
+    def plane_event(self, event: KeyExhausted | KeyInUse | PeerSilent | PeerExited, now: float) -> None:
+        """Take an event of the data plane, which only knows of us once the tunnel works."""
+        if self._pulled is None:
+            return
+        match event:
+            case KeyExhausted(_, key_id):
+                if key_id in self._installed:
+                    self.renegotiate(now)
+            case KeyInUse(_, key_id):
+                self._guarded(lambda: self._session.key_in_use(key_id), now)
+            case PeerSilent():
+                if self._ping_exits:
+                    raise Over(End.FORBIDDEN, "the server fell silent (ping-exit)")
+                raise Over(End.LOST, "the server fell silent (ping-restart)")
+            case PeerExited():
+                raise Over(End.LOST, "the server left")
+
+    def say_goodbye(self, now: float) -> None:
+        """Tell the server that we leave, in the way it understands."""
+        if self._pulled is None:
+            return
+        if not self._pulled.cc_exit:
+            if self.step.remote.proto is Proto.UDP and self._installed:
+                self.effects.append(SendInner(PEER, OCC_EXIT))
+            return
+        with suppress(Over):  # the session is dead already, so there is nobody to tell
+            self._guarded(lambda: self._session.send_message("EXIT", now), now)
+
+    def close(self, reason: str) -> None:
+        """Undo everything that was asked for."""
+        if self._pulled is not None:
+            self.effects += [TunnelDown(reason), RemovePeer(PEER)]
+        self.effects.append(CloseTransport(self.link))
+
+    # --- what the session did
+
+    def _guarded(self, action: Callable[[], None], now: float) -> None:
+        """Do something with the session and turn what came of it into effects."""
+        try:
+            action()
+            self._collect(now)
+        except PeerError as error:
+            self._fail(error)
+
+    def _fail(self, error: PeerError) -> None:
+        """A `PeerError`: forget the packet, or end the conversation after the TLS alert that tells the peer why."""
+        if error.consequence is Consequence.DROP:
+            self.effects.append(Drop(error.reason))
+            return
+        self._transmit(self._session.drain()[0])
+        raise Over(End.REFUSED if error.consequence is Consequence.FATAL else End.LOST, error.reason)
+
+    def _transmit(self, packets: list[bytes]) -> None:
+        self.effects += [Transmit(self.link, self._endpoint, packet) for packet in packets]
+
+    def _collect(self, now: float) -> None:
+        """Turn what the session did into effects, until it has nothing more to say."""
+        while True:
+            packets, happenings = self._session.drain()
+            self._transmit(packets)
+            if not happenings:
+                return
+            for happening in happenings:
+                self._happened(happening, now)
+
+    def _happened(self, happening: Happening, now: float) -> None:
+        match happening:
+            case KeyMaterialReady(key_id, options):
+                if self._pulled is None:
+                    self._key_id, self._server_options = key_id, options
+                    self._next_request = now + PUSH_FIRST
+                    self._say(Level.INFO, f"authenticated the server ({self._session.tls_of(key_id).describe()})")
+                else:
+                    self._say(Level.INFO, f"renegotiated (key id {key_id})")
+                    self._install(key_id)
+            case UseKey(key_id):
+                if key_id in self._installed:
+                    self.effects.append(ActivateKey(PEER, key_id))
+            case DropKey(key_id):
+                if key_id in self._installed:
+                    self._installed.discard(key_id)
+                    self.effects.append(RetireKey(PEER, key_id))
+            case MessageReceived(message):
+                self._message(message, now)
+            case MessageDropped(reason):
+                self.effects.append(Drop(reason))
+            case ClientIntroduced():
+                raise PeerError("the server introduced itself as a client", Consequence.END_SESSION)
+            case other:
+                assert_never(other)
+
+    def _message(self, message: Message, now: float) -> None:
+        match message:
+            case PushReply(options, more):
+                if self._pulled is None and self._key_id is not None:
+                    self._pushed(options, more, now)
+            case AuthFailed(reason):
+                raise Over(End.UNAUTHORISED, f"the server refused us: {reason}" if reason else "the server refused us")
+            case Restart(reason):
+                raise Over(End.LOST, f"the server asks for a new connection: {reason or 'no reason given'}")
+            case Halt(reason):
+                raise Over(End.FORBIDDEN, f"the server forbids to connect again: {reason or 'no reason given'}")
+            case Exit():
+                raise Over(End.LOST, "the server left")
+            case PushRequest():
+                self.effects.append(Drop("PUSH_REQUEST from a server"))
+            case Other(text):
+                self._say(Level.INFO, f"the server says: {text}")
+            case other:
+                assert_never(other)
+
+    # --- what the server pushed
+
+    def _pushed(self, options: tuple[str, ...], more: bool, now: float) -> None:
+        self._parts += options
+        self._part_count += 1
+        if self._part_count > MAX_PUSH_PARTS or sum(map(len, self._parts)) > MAX_PUSH_BYTES:
+            raise PeerError("the server pushes without end", Consequence.END_SESSION)
+        if more:
+            return
+        pulled = parse_push(tuple(self._parts), self._config, self.step.address)
+        self._cipher = client_cipher(pulled.cipher, self._server_options, self._config.common)
+        self._pulled = pulled
+        self.up_since = now
+        for line in pulled.dropped:
+            self._say(Level.WARNING, f"pushed option without effect: {line}")
+        peer_id = NO_PEER_ID if pulled.peer_id is None else pulled.peer_id
+        self.effects.append(AddPeer(PEER, self.link, self._endpoint, peer_id, self._limits(pulled)))
+        assert self._key_id is not None
+        self._install(self._key_id)
+        self._session.use_first_key()
+        self._collect(now)
+        derivation = "exporter" if pulled.key_derivation_ekm else "PRF"
+        tls = self._session.tls_of(self._key_id).describe()
+        self.effects.append(TunnelUp(pulled.tunnel, f"{tls}, data {self._cipher}, keys by {derivation}"))
+
+    def _install(self, key_id: int) -> None:
+        assert self._pulled is not None
+        keys = self._session.derive(key_id, self._cipher, ekm=self._pulled.key_derivation_ekm)
+        self._installed.add(key_id)
+        self.effects.append(InstallKey(PEER, key_id, keys))
+
+    def _limits(self, pulled: PulledOptions) -> PeerLimits:
+        """Keep-alive by what was pushed, else by the profile; an exit timeout outranks a restart timeout."""
+        common = self._config.common
+        timers = common.timers
+        ping = timers.ping if pulled.ping is None else pulled.ping
+        exit_after = timers.ping_exit if pulled.ping_exit is None else pulled.ping_exit
+        restart_after = timers.ping_restart if pulled.ping_restart is None else pulled.ping_restart
+        self._ping_exits = bool(exit_after)
+        silence = exit_after or restart_after
+        return peer_limits(common, self.step.remote.proto, self._endpoint, ping=ping, silence=silence)
+
+    def _say(self, level: Level, text: str) -> None:
+        self.effects.append(Notify(level, text))
