@@ -47,10 +47,10 @@ class NoWrap:
 
 @dataclass(frozen=True)
 class TlsAuth:
-    """``tls-auth``: HMAC over control packets. `key` is the 256-byte static key, `direction` 0, 1 or None (both ways alike)."""
+    """``tls-auth``: HMAC over control packets with the 256-byte static `key`; `direction` None: both ways alike."""
 
     key: Secret
-    direction: int | None
+    direction: int | None  # 0, 1, or None
     digest: str  # canonical name, e.g. "SHA1" (OpenVPN's default), "SHA256", "SHA512"
 
 
@@ -171,6 +171,14 @@ class Route:
 
 
 @dataclass(frozen=True)
+class PullFilter:
+    """``pull-filter``: what to do with a pushed option that begins with `text`."""
+
+    action: str  # accept, ignore, reject (the session ends)
+    text: str
+
+
+@dataclass(frozen=True)
 class ClientConfig:
     """A client profile."""
 
@@ -185,6 +193,10 @@ class ClientConfig:
     routes: tuple[Route, ...] = ()
     redirect: frozenset[str] | None = None  # flags of ``redirect-gateway``; None when not asked for
     route_nopull: bool = False
+    route_gateway: IPv4Address | None = None  # ``route-gateway`` of the profile itself
+    route_metric: int | None = None  # metric of routes without one
+    dns: Dns = field(default_factory=lambda: Dns())  # ``dhcp-option`` and ``dns`` of the profile itself
+    pull_filters: tuple[PullFilter, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Settings to the models' parts that client and server share: wrap, identity, peer policy, ciphers, timers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from qubes_miragevpn.base.text import printable
+from qubes_miragevpn.config import material
+from qubes_miragevpn.config.collect import Entry, Findings, Settings
+from qubes_miragevpn.config.model import (
+    DEFAULT_DATA_CIPHERS,
+    Common,
+    ControlWrap,
+    Identity,
+    NameCheck,
+    NameType,
+    NoWrap,
+    PeerPolicy,
+    Timers,
+    TlsAuth,
+    TlsCrypt,
+    TlsVersions,
+)
+from qubes_miragevpn.crypto.digests import canonical_digest
+from qubes_miragevpn.crypto.suites import canonical_cipher
+
+UDP4_HEADERS = 28  # IPv4 20 + UDP 8: what ``mssfix N`` without ``mtu`` does not count
+DATA_OVERHEAD = 24  # DATA_V2 with AEAD: opcode and peer id 4, packet id 4, tag 16
+DEFAULT_MSSFIX = 1492
+DEFAULT_TUN_MTU = 1500
+OLDEST_TLS, NEWEST_TLS = (1, 2), (1, 3)
+
+
+@dataclass(frozen=True)
+class Builder:
+    """What building needs: the settings, how to read a file, where to put warnings."""
+
+    settings: Settings
+    read_file: material.ReadFile
+    findings: Findings
+
+    def common(self, *, server: bool) -> Common:
+        """Everything that both roles share. Raises `ConfigError`."""
+        filled = self.settings.fields(Common)
+        ciphers = self._data_ciphers()
+        return Common(
+            wrap=self._wrap(),
+            identity=self._identity(),
+            peer=self._peer(),
+            tls=self._tls_versions(),
+            timers=self._timers(server=server),
+            data_ciphers=ciphers,
+            data_ciphers_fallback=self._fallback(ciphers),
+            dev=self.settings.value("dev", "tun"),
+            mssfix=self._mssfix(filled.get("tun_mtu", DEFAULT_TUN_MTU)),
+            explicit_exit_notify=self._exit_notify(),
+            **filled,
+        )
+
+    # --- control channel -----------------------------------------------------------------------------
+
+    def _wrap(self) -> ControlWrap:
+        settings = self.settings
+        if (entry := settings.last("tls-crypt")) is not None:
+            return TlsCrypt(material.static_key(entry, self.read_file))
+        if (entry := settings.last("tls-auth")) is None:
+            return NoWrap()
+        direction = entry.args[1] if entry.args[1] is not None else settings.value("key-direction")
+        return TlsAuth(material.static_key(entry, self.read_file), direction, self._digest())
+
+    def _digest(self) -> str:
+        entry = self.settings.last("auth")
+        if entry is None:
+            return "SHA1"
+        digest = canonical_digest(entry.args[0])
+        if digest is None:
+            shown = printable(entry.args[0], 40)
+            raise entry.error(f"the digest '{shown}' is not supported", "SHA1, SHA224, SHA256, SHA384 and SHA512 are")
+        return digest
+
+    def _identity(self) -> Identity | None:
+        cert, key = self.settings.last("cert"), self.settings.last("key")
+        if cert is None or key is None:
+            return None
+        return Identity(material.certificates(cert, self.read_file), material.private_key(key, self.read_file))
+
+    def _peer(self) -> PeerPolicy:
+        settings = self.settings
+        ca = settings.last("ca")
+        name = settings.last("verify-x509-name")
+        prints = frozenset(
+            found for entry in settings.all("peer-fingerprint") for found in material.fingerprints(entry)
+        )
+        return PeerPolicy(
+            ca_pem=material.certificates(ca, self.read_file) if ca else b"",
+            fingerprints=prints,
+            remote_cert_tls=settings.value("remote-cert-tls") or settings.value("ns-cert-type"),
+            name=NameCheck(name.args[0], name.args[1] or NameType.SUBJECT) if name else None,
+        )
+
+    def _tls_versions(self) -> TlsVersions:
+        least, most = self.settings.last("tls-version-min"), self.settings.last("tls-version-max")
+        minimum, maximum = OLDEST_TLS, None
+        if least is not None:
+            minimum = least.args[0]
+            if minimum < OLDEST_TLS:
+                self.findings.warn(least.warning("TLS versions before 1.2 are not used: 1.2 is the oldest"))
+            if minimum > NEWEST_TLS and least.args[1] is None:
+                raise least.error("there is no such TLS version", "write 'tls-version-min 1.3'")
+            minimum = min(max(minimum, OLDEST_TLS), NEWEST_TLS)
+        if most is not None and most.args[0] < NEWEST_TLS:
+            maximum = most.args[0]
+            if maximum < minimum:
+                raise most.error(
+                    "'tls-version-max' is below the oldest TLS version in use", "write 1.2 or 1.3, or remove the line"
+                )
+        return TlsVersions(minimum, maximum)
+
+    # --- data channel --------------------------------------------------------------------------------
+
+    def _data_ciphers(self) -> tuple[str, ...]:
+        entry = self.settings.last("data-ciphers")
+        ciphers = DEFAULT_DATA_CIPHERS if entry is None else self._cipher_list(entry)
+        single = self.settings.last("cipher")
+        if single is not None and canonical_cipher(single.args[0]) not in ciphers:
+            # As openvpn 2.6: `cipher` takes no part in the negotiation.
+            self.findings.warn(
+                single.warning(
+                    f"'cipher {printable(single.args[0], 40)}' is ignored; {':'.join(ciphers)} are negotiated"
+                )
+            )
+        return ciphers
+
+    def _cipher_list(self, entry: Entry) -> tuple[str, ...]:
+        ciphers: list[str] = []
+        for word in entry.args[0].split(":"):
+            if word == "DEFAULT":
+                ciphers += DEFAULT_DATA_CIPHERS
+                continue
+            cipher = canonical_cipher(word.removeprefix("?"))
+            if cipher is not None:
+                ciphers.append(cipher)
+            elif not word.startswith("?"):
+                shown = printable(word, 40)
+                self.findings.warn(entry.warning(f"the data cipher '{shown}' is not supported and left out"))
+        if not ciphers:
+            fix = f"write 'data-ciphers {':'.join(DEFAULT_DATA_CIPHERS)}'"
+            raise entry.error("none of these data ciphers is supported", fix)
+        return tuple(dict.fromkeys(ciphers))
+
+    def _fallback(self, ciphers: tuple[str, ...]) -> str | None:
+        entry = self.settings.last("data-ciphers-fallback")
+        if entry is None:
+            return None
+        cipher = canonical_cipher(entry.args[0])
+        if cipher is None:
+            shown = printable(entry.args[0], 40)
+            self.findings.warn(
+                entry.warning(f"'data-ciphers-fallback {shown}' has no effect: this cipher is not supported")
+            )
+        return cipher
+
+    def _mssfix(self, tun_mtu: int) -> int:
+        """OpenVPN's three meanings, as the size of the whole outer packet over IPv4 and UDP."""
+        entry = self.settings.last("mssfix")
+        size, meaning = (None, None) if entry is None else entry.args
+        if size is None:
+            # openvpn 2.6 without a size: 1492 for the usual MTU, otherwise inner packets of tun-mtu
+            return DEFAULT_MSSFIX if tun_mtu == DEFAULT_TUN_MTU else tun_mtu + DATA_OVERHEAD + UDP4_HEADERS
+        if size == 0 or meaning == "mtu":
+            return int(size)
+        return int(size) + UDP4_HEADERS + (DATA_OVERHEAD if meaning == "fixed" else 0)
+
+    def _exit_notify(self) -> int:
+        entry = self.settings.last("explicit-exit-notify")
+        if entry is None:
+            return 0
+        return 1 if entry.args[0] is None else int(entry.args[0])
+
+    # --- time ----------------------------------------------------------------------------------------
+
+    def _timers(self, *, server: bool) -> Timers:
+        settings = self.settings
+        filled: dict[str, Any] = settings.fields(Timers)
+        if (reneg := settings.last("reneg-sec")) is not None:
+            filled["reneg_sec"] = reneg.args[0]
+        if (retry := settings.last("connect-retry")) is not None:
+            pause, limit = retry.args
+            filled["connect_retry"] = pause
+            filled["connect_retry_max_pause"] = max(pause, Timers.connect_retry_max_pause if limit is None else limit)
+        return Timers(**(filled | self._keepalive(server=server)))
+
+    def _keepalive(self, *, server: bool) -> dict[str, float]:
+        settings = self.settings
+        if (entry := settings.last("keepalive")) is not None:
+            interval, timeout = entry.args
+            # a server waits twice as long, so that its client, which was pushed the timeout, notices first
+            return {"ping": interval, "ping_restart": 2 * timeout if server else timeout}
+        restart, leave = settings.last("ping-restart"), settings.last("ping-exit")
+        found = {"ping": settings.value("ping", 0.0), "ping_restart": 0.0 if server else Timers.ping_restart}
+        # openvpn has one such timer and two things to do when it ends: the later line counts
+        if leave is not None and (restart is None or leave.line > restart.line):
+            return found | {"ping_restart": 0.0, "ping_exit": leave.args[0]}
+        return found if restart is None else found | {"ping_restart": restart.args[0]}

@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Directives to settings: every line is looked up in the table of rows, its words are read, its fate is carried out.
+
+Unknown, misplaced and refused directives are errors with file and line; several are found in one reading. Words that
+could be secrets (a password on the wrong line, a line of a key without its block) never get into a message.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from typing import Any
+
+from qubes_miragevpn.base.errors import ConfigError
+from qubes_miragevpn.config.lexer import Directive, lex
+from qubes_miragevpn.config.rows.arguments import ArgumentError
+from qubes_miragevpn.config.rows.row import ByFirstWord, Fate, NoEffect, Refused, Repeat, Row
+from qubes_miragevpn.config.rows.table import ROWS
+
+MAX_ERRORS = 20  # after so many the reading ends
+MAX_WARNINGS = 200
+INLINE = "[inline]"
+
+# The longest name openvpn has is of 31 characters; anything else may be a line of a key and is not repeated.
+_NAME = re.compile(r"[a-z][a-z0-9-]{0,30}\Z")
+
+
+class Place(Enum):
+    """What a directive stands in."""
+
+    CLIENT = "a client's file"
+    SERVER = "a server's file"
+    CONNECTION = "a <connection> block"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A directive that is applied: one value per argument of its row (None: left out), then those of `more`."""
+
+    row: Row
+    args: tuple[Any, ...]
+    file: str
+    line: int
+    block: bytes | None = None
+    nested: Settings | None = None
+    inline_named: bool = False  # written as "NAME [inline]": the block stands elsewhere
+
+    def error(self, problem: str, fix: str = "") -> ConfigError:
+        """An error about this line."""
+        return ConfigError(problem, file=self.file, line=self.line, fix=fix)
+
+    def warning(self, text: str) -> str:
+        """A warning about this line."""
+        return f"{self.file}:{self.line}: {text}"
+
+
+@dataclass
+class Settings:
+    """All applied entries of one file or block, in the order of the file."""
+
+    entries: dict[str, list[Entry]] = field(default_factory=dict)
+
+    def last(self, name: str) -> Entry | None:
+        """The entry that counts for a directive that does not add up."""
+        found = self.entries.get(name)
+        return found[-1] if found else None
+
+    def all(self, name: str) -> tuple[Entry, ...]:
+        """Every entry of a directive that adds up."""
+        return tuple(self.entries.get(name, ()))
+
+    def has(self, name: str) -> bool:
+        """Whether the directive was given."""
+        return name in self.entries
+
+    def value(self, name: str, default: Any = None) -> Any:
+        """The first argument of the entry that counts, or `default`."""
+        entry = self.last(name)
+        return entry.args[0] if entry else default
+
+    def fields(self, model: type) -> dict[str, Any]:
+        """The fields of `model` that rows fill by themselves (`Row.fills`); a flag fills True."""
+        filled: dict[str, Any] = {}
+        for found in self.entries.values():
+            row = found[-1].row
+            if row.fills is not None and row.fills[0] is model:
+                filled[row.fills[1]] = found[-1].args[0] if found[-1].args else True
+        return filled
+
+
+@dataclass
+class Findings:
+    """What is to be said about a file, both lists bounded."""
+
+    warnings: list[str] = field(default_factory=list)
+    errors: list[ConfigError] = field(default_factory=list)
+
+    def warn(self, text: str) -> None:
+        """Add a warning, once."""
+        if len(self.warnings) < MAX_WARNINGS and text not in self.warnings:
+            self.warnings.append(text)
+
+    @property
+    def full(self) -> bool:
+        """Whether reading on is of no use."""
+        return len(self.errors) >= MAX_ERRORS
+
+
+def collect(text: bytes, *, file: str, place: Place) -> tuple[Settings, Findings]:
+    """Read a whole file. Errors are in the findings; what could be read is in the settings."""
+    findings = Findings()
+    try:
+        directives = lex(text, file=file)
+    except ConfigError as error:
+        findings.errors.append(error)
+        return Settings(), findings
+    optional = frozenset(
+        word for directive in directives if directive.name == "ignore-unknown-option" for word in directive.words
+    )
+    settings = _gather(directives, place, optional, findings)
+    _join_inline(settings, findings)
+    return settings, findings
+
+
+def _gather(directives: Iterable[Directive], place: Place, optional: frozenset[str], findings: Findings) -> Settings:
+    settings = Settings()
+    for directive in directives:
+        if findings.full:
+            break
+        try:
+            entry = _read(directive, place, optional, findings)
+            if entry is not None:
+                _add(settings, entry, findings)
+        except ConfigError as error:
+            findings.errors.append(error)
+    return settings
+
+
+def _read(directive: Directive, place: Place, optional: frozenset[str], findings: Findings) -> Entry | None:
+    """Return the entry of a directive that is applied, None for one without effect."""
+    name, words = directive.name, directive.words
+    if name == "setenv" and words[:1] == ("opt",) and len(words) > 1:
+        name, words, optional = words[1], words[2:], optional | {words[1]}
+    row = ROWS.get(name)
+    if row is None:
+        if name in optional and _NAME.match(name):
+            findings.warn(f"{directive.file}:{directive.line}: '{name}' is unknown; ignored, as the file allows")
+            return None
+        raise _unknown(directive, name)
+    fate = _fate(row, place)
+    if fate is None:
+        raise _misplaced(directive, row, place)
+    if directive.block is not None and not row.block and row.args is not None:
+        raise _error(directive, f"'{row.name}' cannot be given as a block", f"write {row.usage()}")
+    entry = _entry(row, directive, words, optional, findings)
+    outcome = fate.pick(words) if isinstance(fate, ByFirstWord) else fate
+    if isinstance(outcome, Refused):
+        raise _error(directive, f"'{name}' {outcome.reason}", outcome.fix)
+    if isinstance(outcome, NoEffect):
+        if outcome.warn:
+            findings.warn(entry.warning(f"'{name}' has no effect: {outcome.reason}"))
+        return None
+    return entry
+
+
+def _fate(row: Row, place: Place) -> Fate | None:
+    if place is Place.SERVER:
+        return row.server
+    if place is Place.CLIENT or row.connection or isinstance(row.client, NoEffect):
+        return row.client
+    return None
+
+
+def _entry(
+    row: Row, directive: Directive, words: tuple[str, ...], optional: frozenset[str], findings: Findings
+) -> Entry:
+    file, line, block = directive.file, directive.line, directive.block
+    if row.args is None:
+        return Entry(row, (), file, line, block)
+    if row.name == "connection":
+        if block is None:
+            raise _error(directive, "'connection' is a block", "write <connection>, its lines, </connection>")
+        inner = lex(block, file=file, first_line=line + 1)
+        return Entry(row, (), file, line, block, _gather(inner, Place.CONNECTION, optional, findings))
+    if block is not None:
+        return Entry(row, (None,) * len(row.args), file, line, block)
+    try:
+        args = row.read(words)
+    except ArgumentError as error:
+        raise _error(directive, str(error)) from None
+    return Entry(row, args, file, line, inline_named=row.block and words[:1] == (INLINE,))
+
+
+def _add(settings: Settings, entry: Entry, findings: Findings) -> None:
+    row = entry.row
+    before = settings.entries.setdefault(row.name, [])
+    if row.repeat is Repeat.ADD and len(before) >= row.limit:
+        raise entry.error(f"there are more than {row.limit} lines of '{row.name}'")
+    if row.repeat is Repeat.LAST and before and not row.block and before[-1].args != entry.args:
+        findings.warn(entry.warning(f"'{row.name}' was given in line {before[-1].line} as well; the last one counts"))
+    if row.repeat is Repeat.LAST and entry.block is not None and any(e.block is not None for e in before):
+        findings.warn(entry.warning(f"there is more than one <{row.name}>; the last one counts"))
+    before.append(entry)
+
+
+def _join_inline(settings: Settings, findings: Findings) -> None:
+    """Join ``NAME [inline] ...`` with the block <NAME>: the line's further words are the block's."""
+    for name, found in settings.entries.items():
+        named = [entry for entry in found if entry.inline_named]
+        if not named:
+            continue
+        rest = [entry for entry in found if not entry.inline_named]
+        if not rest:
+            fix = f"write <{name}>, its content, </{name}>"
+            findings.errors.append(named[-1].error(f"'{name} {INLINE}' has no block <{name}>", fix))
+            continue
+        words = tuple(
+            ours if ours is not None else theirs
+            for ours, theirs in zip(rest[-1].args[1:], named[-1].args[1:], strict=True)
+        )
+        rest[-1] = replace(rest[-1], args=(rest[-1].args[0], *words))
+        settings.entries[name] = rest
+
+
+def _error(directive: Directive, problem: str, fix: str = "") -> ConfigError:
+    return ConfigError(problem, file=directive.file, line=directive.line, fix=fix)
+
+
+def _unknown(directive: Directive, name: str) -> ConfigError:
+    if name.startswith("</"):
+        return _error(directive, "a closing tag has no opening one")
+    if not _NAME.match(name):
+        return _error(directive, "this is no directive", "is it a line of a block whose <tag> is missing?")
+    close = difflib.get_close_matches(name, ROWS, n=1, cutoff=0.8)
+    fix = f"did you mean '{close[0]}'?" if close else "remove the line if the connection does not need it"
+    return _error(directive, f"unknown directive '{name}'", fix)
+
+
+def _misplaced(directive: Directive, row: Row, place: Place) -> ConfigError:
+    if place is Place.CONNECTION and row.client is not None:
+        return _error(
+            directive,
+            f"'{row.name}' is not supported in {place.value}",
+            "write it outside of the block, where it counts for every remote",
+        )
+    if row.client is None and row.server is None:
+        return _error(directive, f"'{row.name}' is for a server's push only", "remove the line")
+    home = Place.SERVER if row.client is None else Place.CLIENT
+    return _error(directive, f"'{row.name}' has no meaning in {place.value}, only in {home.value}", "remove the line")

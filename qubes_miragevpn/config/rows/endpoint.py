@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Rows: which role, which device, whom to connect to and how."""
+
+from __future__ import annotations
+
+from qubes_miragevpn.config.model import ClientConfig, Common, ServerConfig, Timers
+from qubes_miragevpn.config.rows.arguments import (
+    DEVICE,
+    HOST,
+    PORT,
+    PROTO,
+    Arg,
+    Kind,
+    choice,
+    either,
+    integer,
+    seconds,
+)
+from qubes_miragevpn.config.rows.row import APPLIED, ByFirstWord, NoEffect, Refused, Repeat, Row
+
+_NO_TAP = Refused("is not supported for TAP (Ethernet) tunnels", "write 'tun'; the server must use tun as well")
+
+
+def _mssfix_size(word: str) -> int:
+    """0 switches off; otherwise at least what openvpn takes (TLS_CHANNEL_MTU_MIN)."""
+    size = int(integer(0, 65535).parse(word))
+    if 0 < size < 154:
+        raise ValueError
+    return size
+
+
+ROWS = (
+    Row("client", "the client role: `tls-client` and `pull`", client=APPLIED),
+    Row("tls-client", "TLS client", client=APPLIED),
+    Row("pull", "take options from the server", client=APPLIED),
+    Row("tls-server", "TLS server", server=APPLIED),
+    Row(
+        "mode",
+        "`server`: serve several clients",
+        (Arg("role", choice("server", "p2p")),),
+        client=ByFirstWord({"p2p": NoEffect("it is what a client does", warn=False)}, APPLIED),
+        server=ByFirstWord({"server": APPLIED}, Refused("is not supported with 'p2p'", "write 'mode server'")),
+    ),
+    Row(
+        "dev",
+        "name of the TUN interface; `tun` takes a free one",
+        (Arg("name", DEVICE),),
+        client=APPLIED,
+        server=APPLIED,
+    ),
+    Row(
+        "dev-type",
+        "kind of the interface",
+        (Arg("type", choice("tun", "tap")),),
+        client=ByFirstWord({"tap": _NO_TAP}, APPLIED),
+        server=ByFirstWord({"tap": _NO_TAP}, APPLIED),
+    ),
+    Row("proto", "outer transport", (Arg("protocol", PROTO),), client=APPLIED, server=APPLIED, connection=True),
+    Row(
+        "remote",
+        "a server; several are tried in turn",
+        (Arg("host", HOST), Arg("port", PORT, optional=True), Arg("protocol", PROTO, optional=True)),
+        client=APPLIED,
+        connection=True,
+        repeat=Repeat.ADD,
+    ),
+    Row("connection", "a server with settings of its own", client=APPLIED, block=True, repeat=Repeat.ADD),
+    Row(
+        "port",
+        "port of the remote, or to listen on",
+        (Arg("port", PORT),),
+        client=APPLIED,
+        server=APPLIED,
+        connection=True,
+    ),
+    Row("rport", "port of the remote", (Arg("port", PORT),), client=APPLIED, connection=True),
+    Row("lport", "local port", (Arg("port", PORT),), client=APPLIED, server=APPLIED),
+    Row("nobind", "leave the local port to the system", client=APPLIED, connection=True),
+    Row(
+        "bind",
+        "",
+        None,
+        client=NoEffect("the local port is left to the system unless 'lport' names one", warn=False),
+        server=NoEffect("a server always binds", warn=False),
+    ),
+    Row(
+        "local",
+        "address to listen on",
+        (Arg("address", HOST),),
+        client=Refused("is not supported for a client", "remove the line; the system chooses the local address"),
+        server=APPLIED,
+    ),
+    Row("remote-random", "shuffle the remotes", client=APPLIED, fills=(ClientConfig, "remote_random")),
+    Row(
+        "remote-random-hostname",
+        "",
+        None,
+        client=NoEffect("names are looked up as they stand, without a random prefix"),
+    ),
+    Row(
+        "resolv-retry",
+        "look a name up again",
+        (Arg("how long", either("infinite", 0, integer(0, 10**9))),),
+        client=ByFirstWord(
+            {"infinite": NoEffect("names are looked up again on every pass over the remotes", warn=False)},
+            NoEffect("names are looked up again on every pass over the remotes; see 'connect-retry-max'"),
+        ),
+        server=NoEffect("a server looks up no remote", warn=False),
+    ),
+    Row(
+        "connect-retry",
+        "pause between two passes over the remotes, and its upper limit",
+        (Arg("pause", seconds(0, 86400)), Arg("limit", seconds(0, 86400), optional=True)),
+        client=APPLIED,
+    ),
+    Row(
+        "connect-retry-max",
+        "passes over the remotes before giving up",
+        (Arg("passes", either("infinite", 0, integer(0, 10**6))),),
+        client=APPLIED,
+        fills=(Timers, "connect_retry_max"),
+    ),
+    Row(
+        "connect-timeout",
+        "a remote must answer within",
+        (Arg("time", seconds(1, 86400)),),
+        client=APPLIED,
+        fills=(Timers, "connect_timeout"),
+        aliases=("server-poll-timeout",),
+    ),
+    Row(
+        "sndbuf",
+        "send buffer of the socket",
+        (Arg("bytes", integer(0, 1 << 26)),),
+        client=APPLIED,
+        server=APPLIED,
+        pushed=NoEffect("socket buffers are the operator's"),
+        fills=(Common, "sndbuf"),
+    ),
+    Row(
+        "rcvbuf",
+        "receive buffer of the socket",
+        (Arg("bytes", integer(0, 1 << 26)),),
+        client=APPLIED,
+        server=APPLIED,
+        pushed=NoEffect("socket buffers are the operator's"),
+        fills=(Common, "rcvbuf"),
+    ),
+    Row(
+        "explicit-exit-notify",
+        "tell the peer when leaving (UDP), so many times",
+        (Arg("times", integer(0, 10), optional=True),),
+        client=APPLIED,
+        server=APPLIED,
+        pushed=APPLIED,
+    ),
+    Row(
+        "tun-mtu",
+        "MTU of the TUN interface",
+        (Arg("bytes", integer(576, 9000)),),
+        client=APPLIED,
+        server=APPLIED,
+        pushed=APPLIED,
+        fills=(Common, "tun_mtu"),
+    ),
+    Row(
+        "mssfix",
+        "keep inner TCP below this size of outer packet; 0 off",
+        (
+            Arg("size", Kind("0, or a number from 154 to 65535", _mssfix_size), optional=True),
+            Arg("meaning", choice("mtu", "fixed"), optional=True),
+        ),
+        client=APPLIED,
+        server=APPLIED,
+        pushed=NoEffect("mssfix is the operator's"),
+    ),
+    Row(
+        "verb",
+        "how much to log, 0 to 11",
+        (Arg("level", integer(0, 11)),),
+        client=APPLIED,
+        server=APPLIED,
+        pushed=NoEffect("the log is the operator's"),
+        fills=(Common, "verb"),
+    ),
+    Row(
+        "max-clients",
+        "clients at the same time",
+        (Arg("clients", integer(1, 65535)),),
+        server=APPLIED,
+        fills=(ServerConfig, "max_clients"),
+    ),
+)

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Rows that are accepted and change nothing: obsolete options, other systems' options, the process's surroundings.
+
+Nothing is here that would make a connection safer: that is refused instead (`refused`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from qubes_miragevpn.config.rows.row import NoEffect, Row, without_effect
+
+_SCRIPTS = "scripts are never run; addresses, routes and DNS are set by the program itself"
+_PROCESS = "the process and its rights are the service manager's"
+_OTHER_SYSTEM = "it concerns another operating system"
+_LOG = "the log goes to standard error or to the journal"
+
+_SILENT = (
+    ("persist-key", "keys stay in memory until the program ends"),
+    ("persist-tun", "the interface stays while the tunnel reconnects"),
+    ("persist-remote-ip", "names are looked up again on every pass over the remotes"),
+    ("persist-local-ip", "the system chooses the local address"),
+    ("script-security", "scripts are never run"),
+    ("mute", "repeated log lines are limited anyway"),
+    ("mute-replay-warnings", "replayed packets are counted, not logged one by one"),
+    ("suppress-timestamps", _LOG),
+    ("machine-readable-output", _LOG),
+    ("errors-to-stderr", _LOG),
+    ("ifconfig-nowarn", "addresses are checked in any case"),
+    ("tun-ipv6", "every tunnel can carry IPv6"),
+    ("ping-timer-rem", "the timer runs from the connection on"),
+    ("route-delay", "routes are set as soon as the interface is up"),
+    ("ip-win32", _OTHER_SYSTEM),
+    ("route-method", _OTHER_SYSTEM),
+    ("tap-sleep", _OTHER_SYSTEM),
+    ("dhcp-renew", _OTHER_SYSTEM),
+    ("dhcp-release", _OTHER_SYSTEM),
+    ("register-dns", _OTHER_SYSTEM),
+    ("windows-driver", _OTHER_SYSTEM),
+    ("service", _OTHER_SYSTEM),
+    ("pause-exit", _OTHER_SYSTEM),
+    ("show-net-up", _OTHER_SYSTEM),
+    ("allow-nonadmin", _OTHER_SYSTEM),
+    ("disable-dco", "kernel offload is not used"),
+    ("setenv", "scripts are never run, so nobody reads it; 'setenv opt NAME ...' is read as an optional directive"),
+    ("ignore-unknown-option", "the names it lists may be unknown to this program"),
+    ("comp-noadapt", "nothing is ever compressed"),
+    ("setenv-safe", "scripts are never run"),
+    ("echo", "it is a note to a graphical client"),
+    ("parameter", "it is a note to a graphical client"),
+    ("disable-occ", "the options string is sent and never enforced"),
+    ("push-peer-info", "no more is told about this machine than the protocol needs"),
+)
+
+_WARNED = (
+    ("fast-io", "it tunes openvpn's own event loop"),
+    ("tun-mtu-extra", "it concerns TAP interfaces"),
+    ("tun-mtu-max", "a pushed tun-mtu is taken up to 1500 or the profile's own tun-mtu"),
+    ("link-mtu", "the size of packets follows from tun-mtu and mssfix"),
+    ("mtu-disc", "path MTU discovery is left to the system"),
+    ("mtu-test", "packet sizes are not probed"),
+    ("mtu-dynamic", "the size of packets follows from tun-mtu and mssfix"),
+    ("keysize", "the cipher's name fixes the key size"),
+    ("ncp-disable", "the cipher is always negotiated"),
+    ("float", "packets count from the server's address only; after a change of address the tunnel reconnects"),
+    ("tls-exit", "after a failed handshake the next remote is tried"),
+    ("inactive", "an idle tunnel stays up"),
+    ("session-timeout", "the tunnel stays up"),
+    ("shaper", "bandwidth is not limited"),
+    ("passtos", "the TOS field is not copied"),
+    ("txqueuelen", "the interface keeps the system's queue length"),
+    ("user", _PROCESS),
+    ("group", _PROCESS),
+    ("single-session", "it concerns two peers without roles"),
+    ("multihome", "the system chooses the address that answers leave from"),
+    ("nice", _PROCESS),
+    ("daemon", _PROCESS),
+    ("syslog", _LOG),
+    ("log", _LOG),
+    ("log-append", _LOG),
+    ("writepid", _PROCESS),
+    ("status", "ask `miragevpn status`"),
+    ("status-version", "ask `miragevpn status`"),
+    ("chroot", _PROCESS),
+    ("mlock", _PROCESS),
+    ("mark", "the tunnel's socket has the mark that the firewall expects"),
+    ("max-routes", "the limit is fixed"),
+    ("allow-pull-fqdn", "routes are networks, never names"),
+    ("up", _SCRIPTS),
+    ("up-delay", _SCRIPTS),
+    ("up-restart", _SCRIPTS),
+    ("down", _SCRIPTS),
+    ("down-pre", _SCRIPTS),
+    ("ipchange", _SCRIPTS),
+    ("route-up", _SCRIPTS),
+    ("route-pre-down", _SCRIPTS),
+    ("dns-updown", _SCRIPTS),
+    ("iproute", _SCRIPTS),
+    ("askpass", "the private key must not be encrypted, so it has no password"),
+    ("client-nat", "addresses are not translated"),
+    ("route-noexec", "routes are always set"),
+    ("ifconfig-noexec", "addresses are always set"),
+    ("lladdr", "it concerns TAP interfaces"),
+    ("dev-node", "the TUN device is /dev/net/tun"),
+    ("block-outside-dns", "downstream DNS goes through the tunnel or nowhere"),
+    ("allow-compression", "nothing is ever compressed"),
+    ("allow-recursive-routing", "packets to the server never enter the tunnel"),
+    ("compat-mode", "old protocol versions are not imitated"),
+    ("socket-flags", "sockets are set up by the program itself"),
+    ("vlan-accept", "it concerns TAP interfaces"),
+    ("proto-force", "every remote is tried by its own protocol"),
+)
+
+_PUSHED = frozenset(
+    {
+        "persist-key",
+        "persist-tun",
+        "route-delay",
+        "ip-win32",
+        "route-method",
+        "tap-sleep",
+        "register-dns",
+        "ping-timer-rem",
+        "comp-noadapt",
+        "setenv-safe",
+        "echo",
+        "parameter",
+        "mute",
+        "inactive",
+        "session-timeout",
+        "shaper",
+        "socket-flags",
+        "max-routes",
+        "lladdr",
+        "client-nat",
+        "block-outside-dns",
+        "tun-ipv6",
+    }
+)
+"""Those that a server may push without anybody being surprised."""
+
+_TOKEN = Row("auth-token", "", None, pushed=NoEffect("tokens are not supported yet"), secret=True)
+
+ROWS = (
+    *(
+        replace(row, pushed=row.client) if row.name in _PUSHED else row
+        for row in (
+            *(without_effect(name, reason, warn=False) for name, reason in _SILENT),
+            *(without_effect(name, reason) for name, reason in _WARNED),
+        )
+    ),
+    _TOKEN,
+    replace(_TOKEN, name="auth-token-user"),
+)

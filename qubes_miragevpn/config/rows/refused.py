@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Rows that are refused wherever they stand, with what to write instead.
+
+Here is what would make a connection safer (or reach the server another way) and is not there yet: to load such a
+profile without it would break a promise that its author relies on.
+"""
+
+from __future__ import annotations
+
+from qubes_miragevpn.config.rows.row import refused
+
+_YET = "is not supported yet"
+_CLIENTS = "remove the line if the server may do without it"
+_PROXY = "is not supported yet, and connecting directly could be what the proxy is there to avoid"
+_NO_PROXY = "remove the proxy lines to connect directly"
+_PINS = "use 'peer-fingerprint' with the SHA-256 fingerprint of the peer's certificate"
+_HARDWARE = "use 'cert' and 'key' with PEM files"
+_POOL = "remove the line: addresses come from 'server NETWORK NETMASK'"
+_MANAGEMENT = "remove the line; `miragevpn status` and the control socket take its place"
+_ETHERNET = "remove the line: only IP (tun) tunnels are supported"
+
+ROWS = tuple(
+    refused(name, reason, fix)
+    for name, reason, fix in (
+        # control-channel protection and certificates
+        ("tls-crypt-v2", _YET, "ask the provider for a profile with 'tls-crypt' or 'tls-auth'"),
+        ("tls-crypt-v2-verify", _YET, "use 'tls-crypt'"),
+        ("tls-crypt-v2-max-age", _YET, "use 'tls-crypt'"),
+        (
+            "crl-verify",
+            _YET,
+            "remove it (with its block) to connect without looking at revocation; 'peer-fingerprint' is stricter",
+        ),
+        ("verify-hash", _YET, _PINS),
+        ("remote-cert-ku", _YET, "write 'remote-cert-tls server', which demands key usage as well"),
+        ("remote-cert-eku", _YET, "write 'remote-cert-tls server', which demands extended key usage as well"),
+        ("tls-verify", "runs a script, which is never done", "use 'verify-x509-name' or 'peer-fingerprint'"),
+        ("tls-remote", "is obsolete", "write 'verify-x509-name NAME name'"),
+        ("x509-username-field", _YET, "remove the line to go by the common name"),
+        ("x509-track", _YET, _CLIENTS),
+        ("capath", _YET, "put the certificates into one file and name it with 'ca'"),
+        ("extra-certs", _YET, "append these certificates to the file of 'cert'"),
+        ("pkcs12", _YET, "take it apart with `openssl pkcs12` and use 'ca', 'cert' and 'key'"),
+        ("pkcs11-providers", _YET, _HARDWARE),
+        ("pkcs11-id", _YET, _HARDWARE),
+        ("pkcs11-id-management", _YET, _HARDWARE),
+        ("pkcs11-protected-authentication", _YET, _HARDWARE),
+        ("pkcs11-private-mode", _YET, _HARDWARE),
+        ("pkcs11-cert-private", _YET, _HARDWARE),
+        ("pkcs11-pin-cache", _YET, _HARDWARE),
+        ("cryptoapicert", "is for Windows", _HARDWARE),
+        ("providers", _YET, "remove the line to use OpenSSL's own"),
+        ("engine", _YET, "remove the line to use OpenSSL's own"),
+        ("tls-cipher", _YET, "remove the line: TLS 1.2 or newer with the library's secure ciphers is used"),
+        ("tls-ciphersuites", _YET, "remove the line: TLS 1.2 or newer with the library's secure ciphers is used"),
+        ("tls-cert-profile", _YET, "remove the line: the TLS library's own security level is used"),
+        ("tls-groups", _YET, "remove the line: the TLS library's own choice is used"),
+        ("ecdh-curve", _YET, "remove the line: the TLS library's own choice is used"),
+        ("tls-export-cert", "runs a script, which is never done", "remove the line"),
+        ("prng", "is obsolete", "remove the line: randomness is the system's"),
+        ("no-replay", "switches protection off", "remove the line"),
+        ("no-iv", "switches protection off", "remove the line"),
+        ("use-prediction-resistance", "is obsolete", "remove the line: randomness is the system's"),
+        ("replay-persist", _YET, "remove the line"),
+        ("static-challenge", _YET, "ask the provider for a profile without a one-time password"),
+        ("auth-gen-token", _YET, _CLIENTS),
+        ("auth-gen-token-secret", _YET, _CLIENTS),
+        ("max-packet-size", _YET, "remove the line: control packets have at most 1250 bytes"),
+        # other modes
+        ("secret", "is the static-key mode, which is not supported", "use certificates ('ca', 'cert', 'key')"),
+        ("allow-deprecated-insecure-static-crypto", "is not supported", "use certificates ('ca', 'cert', 'key')"),
+        ("test-crypto", "is not supported", "remove the line"),
+        ("fragment", _YET, "remove the line, here and at the server, and use 'mssfix'"),
+        ("config", _YET, "copy the included file into this one"),
+        ("cd", _YET, "write paths relative to this file, or absolute ones"),
+        ("plugin", "is never supported: foreign code is not loaded", "remove the line"),
+        ("tmp-dir", "is not supported", "remove the line"),
+        ("bind-dev", _YET, "remove the line"),
+        ("bind-ipv6-only", _YET, "write 'proto udp6' or 'proto tcp6'"),
+        ("inetd", "is obsolete", "remove the line"),
+        ("http-proxy", _PROXY, _NO_PROXY),
+        ("http-proxy-option", _PROXY, _NO_PROXY),
+        ("http-proxy-user-pass", _PROXY, _NO_PROXY),
+        ("http-proxy-retry", _PROXY, _NO_PROXY),
+        ("http-proxy-timeout", _PROXY, _NO_PROXY),
+        ("socks-proxy", _PROXY, _NO_PROXY),
+        ("socks-proxy-retry", _PROXY, _NO_PROXY),
+        ("scramble", "is not OpenVPN's and is not supported", "ask the provider for a profile with 'tls-crypt'"),
+        ("management", "is not supported", _MANAGEMENT),
+        ("management-client", "is not supported", _MANAGEMENT),
+        ("management-client-auth", "is not supported", _MANAGEMENT),
+        ("management-hold", "is not supported", _MANAGEMENT),
+        ("management-query-passwords", "is not supported", _MANAGEMENT),
+        ("management-query-proxy", "is not supported", _MANAGEMENT),
+        ("management-query-remote", "is not supported", _MANAGEMENT),
+        ("management-external-key", "is not supported", _MANAGEMENT),
+        ("management-external-cert", "is not supported", _MANAGEMENT),
+        ("management-up-down", "is not supported", _MANAGEMENT),
+        ("management-signal", "is not supported", _MANAGEMENT),
+        ("management-log-cache", "is not supported", _MANAGEMENT),
+        # a server's
+        ("server-ipv6", _YET, "remove the line: clients get IPv4 addresses"),
+        ("server-bridge", "is not supported", _ETHERNET),
+        ("ifconfig-pool", _YET, _POOL),
+        ("ifconfig-push", _YET, _POOL),
+        ("ifconfig-ipv6-pool", _YET, _POOL),
+        ("ifconfig-ipv6-push", _YET, _POOL),
+        ("push-remove", _YET, "remove the 'push' line itself"),
+        ("push-reset", _YET, "remove the 'push' lines themselves"),
+        ("client-config-dir", _YET, "remove the line: every client gets the same settings"),
+        ("ccd-exclusive", _YET, "give certificates only to clients that may connect"),
+        ("iroute", _YET, "remove the line"),
+        ("iroute-ipv6", _YET, "remove the line"),
+        ("client-connect", "runs a script, which is never done", "remove the line"),
+        ("client-disconnect", "runs a script, which is never done", "remove the line"),
+        ("client-crresponse", "runs a script, which is never done", "remove the line"),
+        ("learn-address", "runs a script, which is never done", "remove the line"),
+        ("auth-user-pass-verify", "runs a script, which is never done", "give every client a certificate"),
+        ("auth-user-pass-optional", _YET, "give every client a certificate"),
+        ("client-cert-not-required", "is not supported", "remove the line and give every client a certificate"),
+        ("username-as-common-name", _YET, "remove the line"),
+        ("stale-routes-check", _YET, "remove the line"),
+        ("connect-freq", _YET, "remove the line: half-open sessions are limited anyway"),
+        ("connect-freq-initial", _YET, "remove the line: half-open sessions are limited anyway"),
+        ("max-routes-per-client", _YET, "remove the line"),
+        ("port-share", _YET, "remove the line"),
+        ("vlan-tagging", "is not supported", _ETHERNET),
+        ("vlan-pvid", "is not supported", _ETHERNET),
+        ("force-tls-key-material-export", _YET, "remove the line: exported keys are used with every peer that can"),
+    )
+)

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Rows: addresses, routes and DNS of the tunnel, written by the operator or pushed by the server."""
+
+from __future__ import annotations
+
+from qubes_miragevpn.config.model import ClientConfig
+from qubes_miragevpn.config.rows.arguments import (
+    GATEWAY4,
+    GATEWAY6,
+    IPV4,
+    IPV6,
+    IPV6_INTERFACE,
+    NETMASK,
+    ROUTE_TARGET,
+    TEXT,
+    Arg,
+    choice,
+    either,
+    integer,
+)
+from qubes_miragevpn.config.rows.row import APPLIED, ByFirstWord, NoEffect, Refused, Repeat, Row
+
+MAX_ROUTES = 2000  # a country-wide split tunnel has about 1500
+REDIRECT_FLAGS = ("def1", "ipv6", "!ipv4", "block-local", "local", "autolocal", "bypass-dhcp", "bypass-dns")
+_METRIC = Arg("metric", either("default", None, integer(0, 0x7FFFFFFF)), optional=True)
+_FROM_SERVER = NoEffect("the server's word counts")
+_SUBNET_ONLY = Refused("is only supported as 'topology subnet'", "write 'topology subnet'")
+
+ROWS = (
+    Row(
+        "route",
+        "an IPv4 network to route into the tunnel",
+        (
+            Arg("network", ROUTE_TARGET),
+            Arg("netmask", either("default", 32, NETMASK), optional=True),
+            Arg("gateway", GATEWAY4, optional=True),
+            _METRIC,
+        ),
+        client=APPLIED,
+        pushed=APPLIED,
+        repeat=Repeat.ADD,
+        limit=MAX_ROUTES,
+    ),
+    Row(
+        "route-ipv6",
+        "an IPv6 network to route into the tunnel",
+        (Arg("network", IPV6_INTERFACE), Arg("gateway", GATEWAY6, optional=True), _METRIC),
+        client=APPLIED,
+        pushed=APPLIED,
+        repeat=Repeat.ADD,
+        limit=MAX_ROUTES,
+    ),
+    Row(
+        "route-gateway",
+        "gateway of routes without one",
+        (Arg("gateway", either("dhcp", None, IPV4)),),
+        client=APPLIED,
+        pushed=APPLIED,
+        fills=(ClientConfig, "route_gateway"),
+    ),
+    Row(
+        "route-metric",
+        "metric of routes without one",
+        (Arg("metric", integer(0, 0x7FFFFFFF)),),
+        client=APPLIED,
+        pushed=APPLIED,
+        fills=(ClientConfig, "route_metric"),
+    ),
+    Row(
+        "redirect-gateway",
+        "everything into the tunnel; `ipv6` IPv6 as well, `!ipv4` not IPv4",
+        (),
+        Arg("flag", choice(*REDIRECT_FLAGS)),
+        client=APPLIED,
+        pushed=APPLIED,
+        repeat=Repeat.ADD,
+    ),
+    Row(
+        "redirect-private",
+        "",
+        (),
+        Arg("flag", choice(*REDIRECT_FLAGS)),
+        client=NoEffect("nothing is ever routed around the tunnel"),
+        pushed=NoEffect("nothing is ever routed around the tunnel"),
+    ),
+    Row(
+        "route-nopull",
+        "do not take routes and DNS from the server",
+        client=APPLIED,
+        fills=(ClientConfig, "route_nopull"),
+    ),
+    Row(
+        "pull-filter",
+        "accept, ignore or reject pushed options that begin with a text",
+        (Arg("action", choice("accept", "ignore", "reject")), Arg("text", TEXT)),
+        client=APPLIED,
+        repeat=Repeat.ADD,
+    ),
+    Row(
+        "dhcp-option",
+        "`DNS`, `DNS6`, `DOMAIN` or `DOMAIN-SEARCH`; other kinds have no effect",
+        (Arg("kind", TEXT),),
+        Arg("value", TEXT),
+        client=APPLIED,
+        pushed=APPLIED,
+        repeat=Repeat.ADD,
+    ),
+    Row(
+        "dns",
+        "`search-domains NAME...`, or `server N address ADDRESS...`",
+        (Arg("what", choice("server", "search-domains")),),
+        Arg("value", TEXT),
+        client=APPLIED,
+        pushed=APPLIED,
+        repeat=Repeat.ADD,
+    ),
+    Row(
+        "block-ipv6",
+        "refuse IPv6 that the tunnel does not carry",
+        client=NoEffect("IPv6 is always blocked unless the tunnel carries it", warn=False),
+        pushed=APPLIED,
+    ),
+    Row(
+        "topology",
+        "meaning of the addresses",
+        (Arg("topology", choice("subnet", "net30", "p2p")),),
+        client=NoEffect("the server's word counts", warn=False),
+        server=ByFirstWord({"subnet": APPLIED}, _SUBNET_ONLY),
+        pushed=APPLIED,
+    ),
+    Row(
+        "ifconfig",
+        "our address and the netmask, or the far end",
+        (Arg("local", IPV4), Arg("netmask", IPV4)),
+        client=_FROM_SERVER,
+        pushed=APPLIED,
+    ),
+    Row(
+        "ifconfig-ipv6",
+        "our IPv6 address and the far end's",
+        (Arg("local", IPV6_INTERFACE), Arg("remote", IPV6, optional=True)),
+        client=_FROM_SERVER,
+        pushed=APPLIED,
+    ),
+)

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Rows: keys, certificates, ciphers, authentication."""
+
+from __future__ import annotations
+
+from qubes_miragevpn.config.model import ClientConfig
+from qubes_miragevpn.config.rows.arguments import (
+    FINGERPRINT,
+    NAME_TYPE,
+    PATH,
+    TEXT,
+    TLS_VERSION,
+    Arg,
+    choice,
+    integer,
+)
+from qubes_miragevpn.config.rows.row import APPLIED, ByFirstWord, NoEffect, Refused, Repeat, Row
+
+_FILE = Arg("file", PATH)
+_DIRECTION = Arg("direction", integer(0, 1), optional=True)
+
+ROWS = (
+    Row("ca", "certificates that the peer's must descend from", (_FILE,), client=APPLIED, server=APPLIED, block=True),
+    Row(
+        "cert", "our certificate, and those between it and the CA", (_FILE,), client=APPLIED, server=APPLIED, block=True
+    ),
+    Row("key", "our private key, not encrypted", (_FILE,), client=APPLIED, server=APPLIED, block=True),
+    Row(
+        "tls-auth",
+        "authenticate control packets with a static key",
+        (_FILE, _DIRECTION),
+        client=APPLIED,
+        server=APPLIED,
+        block=True,
+    ),
+    Row("key-direction", "direction of `tls-auth`", (Arg("direction", integer(0, 1)),), client=APPLIED, server=APPLIED),
+    Row(
+        "tls-crypt",
+        "encrypt and authenticate control packets with a static key",
+        (_FILE,),
+        client=APPLIED,
+        server=APPLIED,
+        block=True,
+    ),
+    Row(
+        "remote-cert-tls",
+        "the peer's certificate must be one for this role",
+        (Arg("role", choice("server", "client")),),
+        client=APPLIED,
+        server=APPLIED,
+    ),
+    Row(
+        "ns-cert-type",
+        "old form of `remote-cert-tls`, taken as that",
+        (Arg("role", choice("server", "client")),),
+        client=APPLIED,
+        server=APPLIED,
+    ),
+    Row(
+        "verify-x509-name",
+        "the name that the peer's certificate must bear",
+        (Arg("name", TEXT), Arg("type", NAME_TYPE, optional=True)),
+        client=APPLIED,
+        server=APPLIED,
+    ),
+    Row(
+        "peer-fingerprint",
+        "SHA-256 fingerprints of acceptable certificates",
+        (Arg("fingerprint", FINGERPRINT),),
+        client=APPLIED,
+        server=APPLIED,
+        block=True,
+        repeat=Repeat.ADD,
+    ),
+    Row(
+        "tls-version-min",
+        "oldest TLS version",
+        (Arg("version", TLS_VERSION), Arg("or-highest", choice("or-highest"), optional=True)),
+        client=APPLIED,
+        server=APPLIED,
+    ),
+    Row("tls-version-max", "newest TLS version", (Arg("version", TLS_VERSION),), client=APPLIED, server=APPLIED),
+    Row(
+        "cipher",
+        "one data cipher; ignored unless `data-ciphers` holds it",
+        (Arg("cipher", TEXT),),
+        client=APPLIED,
+        server=APPLIED,
+        pushed=APPLIED,
+    ),
+    Row(
+        "data-ciphers",
+        "data ciphers to negotiate, best first",
+        (Arg("list", TEXT),),
+        client=APPLIED,
+        server=APPLIED,
+        aliases=("ncp-ciphers",),
+    ),
+    Row(
+        "data-ciphers-fallback",
+        "cipher for a peer that negotiates none",
+        (Arg("cipher", TEXT),),
+        client=APPLIED,
+        server=APPLIED,
+    ),
+    Row("auth", "digest of `tls-auth`", (Arg("digest", TEXT),), client=APPLIED, server=APPLIED),
+    Row(
+        "auth-user-pass",
+        "log in with name and password, asked for or from a file",
+        (Arg("file", PATH, optional=True),),
+        client=APPLIED,
+        block=True,
+        secret=True,
+    ),
+    Row(
+        "auth-nocache",
+        "forget the password once used",
+        client=APPLIED,
+        server=NoEffect("a server holds no password", warn=False),
+        fills=(ClientConfig, "auth_nocache"),
+    ),
+    Row(
+        "auth-retry",
+        "what to do when the password is refused",
+        (Arg("how", choice("none", "nointeract", "interact")),),
+        client=APPLIED,
+        fills=(ClientConfig, "auth_retry"),
+    ),
+    Row(
+        "key-method",
+        "",
+        (Arg("method", integer(1, 2)),),
+        client=ByFirstWord(
+            {"2": NoEffect("it is the only method there is", warn=False)},
+            Refused("is only supported as method 2", "remove the line"),
+        ),
+        server=ByFirstWord(
+            {"2": NoEffect("it is the only method there is", warn=False)},
+            Refused("is only supported as method 2", "remove the line"),
+        ),
+    ),
+    Row("dh", "", None, server=NoEffect("keys are always agreed by elliptic-curve Diffie-Hellman", warn=False)),
+    Row(
+        "verify-client-cert",
+        "whether clients need a certificate",
+        (Arg("how", choice("require", "none", "optional")),),
+        server=ByFirstWord(
+            {
+                "require": NoEffect("a certificate is always required", warn=False),
+                "": NoEffect("a certificate is always required", warn=False),
+            },
+            Refused("is only supported as 'require'", "remove the line and give every client a certificate"),
+        ),
+    ),
+)

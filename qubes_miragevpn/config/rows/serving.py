@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Rows: what only a server's file holds."""
+
+from __future__ import annotations
+
+from qubes_miragevpn.config.model import ServerConfig
+from qubes_miragevpn.config.rows.arguments import IPV4, NETMASK, Arg, Kind, choice
+from qubes_miragevpn.config.rows.row import APPLIED, Repeat, Row, without_effect
+
+MAX_PUSHED_OPTION = 255  # characters (OpenVPN's OPTION_PARM_SIZE)
+
+
+def _pushed_option(word: str) -> str:
+    if not 0 < len(word) <= MAX_PUSHED_OPTION or "," in word or not word.isascii() or not word.isprintable():
+        raise ValueError
+    return word
+
+
+ROWS = (
+    Row(
+        "server",
+        "addresses of the tunnel: network and netmask; the server takes the first",
+        (Arg("network", IPV4), Arg("netmask", NETMASK), Arg("nopool", choice("nopool"), optional=True)),
+        server=APPLIED,
+    ),
+    Row(
+        "push",
+        "an option for every client",
+        (
+            Arg(
+                "option",
+                Kind(
+                    f"one option in quotes, without commas, of at most {MAX_PUSHED_OPTION} characters", _pushed_option
+                ),
+            ),
+        ),
+        server=APPLIED,
+        repeat=Repeat.ADD,
+        limit=256,
+    ),
+    Row("duplicate-cn", "several clients may have one name", server=APPLIED, fills=(ServerConfig, "duplicate_cn")),
+    Row("client-to-client", "clients reach each other", server=APPLIED, fills=(ServerConfig, "client_to_client")),
+    without_effect("ifconfig-pool-persist", "addresses are given anew after a restart", client=False),
+    without_effect("opt-verify", "the peer's options string is never enforced"),
+    without_effect("tcp-nodelay", "TCP connections always send at once", warn=False),
+    without_effect("hash-size", "tables grow by themselves", client=False, warn=False),
+    without_effect("bcast-buffers", "broadcasts are not queued", client=False, warn=False),
+    without_effect("tcp-queue-limit", "queues have limits of their own", client=False, warn=False),
+)

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Rows: timers, limits and keep-alive of a session, and what a server says about the session in its push."""
+
+from __future__ import annotations
+
+from qubes_miragevpn.config.model import Common, Timers
+from qubes_miragevpn.config.rows.arguments import Arg, choice, integer, seconds
+from qubes_miragevpn.config.rows.row import APPLIED, ByFirstWord, NoEffect, Refused, Row
+
+_DAY = 86400
+_NO_COMPRESSION = Refused(
+    "asks for compression, which is never done: it lets an attacker guess at what the tunnel carries",
+    "remove the line, here and at the server; a server that does not compress needs nothing else",
+)
+_NO_FRAMING = NoEffect("the framing byte of switched-off compression is not sent: the server must not expect it")
+
+ROWS = (
+    Row(
+        "hand-window",
+        "a handshake must end within",
+        (Arg("time", seconds(1, _DAY)),),
+        client=APPLIED,
+        server=APPLIED,
+        fills=(Timers, "hand_window"),
+    ),
+    Row(
+        "tls-timeout",
+        "first retransmission of a control packet",
+        (Arg("time", seconds(1, _DAY)),),
+        client=APPLIED,
+        server=APPLIED,
+        fills=(Timers, "tls_timeout"),
+    ),
+    Row(
+        "tran-window",
+        "an old key stays valid for",
+        (Arg("time", seconds(1)),),
+        client=APPLIED,
+        server=APPLIED,
+        fills=(Timers, "tran_window"),
+    ),
+    Row(
+        "reneg-sec",
+        "renegotiate after; the second number (a server's random spread) has no effect",
+        (Arg("time", seconds(0)), Arg("least", seconds(0), optional=True)),
+        client=APPLIED,
+        server=APPLIED,
+        pushed=APPLIED,
+    ),
+    Row(
+        "reneg-bytes",
+        "renegotiate after so many bytes",
+        (Arg("bytes", integer(0, 10**12 - 1)),),
+        client=APPLIED,
+        server=APPLIED,
+        fills=(Timers, "reneg_bytes"),
+    ),
+    Row(
+        "reneg-pkts",
+        "renegotiate after so many packets",
+        (Arg("packets", integer(0, 10**12 - 1)),),
+        client=APPLIED,
+        server=APPLIED,
+        fills=(Timers, "reneg_pkts"),
+    ),
+    Row(
+        "ping",
+        "send a sign of life after silence of",
+        (Arg("time", seconds(0, _DAY)),),
+        client=APPLIED,
+        server=APPLIED,
+        pushed=APPLIED,
+    ),
+    Row(
+        "ping-restart",
+        "restart when the peer is silent for",
+        (Arg("time", seconds(0, _DAY)),),
+        client=APPLIED,
+        server=APPLIED,
+        pushed=APPLIED,
+    ),
+    Row(
+        "ping-exit",
+        "stop when the peer is silent for",
+        (Arg("time", seconds(0, _DAY)),),
+        client=APPLIED,
+        server=APPLIED,
+        pushed=APPLIED,
+    ),
+    Row(
+        "keepalive",
+        "`ping` and `ping-restart` at once; a server waits twice as long and pushes both",
+        (Arg("interval", seconds(1, _DAY)), Arg("timeout", seconds(1, _DAY))),
+        client=APPLIED,
+        server=APPLIED,
+    ),
+    Row(
+        "replay-window",
+        "how far packets may arrive out of order; the second number has no effect",
+        (Arg("packets", integer(1, 65536)), Arg("time", seconds(0, 600), optional=True)),
+        client=APPLIED,
+        server=APPLIED,
+        fills=(Common, "replay_window"),
+    ),
+    Row("peer-id", "our number at the server", (Arg("number", integer(0, 0xFFFFFF)),), pushed=APPLIED),
+    Row("key-derivation", "how data keys are made", (Arg("method", choice("tls-ekm")),), pushed=APPLIED),
+    Row("protocol-flags", "what both ends will do", (), Arg("flag", choice("cc-exit", "tls-ekm")), pushed=APPLIED),
+    Row(
+        "comp-lzo",
+        "old compression: never done",
+        (Arg("how", choice("no", "yes", "adaptive"), optional=True),),
+        client=ByFirstWord({"no": _NO_FRAMING}, _NO_COMPRESSION),
+        server=ByFirstWord({"no": _NO_FRAMING}, _NO_COMPRESSION),
+        pushed=_NO_COMPRESSION,
+    ),
+    Row(
+        "compress",
+        "compression: never done",
+        (Arg("how", choice("stub", "stub-v2", "lzo", "lz4", "lz4-v2", "migrate"), optional=True),),
+        client=ByFirstWord({word: _NO_FRAMING for word in ("", "stub", "stub-v2")}, _NO_COMPRESSION),
+        server=ByFirstWord({word: _NO_FRAMING for word in ("", "stub", "stub-v2")}, _NO_COMPRESSION),
+        pushed=_NO_COMPRESSION,
+    ),
+)

@@ -1,0 +1,277 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Rules between directives, in one table: what each line alone cannot tell.
+
+Every rule has a test that breaks it. A rule looks at the settings and returns what is wrong, or None; it never
+changes anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from qubes_miragevpn.base.errors import ConfigError
+from qubes_miragevpn.config.collect import Entry, Findings, Place, Settings
+from qubes_miragevpn.config.model import Proto
+
+CLIENT = frozenset({Place.CLIENT})
+SERVER = frozenset({Place.SERVER})
+BOTH = CLIENT | SERVER
+
+
+@dataclass(frozen=True)
+class Breach:
+    """A broken rule: at which line (None: the file as a whole), what is wrong, what to do."""
+
+    entry: Entry | None
+    problem: str
+    fix: str = ""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """`name` is what the tests call it; a rule that is not `fatal` gives a warning."""
+
+    name: str
+    places: frozenset[Place]
+    check: Callable[[Settings], Breach | None]
+    fatal: bool = True
+
+
+def examine(settings: Settings, place: Place, file: str, findings: Findings) -> None:
+    """Apply every rule of `place`."""
+    for rule in RULES:
+        breach = rule.check(settings) if place in rule.places else None
+        if breach is None:
+            continue
+        line = breach.entry.line if breach.entry else 0
+        error = ConfigError(breach.problem, file=file, line=line, fix=breach.fix)
+        if rule.fatal:
+            findings.errors.append(error)
+        else:
+            findings.warn(str(error))
+
+
+def _together(first: str, second: str, problem: str, fix: str) -> Callable[[Settings], Breach | None]:
+    """Both directives at once are wrong."""
+
+    def check(settings: Settings) -> Breach | None:
+        if settings.has(first) and settings.has(second):
+            return Breach(settings.last(second), problem, fix)
+        return None
+
+    return check
+
+
+def _needs(first: str, second: str) -> Callable[[Settings], Breach | None]:
+    """`first` makes no sense without `second`."""
+
+    def check(settings: Settings) -> Breach | None:
+        if settings.has(first) and not settings.has(second):
+            return Breach(settings.last(first), f"'{first}' needs '{second}'", f"add a '{second}' line or block")
+        return None
+
+    return check
+
+
+def _wants(name: str, problem: str, fix: str) -> Callable[[Settings], Breach | None]:
+    """The directive must be there."""
+    return lambda settings: None if settings.has(name) else Breach(None, problem, fix)
+
+
+def _client_role(settings: Settings) -> Breach | None:
+    if settings.has("client") or (settings.has("tls-client") and settings.has("pull")):
+        return None
+    return Breach(None, "this is no client: 'client' is missing", "write 'client' (or 'tls-client' and 'pull')")
+
+
+def _remote(settings: Settings) -> Breach | None:
+    if settings.has("remote") or settings.has("connection"):
+        return None
+    return Breach(None, "there is no server to connect to: 'remote' is missing", "write 'remote HOST PORT'")
+
+
+def _remote_beside_connection(settings: Settings) -> Breach | None:
+    if settings.has("remote") and settings.has("connection"):
+        entry = settings.last("remote")
+        return Breach(entry, "'remote' has no effect beside <connection> blocks", "move it into a block of its own")
+    return None
+
+
+def _anchor(settings: Settings) -> Breach | None:
+    if settings.has("ca") or settings.has("peer-fingerprint"):
+        return None
+    return Breach(
+        None,
+        "nothing says which peer to trust: neither 'ca' nor 'peer-fingerprint' is there",
+        "add the <ca> block, or 'peer-fingerprint' with the SHA-256 fingerprint of the peer's certificate",
+    )
+
+
+def _authentication(settings: Settings) -> Breach | None:
+    if settings.has("auth-user-pass") or settings.has("cert") or settings.has("key"):
+        return None
+    return Breach(
+        None,
+        "there is nothing to log in with: neither 'cert' and 'key' nor 'auth-user-pass' is there",
+        "add 'auth-user-pass', or the <cert> and <key> blocks",
+    )
+
+
+def _server_role_of_peer(settings: Settings) -> Breach | None:
+    for name in ("remote-cert-tls", "ns-cert-type", "verify-x509-name", "peer-fingerprint"):
+        if settings.has(name):
+            return None
+    return Breach(
+        None,
+        "any certificate of the CA passes for the server's, also another customer's",
+        "add 'remote-cert-tls server', or 'verify-x509-name NAME name'",
+    )
+
+
+def _role_directions(settings: Settings) -> Breach | None:
+    entry, direction = settings.last("tls-auth"), settings.last("key-direction")
+    if entry is None or direction is None or entry.args[1] in (None, direction.args[0]):
+        return None
+    return Breach(
+        direction, f"'key-direction' contradicts the direction of 'tls-auth' in line {entry.line}", "keep one"
+    )
+
+
+def _direction_without_key(settings: Settings) -> Breach | None:
+    if settings.has("key-direction") and not settings.has("tls-auth"):
+        return Breach(settings.last("key-direction"), "'key-direction' has no effect without 'tls-auth'")
+    return None
+
+
+def _auth_none(settings: Settings) -> Breach | None:
+    if settings.has("tls-auth") and str(settings.value("auth", "")).lower() == "none":
+        return Breach(
+            settings.last("auth"),
+            "'tls-auth' needs a digest, not 'auth none'",
+            "write 'auth SHA256', as the server has it",
+        )
+    return None
+
+
+def _keepalive_and_ping(settings: Settings) -> Breach | None:
+    if settings.has("keepalive"):
+        for name in ("ping", "ping-restart", "ping-exit"):
+            if settings.has(name):
+                return Breach(
+                    settings.last(name), f"'{name}' contradicts 'keepalive', which sets it", "keep one of them"
+                )
+    return None
+
+
+def _keepalive_ratio(settings: Settings) -> Breach | None:
+    entry = settings.last("keepalive")
+    if entry is not None and entry.args[1] < 2 * entry.args[0]:
+        return Breach(
+            entry, "the timeout of 'keepalive' must be at least twice its interval", "write 'keepalive 10 60'"
+        )
+    return None
+
+
+def _two_cert_types(settings: Settings) -> Breach | None:
+    new, old = settings.last("remote-cert-tls"), settings.last("ns-cert-type")
+    if new is not None and old is not None and new.args[0] != old.args[0]:
+        return Breach(old, "'ns-cert-type' contradicts 'remote-cert-tls'", "remove 'ns-cert-type'")
+    return None
+
+
+def _old_cert_type(settings: Settings) -> Breach | None:
+    entry = settings.last("ns-cert-type")
+    if entry is not None and not settings.has("remote-cert-tls"):
+        role = entry.args[0]
+        return Breach(entry, f"'ns-cert-type {role}' is taken as 'remote-cert-tls {role}'", "write it that way")
+    return None
+
+
+def _device(settings: Settings) -> Breach | None:
+    entry = settings.last("dev")
+    name = "" if entry is None else entry.args[0]
+    if entry is None or name.startswith("tun"):
+        return None
+    if name.startswith("tap"):
+        return Breach(
+            entry, "TAP (Ethernet) tunnels are not supported", "write 'dev tun'; the server must use tun as well"
+        )
+    if name == "null":
+        return Breach(entry, "'dev null' makes no tunnel, which is not supported", "write 'dev tun'")
+    if not settings.has("dev-type"):
+        return Breach(entry, f"the kind of the interface '{name}' is not clear", "add 'dev-type tun'")
+    return None
+
+
+def _tcp_exit_notify(settings: Settings) -> Breach | None:
+    entry, proto = settings.last("explicit-exit-notify"), settings.value("proto")
+    if entry is not None and proto is not None and proto.proto is Proto.TCP:
+        return Breach(entry, "'explicit-exit-notify' has no effect over TCP, whose end the peer sees")
+    return None
+
+
+def _proto_end(end: str) -> Callable[[Settings], Breach | None]:
+    def check(settings: Settings) -> Breach | None:
+        entry = settings.last("proto")
+        if entry is not None and entry.args[0].end == end:
+            return Breach(entry, f"'tcp-{end}' is the other end's protocol", "write 'proto tcp'")
+        return None
+
+    return check
+
+
+RULES: tuple[Rule, ...] = (
+    Rule("role", CLIENT, _client_role),
+    Rule("remote", CLIENT, _remote),
+    Rule("remote beside connection", CLIENT, _remote_beside_connection, fatal=False),
+    Rule("trust", BOTH, _anchor),
+    Rule("login", CLIENT, _authentication),
+    Rule("certificate without key", BOTH, _needs("cert", "key")),
+    Rule("key without certificate", BOTH, _needs("key", "cert")),
+    Rule(
+        "two wraps",
+        BOTH,
+        _together(
+            "tls-auth",
+            "tls-crypt",
+            "'tls-auth' and 'tls-crypt' exclude each other",
+            "keep the one that the other end uses",
+        ),
+    ),
+    Rule("digest for tls-auth", BOTH, _auth_none),
+    Rule("directions", BOTH, _role_directions),
+    Rule("direction without key", BOTH, _direction_without_key, fatal=False),
+    Rule("keepalive and ping", BOTH, _keepalive_and_ping),
+    Rule("keepalive ratio", BOTH, _keepalive_ratio),
+    Rule("two certificate types", BOTH, _two_cert_types),
+    Rule("old certificate type", BOTH, _old_cert_type, fatal=False),
+    Rule("server's certificate", CLIENT, _server_role_of_peer, fatal=False),
+    Rule("device", BOTH, _device),
+    Rule(
+        "lport and nobind",
+        CLIENT,
+        _together("lport", "nobind", "'lport' and 'nobind' exclude each other", "keep one of them"),
+    ),
+    Rule("exit notify over TCP", BOTH, _tcp_exit_notify, fatal=False),
+    Rule("client's protocol", CLIENT, _proto_end("server")),
+    Rule("server's protocol", SERVER, _proto_end("client")),
+    Rule(
+        "network",
+        SERVER,
+        _wants(
+            "server", "there are no addresses to give: 'server' is missing", "write 'server 10.8.0.0 255.255.255.0'"
+        ),
+    ),
+    Rule(
+        "server's own certificate",
+        SERVER,
+        _wants("cert", "a server needs a certificate: 'cert' is missing", "add 'cert' and 'key'"),
+    ),
+    Rule(
+        "keepalive",
+        SERVER,
+        _wants("keepalive", "without 'keepalive' a vanished client is noticed late", "write 'keepalive 10 60'"),
+        fatal=False,
+    ),
+)
