@@ -140,10 +140,8 @@ class ClientDriver(Driver):
 
     async def _open(self, effect: OpenTransport) -> None:
         address, port, proto = effect.address, effect.port, effect.proto
-        remote_shown = f"{address} port {port}/{proto.value}"
-        log.info("connecting to %s", remote_shown)
         try:
-            await self._host.connecting(remote_shown)
+            await self._host.connecting(f"{address} port {port}/{proto.value}")
             await self._host.before_transport(address)
             options = SocketOptions(
                 self._host.mark, self._sockets.sndbuf, self._sockets.rcvbuf, self._sockets.bind_port

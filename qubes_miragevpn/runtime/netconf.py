@@ -13,6 +13,7 @@ number of different objects, however often a tunnel reconnects, and what was put
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 from collections.abc import Callable, Hashable
@@ -193,6 +194,17 @@ class Netconf:
                 self._note_route(before, route)
                 kernel.delete_route(before)
                 self._settle(("route", route.key), None)
+
+        await self._run(work)
+
+    async def restore_route(self, route: NetRoute) -> None:
+        """Undo what was done about the route with this table, network and metric, and nothing else."""
+
+        def work(kernel: Kernel) -> None:
+            entry = self._journal.pop(("route", route.key), None)
+            if entry is not None:
+                with contextlib.suppress(NoSuchLink):
+                    entry.restore(kernel)
 
         await self._run(work)
 

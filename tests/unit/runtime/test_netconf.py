@@ -172,6 +172,23 @@ def test_a_default_route_that_gave_way_comes_back_with_source_and_maker() -> Non
 
 
 @play
+async def test_one_route_is_put_back_without_the_others(net: Netconf) -> None:
+    network, other = ip_network("10.66.0.0/16"), NetRoute(ip_network("10.67.0.0/16"), dev="near")
+    old = NetRoute(network, dev="near", via=ip_address("10.0.0.7"))
+    await net.replace_route(old)
+    await net.forget()
+    for route in (other, NetRoute(network, dev="far"), NetRoute(network, dev="near")):
+        await net.replace_route(route)
+    await net.restore_route(old)
+    await net.restore_route(old)
+    assert {old, other} <= set(await net.routes())
+    await net.delete_route(old)
+    await net.forget()
+    await net.delete_route(other)
+    await net.forget()
+
+
+@play
 async def test_where_a_packet_would_go(net: Netconf) -> None:
     way = await net.route_to(ip_address("10.0.0.77"))
     assert way is not None and (way.dev, way.via, str(way.network)) == ("near", None, "10.0.0.77/32")

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Asking for user name and password at the terminal.
+
+The terminal is read by the event loop, so that a signal or the end of the connection attempt ends the question at
+once, and its settings are always put back: a shell must not be left without echo. Without a terminal nobody is asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import termios
+
+from qubes_miragevpn.base.secret import Secret
+from qubes_miragevpn.base.text import printable
+from qubes_miragevpn.config.model import Credentials
+
+MAX_LINE = 4096  # what a terminal's line can hold (termios(3), canonical mode)
+
+
+async def ask_at_terminal(again: str) -> Credentials | None:
+    """Return what the user types, or None if there is no terminal or no answer. `again` is why we ask again."""
+    try:
+        terminal = sys.stdin.fileno()
+    except (OSError, ValueError, AttributeError):
+        return None
+    if not os.isatty(terminal):
+        return None
+    if again:
+        _show(f"{printable(again)}\n")
+    username = await read_line(terminal, "User name: ")
+    if not username:
+        return None
+    password = await read_line(terminal, "Password: ", echo=False)
+    return Credentials(username.decode("utf-8", "surrogateescape"), Secret(password)) if password else None
+
+
+async def read_line(terminal: int, prompt: str, *, echo: bool = True) -> bytes:
+    """Show `prompt`, return the line typed at `terminal` without its end; empty at end of file."""
+    before = termios.tcgetattr(terminal)
+    silent = list(before)
+    silent[3] &= ~termios.ECHO
+    _show(prompt)
+    try:
+        if not echo:
+            termios.tcsetattr(terminal, termios.TCSAFLUSH, silent)
+        return await _line(terminal)
+    finally:
+        if not echo:
+            termios.tcsetattr(terminal, termios.TCSADRAIN, before)
+            _show("\n")
+
+
+async def _line(terminal: int) -> bytes:
+    loop = asyncio.get_running_loop()
+    line: asyncio.Future[bytes] = loop.create_future()
+
+    def readable() -> None:
+        try:
+            data = os.read(terminal, MAX_LINE)  # a whole line, or the end of file
+        except OSError:
+            data = b""
+        if not line.done():
+            line.set_result(data)
+
+    loop.add_reader(terminal, readable)
+    try:
+        return (await line).rstrip(b"\r\n")
+    finally:
+        loop.remove_reader(terminal)
+
+
+def _show(text: str) -> None:
+    sys.stderr.write(text)
+    sys.stderr.flush()
