@@ -3,8 +3,8 @@
 
 Nothing of it has a name on the host: no entry in /run/netns, no interface, no mount. When the holder and
 what runs in the qube are dead, the kernel takes the rest away; the holder dies with the lab (PDEATHSIG), so
-even a lab that was killed leaves no network behind. /etc is copy-on-write and /run empty in every
-qube, so that programs write /etc/resolv.conf or /run/qubes-service there as they would in a real one.
+even a lab that was killed leaves no network behind. /etc and /usr are copy-on-write and /run is empty in every qube:
+programs are installed and write /etc/resolv.conf or /run/qubes-service there as they would in a real one.
 """
 
 from __future__ import annotations
@@ -32,13 +32,17 @@ _libc = ctypes.CDLL(None, use_errno=True)
 ENVIRONMENT = {**os.environ, "PATH": os.environ.get("PATH", "/usr/bin:/bin") + ":/usr/local/sbin:/usr/sbin:/sbin"}
 
 # $1 is the qube's name, $2 the folder on the host in which the copy-on-write layers live (a tmpfs of the qube).
+# /etc and /usr are what a qube gets from its template: it may write there, and the template does not change.
 _BOOT = """
 set -e
 echo "$1" > /proc/sys/kernel/hostname
 mount -t sysfs sysfs /sys
 mount -t tmpfs -o mode=0755 tmpfs "$2"
-mkdir "$2/upper" "$2/work" "$2/run"
-mount -t overlay overlay -o "lowerdir=/etc,upperdir=$2/upper,workdir=$2/work" /etc
+for top in etc usr; do
+    mkdir "$2/$top" "$2/$top-work"
+    mount -t overlay overlay -o "lowerdir=/$top,upperdir=$2/$top,workdir=$2/$top-work" "/$top"
+done
+mkdir "$2/run"
 mount --bind "$2/run" /run
 rm -f /etc/resolv.conf
 : > /etc/resolv.conf
