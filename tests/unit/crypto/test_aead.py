@@ -23,9 +23,7 @@ def unhex(vector: dict[str, Any], *names: str) -> list[bytes]:
 
 @pytest.mark.parametrize("vector", VECTORS, ids=lambda v: v["suite"])
 def test_published_vectors(vector: dict[str, Any]) -> None:
-    key, nonce, ad, plaintext, ciphertext, tag = unhex(
-        vector, "key", "nonce", "ad", "plaintext", "ciphertext", "tag"
-    )
+    key, nonce, ad, plaintext, ciphertext, tag = unhex(vector, "key", "nonce", "ad", "plaintext", "ciphertext", "tag")
     aead = Aead(SUITES[vector["suite"]], Secret(key))
     assert aead.seal(nonce, plaintext, ad) == ciphertext + tag
     assert aead.open(nonce, ciphertext + tag, ad) == plaintext

@@ -79,13 +79,17 @@ def test_data_v1_layout(suite: str) -> None:
     keys = data_keys(suite)
     channel = client(suite, NO_PEER_ID)
     packet_id = b"\0\0\0\1"
-    sealed = Aead(SUITES[suite], keys.send.cipher_key).seal(packet_id + keys.send.implicit_iv.reveal(), INNER, packet_id)
+    sealed = Aead(SUITES[suite], keys.send.cipher_key).seal(
+        packet_id + keys.send.implicit_iv.reveal(), INNER, packet_id
+    )
     assert wire(channel, INNER) == bytes([6 << 3]) + packet_id + sealed[-16:] + sealed[:-16]
 
 
 @pytest.mark.parametrize("suite", sorted(SUITES))
 @pytest.mark.parametrize("peer_id", [0, 7, 0xFFFFFE, NO_PEER_ID])
-@pytest.mark.parametrize("inner", [INNER, ip_packet("fd00::1", "fd00::2"), ip_packet("10.0.0.1", "10.0.0.2", bytes(16000))])
+@pytest.mark.parametrize(
+    "inner", [INNER, ip_packet("fd00::1", "fd00::2"), ip_packet("10.0.0.1", "10.0.0.2", bytes(16000))]
+)
 def test_round_trip(suite: str, peer_id: int, inner: bytes) -> None:
     here, there = client(suite, peer_id), far_end(suite, peer_id)
     assert there.receive(1, THERE, wire(here, inner), 100.0) == inner
@@ -182,7 +186,16 @@ def test_another_address_is_not_the_peer() -> None:
 
 @pytest.mark.parametrize(
     "payload",
-    [b"\0", b"\x45", INNER[:-1], INNER + b"\0", b"\x44" + INNER[1:], b"\x4f" + INNER[1:], b"\x55" + INNER[1:], b"\x60" * 39],
+    [
+        b"\0",
+        b"\x45",
+        INNER[:-1],
+        INNER + b"\0",
+        b"\x44" + INNER[1:],
+        b"\x4f" + INNER[1:],
+        b"\x55" + INNER[1:],
+        b"\x60" * 39,
+    ],
     ids=["nul", "one byte", "short", "long", "ihl 4", "ihl 15", "version 5", "half a header"],
 )
 def test_malformed_inner_packets_do_not_reach_the_tun(payload: bytes) -> None:
