@@ -25,6 +25,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 from qubes_miragevpn.base.errors import MisuseError, PeerError
 from qubes_miragevpn.dataplane import ip
+from qubes_miragevpn.dataplane.inband import OCC_EXIT, OCC_MAGIC, PING
 from qubes_miragevpn.dataplane.interface import (
     Counters,
     DataKeys,
@@ -41,9 +42,6 @@ from qubes_miragevpn.dataplane.keys import DATA_V1, DATA_V2, RENEW_FAILED_TAGS, 
 from qubes_miragevpn.dataplane.mss import clamp
 from qubes_miragevpn.dataplane.peers import Peer, Peers, checked_peer_id
 
-PING = bytes.fromhex("2a187bf3641eb4cb07ed2d0a981fc748")
-OCC_MAGIC = bytes.fromhex("287f346bd4ef7a812d56b8d3afc5459c")
-OCC_EXIT = OCC_MAGIC + b"\x06"
 TAG_SIZE = 16
 MAX_KEYS = 3  # the active one, the next one, and the lame duck
 

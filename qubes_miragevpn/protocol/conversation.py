@@ -16,6 +16,7 @@ from typing import assert_never
 from qubes_miragevpn.base.errors import Consequence, PeerError
 from qubes_miragevpn.config.model import ClientConfig, Proto, PulledOptions
 from qubes_miragevpn.config.pushed import parse_push
+from qubes_miragevpn.dataplane.inband import OCC_EXIT
 from qubes_miragevpn.dataplane.interface import (
     NO_PEER_ID,
     KeyExhausted,
@@ -65,7 +66,6 @@ from qubes_miragevpn.protocol.wire.messages import (
     PushRequest,
     Restart,
 )
-from qubes_miragevpn.protocol.wire.occ import OCC_EXIT
 
 PEER = 0
 """The data plane's handle of the one peer that a client has."""

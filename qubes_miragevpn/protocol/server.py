@@ -10,8 +10,6 @@ and clients are bounded.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from ipaddress import IPv4Interface
 from typing import assert_never
 
 from qubes_miragevpn.base.errors import Consequence, PeerError
@@ -54,6 +52,7 @@ from qubes_miragevpn.protocol.control.negotiation import server_cipher
 from qubes_miragevpn.protocol.control.tls import TlsEndpoint, make_context
 from qubes_miragevpn.protocol.limits import peer_limits
 from qubes_miragevpn.protocol.serving.admission import Admission
+from qubes_miragevpn.protocol.serving.peer import Peer, push_options
 from qubes_miragevpn.protocol.serving.pool import AddressPool
 from qubes_miragevpn.protocol.session import (
     ClientIntroduced,
@@ -70,35 +69,13 @@ from qubes_miragevpn.protocol.wire import occ, peerinfo
 from qubes_miragevpn.protocol.wire.keymethod2 import KeyMethod2
 from qubes_miragevpn.protocol.wire.messages import Exit, Message, PushRequest, build_push_reply
 from qubes_miragevpn.protocol.wire.packet import SID_SIZE
-from qubes_miragevpn.protocol.wire.peerinfo import IvProto, PeerCan
+from qubes_miragevpn.protocol.wire.peerinfo import IvProto
 from qubes_miragevpn.protocol.wrap.keys import Opened, wrap_keys
 from qubes_miragevpn.protocol.wrap.state import WrapState
 
 MAX_CANDIDATES = 256
 """Handshakes under way at once; each holds a TLS session (~100 KB), so 25 MB at the very most."""
-_CAN_NOTHING = PeerCan(proto=0, ciphers=(), mtu=False)
 EXIT_DELAY = 1.0  # seconds between a client's EXIT and our forgetting it, so that our acknowledgement leaves
-
-
-@dataclass
-class Peer:
-    """One association with a client, candidate or authenticated (then `lease` is set)."""
-
-    number: int
-    link: Link
-    endpoint: SockAddr
-    session: Session
-    began: float
-    name: str = ""
-    username: str = ""
-    can: PeerCan = _CAN_NOTHING
-    cipher: str = ""
-    ekm: bool = False
-    lease: IPv4Interface | None = None
-    key_id: int = 0  # the newest established key
-    pushed: bool = False
-    leaves_at: float = float("inf")
-    installed: set[int] = field(default_factory=set)
 
 
 class Server:
@@ -388,7 +365,7 @@ class Server:
     def _push(self, peer: Peer, now: float) -> None:
         assert peer.lease is not None
         peer.pushed = True
-        for message in build_push_reply(self._push_options(peer)):
+        for message in build_push_reply(push_options(peer, self._config, self._pool.server)):
             peer.session.send_message(message, now)
         timers = self._config.common.timers
         peer_id = peer.number if peer.can.proto & IvProto.DATA_V2 else NO_PEER_ID
@@ -407,25 +384,6 @@ class Server:
             f"client {peer.name} at {printable(str(peer.endpoint[0]))} port {peer.endpoint[1]} has {peer.lease.ip} "
             f"({peer.session.tls_of(peer.key_id).describe()}, data {peer.cipher}, keys by {derivation})",
         )
-
-    def _push_options(self, peer: Peer) -> list[str]:
-        assert peer.lease is not None
-        options = [
-            *self._config.push,
-            f"route-gateway {self._pool.server}",
-            "topology subnet",
-            f"ifconfig {peer.lease.ip} {peer.lease.netmask}",
-            f"cipher {peer.cipher}",
-        ]
-        if peer.can.proto & IvProto.DATA_V2:
-            options.append(f"peer-id {peer.number}")
-        if peer.can.proto & IvProto.CC_EXIT_NOTIFY:
-            options.append("protocol-flags cc-exit" + (" tls-ekm" if peer.ekm else ""))
-        elif peer.ekm:
-            options.append("key-derivation tls-ekm")
-        if peer.can.mtu:
-            options.append(f"tun-mtu {self._config.common.tun_mtu}")
-        return options
 
     def _install(self, peer: Peer, key_id: int) -> None:
         peer.installed.add(key_id)

@@ -1,16 +1,14 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The options string ("OCC"): a comparison of settings in key method 2, and in-band messages of the data channel.
+"""The options string ("OCC"): a comparison of settings in key method 2.
 
 A mismatch only ever warned; what is still used of the string is the cipher of a peer that cannot negotiate.
-Source: wire-protocol draft, "Options string"; OpenVPN options_string.c, occ.h.
+Source: wire-protocol draft, "Options string"; OpenVPN options_string.c.
 """
 
 from __future__ import annotations
 
 from qubes_miragevpn.config.model import Common, Family, Proto, TlsAuth
 
-OCC_MAGIC = bytes.fromhex("287f346bd4ef7a812d56b8d3afc5459c")
-OCC_EXIT = OCC_MAGIC + b"\x06"
 _KEY_BITS = {"AES-256-GCM": 256, "AES-128-GCM": 128, "CHACHA20-POLY1305": 256}
 _LINK_OVERHEAD = 49  # what OpenVPN adds to tun-mtu in the string for AES-256-GCM over UDP (test_crypto.c: 1400 -> 1449)
 

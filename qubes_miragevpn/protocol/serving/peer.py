@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""A server's association with one client, and what is pushed to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Interface
+
+from qubes_miragevpn.config.model import ServerConfig
+from qubes_miragevpn.dataplane.interface import Link, SockAddr
+from qubes_miragevpn.protocol.session import Session
+from qubes_miragevpn.protocol.wire.peerinfo import IvProto, PeerCan
+
+_CAN_NOTHING = PeerCan(proto=0, ciphers=(), mtu=False)
+
+
+@dataclass
+class Peer:
+    """One association with a client, candidate or authenticated (then `lease` is set)."""
+
+    number: int
+    link: Link
+    endpoint: SockAddr
+    session: Session
+    began: float
+    name: str = ""
+    username: str = ""
+    can: PeerCan = _CAN_NOTHING
+    cipher: str = ""
+    ekm: bool = False
+    lease: IPv4Interface | None = None
+    key_id: int = 0  # the newest established key
+    pushed: bool = False
+    leaves_at: float = float("inf")
+    installed: set[int] = field(default_factory=set)
+
+
+def push_options(peer: Peer, config: ServerConfig, gateway: IPv4Address) -> list[str]:
+    """The options of the PUSH_REPLY for an authenticated `peer`, in the order of OpenVPN's push.c."""
+    assert peer.lease is not None
+    options = [
+        *config.push,
+        f"route-gateway {gateway}",
+        "topology subnet",
+        f"ifconfig {peer.lease.ip} {peer.lease.netmask}",
+        f"cipher {peer.cipher}",
+    ]
+    if peer.can.proto & IvProto.DATA_V2:
+        options.append(f"peer-id {peer.number}")
+    if peer.can.proto & IvProto.CC_EXIT_NOTIFY:
+        options.append("protocol-flags cc-exit" + (" tls-ekm" if peer.ekm else ""))
+    elif peer.ekm:
+        options.append("key-derivation tls-ekm")
+    if peer.can.mtu:
+        options.append(f"tun-mtu {config.common.tun_mtu}")
+    return options
