@@ -304,7 +304,7 @@ class ServerDriver(Driver):
             case AssignAddresses(peer, name, addresses):
                 self._plane.set_addresses(peer, addresses)
                 self._served[peer] = effect
-                log.info("%s has %s", printable(name), ", ".join(map(str, addresses)) or "no address")
+                log.debug("%s has %s", printable(name), ", ".join(map(str, addresses)) or "no address")
             case _ if not self._carry_out_common(effect):
                 raise MisuseError(f"a server machine asked for {type(effect).__name__}")
 

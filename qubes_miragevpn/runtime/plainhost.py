@@ -54,8 +54,7 @@ class PlainHost:
         return await resolver.resolve(host, family)
 
     async def connecting(self, remote: str) -> None:
-        """Say so."""
-        _log.info("connecting to %s", remote)
+        """Nothing to prepare; the machine itself says in the log whom it tries."""
 
     async def before_transport(self, address: IPv4Address | IPv6Address) -> None:
         """Remember how the server is reached now; if the tunnel's routes are still there, lead around them."""

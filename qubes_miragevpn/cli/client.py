@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""`miragevpn client FILE`: a plain VPN client in the foreground.
+
+Ctrl-C, SIGTERM and SIGHUP end it (the server is told, every change is undone, exit code 0), SIGUSR1 reconnects, SIGUSR2
+logs how much was carried.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import time
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from qubes_miragevpn.config.model import ClientConfig
+
+_log = logging.getLogger("miragevpn.client")
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add this command's parser."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "client", help="connect this machine to a VPN", description="Connect this machine to a VPN, until Ctrl-C."
+    )
+    parser.add_argument("file", metavar="FILE", help="the profile (.ovpn)")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Connect by the profile, until a signal or until nothing more can be tried."""
+    from qubes_miragevpn.cli.foreground import read_profile
+    from qubes_miragevpn.config.loader import load_client
+    from qubes_miragevpn.runtime.privilege import demand_net_admin
+
+    text, read_file = read_profile(arguments.file)
+    loaded = load_client(text, file=arguments.file, read_file=read_file)
+    for warning in loaded.warnings:
+        _log.warning("%s", warning)
+    demand_net_admin()
+    return asyncio.run(_connect(loaded.config))
+
+
+async def _connect(config: ClientConfig) -> int:
+    from qubes_miragevpn.cli.foreground import report_end, run_in_foreground, totals
+    from qubes_miragevpn.protocol.client import Client
+    from qubes_miragevpn.protocol.contract import Command
+    from qubes_miragevpn.runtime.credentials import ask_at_terminal
+    from qubes_miragevpn.runtime.driver import ClientDriver
+    from qubes_miragevpn.runtime.plainhost import PlainHost
+    from qubes_miragevpn.runtime.pump import Pump
+    from qubes_miragevpn.runtime.transports import SocketOptions
+
+    machine = Client(config, entropy=os.urandom, unix_time=lambda: int(time.time()))
+    host = PlainHost(config.common.dev, ask_at_terminal, keep_credentials=not config.auth_nocache)
+    driver = ClientDriver(machine, Pump(), host, SocketOptions.of(config.common, bind_port=config.bind_port))
+    actions = {
+        signal.SIGUSR1: lambda: driver.command(Command.RECONNECT),
+        signal.SIGUSR2: lambda: _log.info("%s", totals(driver.counters())),
+    }
+    stop = await run_in_foreground(driver, driver.run(), _log, actions)
+    return report_end(stop, driver.counters(), _log)

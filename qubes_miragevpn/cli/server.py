@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""`miragevpn server FILE`: a VPN server in the foreground.
+
+Ctrl-C, SIGTERM and SIGHUP end it (clients are told, every change is undone, exit code 0); SIGUSR1 and SIGUSR2 log
+who is connected. Forwarding and NAT beyond the TUN are the operator's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import time
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from qubes_miragevpn.config.model import ServerConfig
+    from qubes_miragevpn.dataplane.interface import SockAddr
+    from qubes_miragevpn.runtime.driver import ServerDriver
+
+_log = logging.getLogger("miragevpn.server")
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add this command's parser."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "server", help="serve a VPN from this machine", description="Serve a VPN from this machine, until Ctrl-C."
+    )
+    parser.add_argument("file", metavar="FILE", help="the server's configuration")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve until a signal."""
+    from qubes_miragevpn.cli.foreground import read_profile
+    from qubes_miragevpn.config.loader import load_server
+    from qubes_miragevpn.runtime.privilege import demand_net_admin
+
+    text, read_file = read_profile(arguments.file)
+    loaded = load_server(text, file=arguments.file, read_file=read_file)
+    for warning in loaded.warnings:
+        _log.warning("%s", warning)
+    demand_net_admin()
+    return asyncio.run(_serve(loaded.config))
+
+
+async def _serve(config: ServerConfig) -> int:
+    from qubes_miragevpn.cli.foreground import report_end, run_in_foreground
+    from qubes_miragevpn.protocol.server import Server
+    from qubes_miragevpn.runtime.driver import ServerDriver
+    from qubes_miragevpn.runtime.plainhost import ServerHost
+    from qubes_miragevpn.runtime.pump import Pump
+
+    machine = Server(config, entropy=os.urandom, unix_time=lambda: int(time.time()))
+    host = ServerHost(config)
+    try:
+        tun, name = await host.up()
+        plane = Pump(server=True, client_to_client=config.client_to_client)
+        driver = ServerDriver(machine, plane, config, tun)
+
+        def listening(where: SockAddr) -> None:
+            proto = config.listen.proto.value
+            _log.info("listening on %s port %d/%s, clients in %s on %s", *where[:2], proto, config.network, name)
+
+        status = _status(driver)
+        actions = {signal.SIGUSR1: status, signal.SIGUSR2: status}
+        stop = await run_in_foreground(driver, driver.run(listening), _log, actions)
+        return report_end(stop, driver.counters(), _log)
+    finally:
+        await host.close()
+
+
+def _status(driver: ServerDriver) -> Any:
+    from qubes_miragevpn.cli.foreground import totals
+
+    def log_peers() -> None:
+        peers = driver.peers()
+        _log.info("%d clients", len(peers))
+        for peer in peers:
+            _log.info("%s (%s): %s", peer.name, ", ".join(peer.addresses), totals(peer.counters))
+
+    return log_peers
