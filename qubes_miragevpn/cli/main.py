@@ -21,18 +21,20 @@ from qubes_miragevpn.base.errors import ConfigError, MirageError, MisuseError, P
 from qubes_miragevpn.base.exitcodes import ExitCode
 from qubes_miragevpn.cli import logs
 
-COMMANDS = (
-    "client",
-    "server",
-    "check",
-    "genkey",
-    "service",
-    "status",
-    "profiles",
-    "switch",
-    "connect",
-    "disconnect",
-)
+COMMANDS = {
+    "client": "client",
+    "server": "server",
+    "check": "check",
+    "genkey": "genkey",
+    "service": "service",
+    "status": "remote",
+    "profiles": "remote",
+    "switch": "remote",
+    "connect": "remote",
+    "disconnect": "remote",
+    "rpc": "remote",
+}
+"""Each command, and the module of `qubes_miragevpn.cli` that has it."""
 
 _EPILOG = "exit codes: " + ", ".join(f"{code.value} {code.name.lower()}" for code in ExitCode)
 
@@ -64,8 +66,8 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     parser.add_argument("--debug", action="store_true", help="log details, show tracebacks (give it first)")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
     named = next((word for word in words if not word.startswith("-")), None)
-    for command in (named,) if named in COMMANDS else COMMANDS:
-        importlib.import_module(f"qubes_miragevpn.cli.{command}").add_parser(subparsers)
+    for module in (COMMANDS[named],) if named in COMMANDS else dict.fromkeys(COMMANDS.values()):
+        importlib.import_module(f"qubes_miragevpn.cli.{module}").add_parser(subparsers)
     return parser
 
 

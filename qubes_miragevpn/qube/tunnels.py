@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 from qubes_miragevpn.base.errors import ConfigError, MirageError
 from qubes_miragevpn.base.text import printable
@@ -29,6 +30,9 @@ from qubes_miragevpn.qube.tunnelhost import Enter
 from qubes_miragevpn.runtime.host import TunnelHost
 
 GOODBYE = 6.0  # seconds that an ending tunnel has; the driver gives its machine five
+
+_ADDRESS = re.compile(r"\d{1,3}(?:\.\d{1,3}){3}|(?<![\w:])[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,}(?![\w:])")
+"""What looks like an IPv4 or IPv6 address."""
 
 _log = logging.getLogger("miragevpn.tunnel")
 
@@ -57,12 +61,17 @@ Start = Callable[[ClientConfig, str, Enter], Running]
 
 
 class Trouble(MirageError):
-    """The tunnel cannot be had; `wait`: until a command, since trying again cannot help."""
+    """The tunnel cannot be had.
 
-    def __init__(self, reason: str, *, wait: bool, least: float = 0.0) -> None:
+    `wait`: until a command, since trying again cannot help; otherwise after `least` seconds or more. `log` is the
+    whole story, for root's log, where the reason that anybody may see leaves something out.
+    """
+
+    def __init__(self, reason: str, *, wait: bool, least: float = 0.0, log: str = "") -> None:
         super().__init__(reason)
         self.wait = wait
         self.least = least
+        self.log = log or reason
 
 
 class Tunnel:
@@ -93,10 +102,13 @@ class Tunnel:
         self._since = wall_clock()
         self._wanted = False
         self._again = False  # the present attempt is to end, another to begin
+        self._ending = False  # the present attempt ends: its host may open nothing any more
         self._wake = asyncio.Event()
+        self._entering = asyncio.Lock()
         self._running: Running | None = None
         self._failures = 0
         self._past = Counters()
+        self._hide: tuple[str, ...] = ()  # the servers' names, which a status must not show
 
     # --- what the user asks -------------------------------------------------------------------------------
 
@@ -130,9 +142,24 @@ class Tunnel:
         else:
             self.connect()
 
+    def restart(self, reason: str) -> None:
+        """End the present attempt and begin another: its interface is not what it was."""
+        if self._running is not None and not self._ending:
+            _log.error("%s: connecting anew", reason)
+            self._again = True
+            self._wake.set()
+
     def counters(self) -> Counters:
         """Totals of the present attempt, or of the last one."""
         return self._running.driver.counters() if self._running is not None else self._past
+
+    @property
+    def public_reason(self) -> str:
+        """The reason of the present state without any server's name or address."""
+        text = self.reason
+        for host in sorted(self._hide, key=len, reverse=True):
+            text = text.replace(host, "the server")
+        return _ADDRESS.sub("(address)", text)
 
     @property
     def since(self) -> str:
@@ -145,19 +172,33 @@ class Tunnel:
         """Live until cancelled; the firewall is closed when this ends."""
         try:
             while True:
-                self._wake.clear()
-                self._again = False
-                if not self._wanted:
-                    await self._enter(State.CLOSED, reason="disconnected" if self._past.packets_out else "")
-                    await self._wake.wait()
-                    continue
                 try:
-                    await self._attempt()
+                    await self._turn()
                 except Trouble as trouble:
-                    await self._enter(State.FAILED, reason=str(trouble))
-                    await self._pause(trouble)
+                    await self._fail(trouble)
+                except (MirageError, OSError) as error:
+                    await self._fail(Trouble(printable(str(error)), wait=False))
         finally:
             await asyncio.shield(self._enter(State.CLOSED, reason="the service ended"))
+
+    async def _turn(self) -> None:
+        """One wish: stay closed until there is another, or make an attempt."""
+        self._wake.clear()
+        self._again = False
+        if self._wanted:
+            await self._attempt()
+        else:
+            await self._enter(State.CLOSED)
+            await self._wake.wait()
+
+    async def _fail(self, trouble: Trouble) -> None:
+        try:
+            await self._enter(State.FAILED, reason=str(trouble))
+        except (MirageError, OSError) as error:
+            # Not even closing works now. Routes and rules are a barrier of their own; healing goes on trying.
+            trouble = Trouble(f"the firewall cannot be set: {printable(str(error))}", wait=False)
+            self._note(State.FAILED, str(trouble))
+        await self._pause(trouble)
 
     async def _attempt(self) -> None:
         """Connect and stay connected; returns when something else is wanted, raises `Trouble` otherwise."""
@@ -168,33 +209,38 @@ class Tunnel:
         try:
             config = self._profiles.load(name)
         except ConfigError as error:
-            raise Trouble(f"profile {name} cannot be used: {error}", wait=True) from None
+            place = f"{error.file} line {error.line}" if error.line else error.file or name
+            reason = f"profile {name} cannot be used, see the log ({printable(place, 80)})"
+            raise Trouble(reason, wait=True, log=printable(str(error), 500)) from None
+        self._hide = tuple(remote.host for remote in config.remotes)
         await self._enter(State.CONNECTING)
-        running = self._start(config, name, self._enter)
+        self._ending = False
+        running = self._start(config, name, self._host_enter)
         self.backend = running.backend
         self._running = running
-        life = asyncio.ensure_future(running.driver.run())
+        life = asyncio.create_task(running.driver.run())
         try:
             stop = await self._until_ended(life, running)
         finally:
+            self._ending = True
+            await asyncio.shield(self._end(life, running))
             self._past = running.driver.counters()
             self._running = None
-            await asyncio.shield(self._end(life, running))
         if stop is not None:
             raise self._trouble(stop)
 
-    async def _until_ended(self, life: asyncio.Future[Stop], running: Running) -> Stop | None:
+    async def _until_ended(self, life: asyncio.Task[Stop], running: Running) -> Stop | None:
         """Wait for the driver's end, or for another wish (None)."""
         while not life.done():
-            wake = asyncio.ensure_future(self._wake.wait())
-            try:
-                await asyncio.wait({life, wake}, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                wake.cancel()
+            wake = asyncio.create_task(self._wake.wait())
+            waiting: set[asyncio.Task[Any]] = {life, wake}
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            wake.cancel()
             if self._wake.is_set():
                 self._wake.clear()
                 if self._again or not self._wanted:
-                    await self._enter(State.SWITCHING if self._wanted else State.CONNECTING, reason="ending")
+                    self._ending = True
+                    await self._enter(State.SWITCHING, reason="" if self._wanted else "disconnecting")
                     running.driver.command(Command.DISCONNECT)
                     await asyncio.wait({life}, timeout=GOODBYE)
                     return None
@@ -206,7 +252,7 @@ class Tunnel:
             _log.exception("the tunnel ended by a bug")
             raise Trouble(f"internal error: {type(error).__name__}", wait=False) from error
 
-    async def _end(self, life: asyncio.Future[Stop], running: Running) -> None:
+    async def _end(self, life: asyncio.Task[Stop], running: Running) -> None:
         """Leave nothing of the attempt: the driver has ended, the host has closed."""
         if not life.done():
             life.cancel()
@@ -225,25 +271,36 @@ class Tunnel:
     async def _pause(self, trouble: Trouble) -> None:
         """Wait for a command, or for the next attempt's time."""
         if trouble.wait:
-            _log.error("%s; waiting for a command", trouble)
+            _log.error("%s; waiting for a command", trouble.log)
             await self._wake.wait()
             return
         pause = min(self._settings.retry_first * 2 ** min(self._failures, 20), self._settings.retry_max)
         pause = max(pause, trouble.least)
         self._failures += 1
-        _log.error("%s; trying again in %g s", trouble, pause)
+        _log.error("%s; trying again in %g s", trouble.log, pause)
         try:
             await asyncio.wait_for(self._wake.wait(), pause)
         except TimeoutError:
             return
 
-    async def _enter(self, state: State, live: Live | None = None, reason: str = "") -> None:
-        """Go to `state`: what it demands is in force when this returns. The state is named when it is true."""
-        opens = state is State.CONNECTED
-        if not opens:
+    async def _host_enter(self, state: State, live: Live | None = None, reason: str = "") -> None:
+        """The host's way to a state. Once the attempt is to end, everything is closed already and stays so."""
+        async with self._entering:
+            if not self._ending:
+                await self._go(state, live, reason)
+            elif state is State.CONNECTED:
+                raise Trouble("the tunnel is being closed", wait=False)
+
+    async def _enter(self, state: State, *, reason: str = "") -> None:
+        async with self._entering:
+            await self._go(state, None, reason)
+
+    async def _go(self, state: State, live: Live | None, reason: str) -> None:
+        """Go to `state`: what it demands is in force when this returns. An opening is named when it is true."""
+        if state is not State.CONNECTED:
             self._note(state, reason)
         await self._enforcer.enforce(self.index, states.demand(state, live))
-        if opens:
+        if state is State.CONNECTED:
             self._failures = 0
             self._note(state, reason)
 

@@ -133,7 +133,7 @@ class Enforcer:
             return await self._uplink.keep()
 
     async def routes_present(self, index: int) -> bool:
-        """True if the tunnel's own routes are as its state demands (they vanish with the interface, or its going down)."""
+        """True if the tunnel's routes are as its state demands; they vanish when its interface goes, or goes down."""
         wanted = states.routes(index, self._demands.get(index, Demand()))
         if not wanted:
             return True

@@ -36,6 +36,7 @@ class Uplink:
         self._netconf = netconf
         self._gateway = gateway
         self._pinned: set[Address] = set()
+        self._known: tuple[int, tuple[Address, ...]] = (0, ())  # gateways of the interface of that number
 
     async def keep(self) -> Signature:
         """Move default routes out of main; return what the uplink is now."""
@@ -50,13 +51,19 @@ class Uplink:
             return NO_UPLINK
         found = await self._defaults()
         if not found and link.up:
-            for version in (4, 6):
-                gateway = await self._gateway(version)
-                if gateway is not None:
-                    await self._adopt(gateway)
+            for gateway in await self._gateways(link.index):
+                await self._adopt(gateway)
             found = await self._defaults()
+        if found:
+            self._known = (link.index, tuple(route.via for route in found if route.via is not None))
         gateways = sorted((route.network.version, str(route.via)) for route in found)
         return (link.index, tuple(gateways)) if gateways else NO_UPLINK
+
+    async def _gateways(self, index: int) -> list[Address]:
+        """The gateways of an uplink that has no default route: what dom0 says, else those it had before going down."""
+        told = [await self._gateway(version) for version in (4, 6)]
+        found = [gateway for gateway in told if gateway is not None]
+        return found or list(self._known[1] if self._known[0] == index else ())
 
     async def _adopt(self, via: Address) -> None:
         network = DEFAULT4 if via.version == 4 else DEFAULT6

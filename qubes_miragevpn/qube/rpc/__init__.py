@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The control socket and the qrexec services."""
+"""The control socket of the service, and the qrexec services that speak to it."""

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Asking the service: a blocking call for the short-lived commands and qrexec services.
+
+Imports nothing heavy: a status has to come at once.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+from qubes_miragevpn.base.errors import MirageError
+from qubes_miragevpn.qube.rpc.messages import MAX_REPLY, BadMessage, Request, parse_reply, render_request
+
+TIMEOUT = 5.0  # seconds for the whole exchange
+
+
+class NoService(MirageError):
+    """The service does not answer."""
+
+
+class ServiceRefused(MirageError):
+    """The service answered no; the text is its own."""
+
+
+def call(path: Path, request: Request) -> Any:
+    """Return the result of `request`; raises `NoService`, `ServiceRefused`."""
+    deadline = time.monotonic() + TIMEOUT
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as link:
+            link.settimeout(TIMEOUT)
+            link.connect(str(path))
+            link.sendall(render_request(request))
+            ok, result = parse_reply(_line(link, deadline))
+    except FileNotFoundError:
+        raise NoService("the service is not running") from None
+    except PermissionError:
+        raise NoService("not allowed to speak with the service (run as root, or in its group)") from None
+    except OSError as error:
+        raise NoService(f"the service does not answer: {error.strerror or error}") from None
+    except BadMessage as error:
+        raise NoService(str(error)) from None
+    if not ok:
+        raise ServiceRefused(str(result))
+    return result
+
+
+def _line(link: socket.socket, deadline: float) -> bytes:
+    received = b""
+    while not received.endswith(b"\n") and len(received) <= MAX_REPLY:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("timed out")
+        link.settimeout(left)
+        part = link.recv(65536)
+        if not part:
+            break
+        received += part
+    return received

@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The service of a VPN qube: its tunnels, what watches over them, and the control socket.
+
+Order at start: everything closed and verified, then the watches, then the control socket, READY, and only then the
+first connection. Order at the end: the tunnels close, and the barriers stay as they are: closed. Driven by signals
+(SIGTERM, SIGINT: end; SIGUSR1: reconnect now), the control socket, and the kernel's events; a slow clock looks
+at everything again in case an event was missed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from qubes_miragevpn.base.errors import MirageError
+from qubes_miragevpn.base.text import printable
+from qubes_miragevpn.config.model import ClientConfig, Credentials
+from qubes_miragevpn.qube import qdb
+from qubes_miragevpn.qube.dns import ResolvConf
+from qubes_miragevpn.qube.firewall.enforcer import Enforcer
+from qubes_miragevpn.qube.firewall.table import VIRTUAL_RESOLVERS
+from qubes_miragevpn.qube.firewall.uplink import NO_UPLINK, Address, Signature, Uplink
+from qubes_miragevpn.qube.firewall.watch import NFTABLES, RULES, ChangeSignal
+from qubes_miragevpn.qube.profiles import Profiles
+from qubes_miragevpn.qube.resolver import Resolver
+from qubes_miragevpn.qube.rpc.control import ControlServer, Refused
+from qubes_miragevpn.qube.rpc.messages import Request
+from qubes_miragevpn.qube.sdnotify import Notifier
+from qubes_miragevpn.qube.settings import TRANSPORT_MARK, Settings, tunnel_name
+from qubes_miragevpn.qube.states import State
+from qubes_miragevpn.qube.tunnelhost import Enter, QubeHost
+from qubes_miragevpn.qube.tunnels import Running, Tunnel
+from qubes_miragevpn.qube.vif import Downstream, assign
+from qubes_miragevpn.runtime.netconf import Netconf, Watcher
+
+SETTLE = 0.02  # seconds to gather a burst of the kernel's events in (a vif's coming makes a dozen)
+
+_log = logging.getLogger("miragevpn.service")
+
+
+class Service:
+    """A set of tunnels (one, with the settings of today), and the machine around them."""
+
+    def __init__(self, settings: Settings, environ: Mapping[str, str]) -> None:
+        self._settings = settings
+        self._notifier = Notifier(environ)
+        self._netconf = Netconf()
+        self._profiles = Profiles(settings)
+        self._uplink = Uplink(settings.uplink, self._netconf, _gateway)
+        indexes = (0,)
+        self._enforcer = Enforcer(self._netconf, self._uplink, assign((), indexes, {}))
+        self._resolver = Resolver(self._uplink_resolvers, TRANSPORT_MARK)
+        self._resolv_conf = ResolvConf(settings.resolv_conf, settings.firewall_unit)
+        self._downstream = Downstream(self._downstream_changed)
+        self._tunnels = {index: self._tunnel(index) for index in indexes}
+        self._control = ControlServer(settings.control_socket, settings.control_group, self._answer)
+        self._attention = asyncio.Event()
+        self._signature: Signature = NO_UPLINK
+        self._stop = asyncio.Event()
+
+    def _tunnel(self, index: int) -> Tunnel:
+        def start(config: ClientConfig, profile: str, enter: Enter) -> Running:
+            return self._start(index, config, profile, enter)
+
+        return Tunnel(
+            index,
+            settings=self._settings,
+            profiles=self._profiles,
+            enforcer=self._enforcer,
+            start=start,
+            changed=self._tell,
+            wall_clock=time.time,
+        )
+
+    # --- life ---------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Run until SIGTERM or SIGINT; raises `MirageError` if the machine cannot be closed to begin with."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGUSR1, self.reconnect)
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(self._netconf.close)
+            watcher = Watcher(links=True, addresses=False, routes=True)
+            stack.callback(watcher.close)
+            for kind in (NFTABLES, RULES):
+                stack.callback(ChangeSignal(kind, self._attention.set).close)
+            self._signature = await self._enforcer.start()
+            self._resolv_conf.restore()  # of a service that was killed
+            self._downstream.seen(await self._netconf.links())
+            await self._control.start()
+            stack.push_async_callback(self._control.close)
+            await self._first_profile()
+            self._notifier.send(READY="1")
+            _log.info("closed and watching; %d profiles", len(self._profiles.names()))
+            await self._run_tasks(watcher)
+        self._notifier.send(STATUS="closed")
+
+    async def _first_profile(self) -> None:
+        """The default tunnel connects by itself; disconnecting is for the time until the next start."""
+        tunnel = self._tunnels[0]
+        tunnel.profile = self._profiles.current(await qdb.profile())
+        tunnel.connect()
+
+    async def _run_tasks(self, watcher: Watcher) -> None:
+        """Run everything until asked to stop, or until one part fails: then the service fails, closed."""
+        tasks = [asyncio.create_task(tunnel.run()) for tunnel in self._tunnels.values()]
+        tasks += [asyncio.create_task(self._watch(watcher)), asyncio.create_task(self._heal())]
+        stop = asyncio.create_task(self._stop.wait())
+        try:
+            waiting: set[asyncio.Task[Any]] = {*tasks, stop}
+            done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._notifier.send(STOPPING="1")
+            for task in (*tasks, stop):
+                task.cancel()
+            await asyncio.gather(*tasks, stop, return_exceptions=True)
+        for task in done:
+            if task is not stop and not task.cancelled():
+                error = task.exception()
+                raise error if error is not None else RuntimeError("a part of the service ended by itself")
+
+    async def _watch(self, watcher: Watcher) -> None:
+        async for event in watcher:
+            if self._downstream.event(event):
+                self._downstream.seen(await self._netconf.links())
+            self._attention.set()
+
+    async def _heal(self) -> None:
+        """Look at everything after each event of the kernel's, and from time to time; tell systemd that we live."""
+        period = min(self._settings.check_interval, self._notifier.watchdog or self._settings.check_interval)
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(period):
+                    await self._attention.wait()
+                    await asyncio.sleep(SETTLE)
+            self._attention.clear()
+            try:
+                await self._look()
+            except (MirageError, OSError) as error:
+                # Not telling systemd: if this goes on, it restarts us.
+                _log.error("%s", printable(str(error)))
+                await asyncio.sleep(period)
+            else:
+                if self._notifier.watchdog:
+                    self._notifier.send(WATCHDOG="1")
+
+    async def _look(self) -> None:
+        signature = await self._enforcer.heal()
+        before, self._signature = self._signature, signature
+        if signature != before:
+            _log.info("the uplink is %s", "gone" if signature == NO_UPLINK else "there, or another")
+            if signature != NO_UPLINK:
+                self.reconnect()
+        for index, tunnel in self._tunnels.items():
+            if tunnel.state is State.CONNECTED and not await self._enforcer.routes_present(index):
+                tunnel.restart(f"{tunnel_name(index)} lost its routes")
+
+    def reconnect(self) -> None:
+        """Have every wanted tunnel begin again at once."""
+        for tunnel in self._tunnels.values():
+            tunnel.reconnect()
+
+    def _downstream_changed(self) -> None:
+        """With one tunnel nothing has to be done for a new vif: pattern and catch-all cover it already."""
+        _log.debug("%d qubes downstream", len(self._downstream.names))
+
+    # --- making a tunnel ----------------------------------------------------------------------------------
+
+    def _start(self, index: int, config: ClientConfig, profile: str, enter: Enter) -> Running:
+        import os
+
+        from qubes_miragevpn.protocol.client import Client
+        from qubes_miragevpn.runtime.driver import ClientDriver
+        from qubes_miragevpn.runtime.pump import Pump
+        from qubes_miragevpn.runtime.transports import SocketOptions
+
+        def ask() -> Credentials | None:
+            return self._profiles.credentials(profile)
+
+        host = QubeHost(
+            tunnel_name(index),
+            netconf=self._netconf,
+            uplink=self._uplink,
+            resolver=self._resolver,
+            resolv_conf=self._resolv_conf,
+            fallback=self._settings.fallback_resolvers,
+            enter=enter,
+            ask=ask,
+        )
+        machine = Client(config, entropy=os.urandom, unix_time=lambda: int(time.time()))
+        plane = Pump()
+        options = SocketOptions.of(config.common, mark=TRANSPORT_MARK, bind_port=config.bind_port)
+        return Running(ClientDriver(machine, plane, host, options), host, plane.name)
+
+    async def _uplink_resolvers(self) -> tuple[Address, ...]:
+        if self._settings.uplink_resolvers:
+            return self._settings.uplink_resolvers
+        told = [await qdb.address(key) for key in ("/qubes-primary-dns", "/qubes-secondary-dns")]
+        return tuple(address for address in told if address is not None) or VIRTUAL_RESOLVERS
+
+    # --- the control socket -------------------------------------------------------------------------------
+
+    async def _answer(self, request: Request) -> Any:
+        tunnel = self._tunnels[0]
+        if request.verb not in ("status", "profiles"):
+            _log.info("%s%s, asked by %s", request.verb, f" {request.name}" if request.name else "", _caller(request))
+        match request.verb:
+            case "profiles":
+                return {"profiles": self._profiles.names(), "current": tunnel.profile}
+            case "switch":
+                if request.name not in self._profiles.names():
+                    raise Refused("there is no such profile")
+                self._profiles.remember(request.name)
+                tunnel.switch(request.name)
+            case "connect":
+                tunnel.profile = tunnel.profile or self._profiles.current()
+                tunnel.connect()
+            case "disconnect":
+                tunnel.disconnect()
+        return self._status(tunnel)
+
+    def _status(self, tunnel: Tunnel) -> dict[str, Any]:
+        """What anybody who may ask is told: no secret, and no server's address."""
+        counters = tunnel.counters()
+        return {
+            "state": tunnel.state.value,
+            "profile": tunnel.profile,
+            "since": tunnel.since,
+            "bytes_in": counters.bytes_in,
+            "bytes_out": counters.bytes_out,
+            "reason": tunnel.public_reason,
+            "backend": tunnel.backend,
+        }
+
+    def _tell(self) -> None:
+        """Systemd's status line."""
+        shown = "; ".join(
+            f"{tunnel.profile or 'no profile'}: {tunnel.state.value}" + (f" ({tunnel.reason})" if tunnel.reason else "")
+            for tunnel in self._tunnels.values()
+        )
+        self._notifier.send(STATUS=shown)
+
+
+async def _gateway(version: int) -> Address | None:
+    return await qdb.address("/qubes-gateway" if version == 4 else "/qubes-gateway6")
+
+
+def _caller(request: Request) -> str:
+    return request.caller or "root's side of the control socket"
