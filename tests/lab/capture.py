@@ -59,7 +59,7 @@ class Seen:
 class Capture:
     """Counts from `__enter__` on; `result` may be read at any time."""
 
-    DESCRIBED = 20
+    DESCRIBED = 2000  # clear packets with a line of their own
     BUFFER = 16 << 20  # bytes the kernel may keep while Python is busy: seconds of the lab's traffic
 
     def __init__(self, lab: Lab) -> None:

@@ -190,7 +190,7 @@ def report(show: Show, rows: list[tuple[str, str, bool]], seen: Seen) -> int:
     """The table and the exit code."""
     show.heading("Checks")
     show.table(rows)
-    for line in seen.clear:
+    for line in seen.clear[:20]:
         show.said(line)
     kinds = (f"{seen.counts[kind]} {kind.value}" for kind in (Kind.TUNNEL, Kind.LOOKUP, Kind.LINK))
     show.line(f"  packets on the uplink: {', '.join(kinds)}")
@@ -221,7 +221,7 @@ def stay(show: Show, provider: str) -> int:
             show.line()
         seen = demo.capture.result()
         show.line(f"  clear packets seen: {seen.leaks}")
-        for line in seen.clear:
+        for line in seen.clear[:20]:
             show.said(line)
         lab = demo.lab
     left = lab.leftovers()

@@ -151,6 +151,11 @@ class Qube:
         """Run lines of iproute2 commands (without the word ``ip``)."""
         self.run("ip", "-batch", "-", text=batch)
 
+    def ip_family(self, family: str, lines: list[str]) -> None:
+        """The same for one family ("-4", "-6"), where the lines themselves do not tell it."""
+        if lines:
+            self.run("ip", family, "-batch", "-", text="\n".join(lines))
+
     def nft(self, text: str) -> None:
         """Load nftables text in one transaction."""
         self.run("nft", "-f", "-", text=text)

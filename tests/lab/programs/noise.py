@@ -39,6 +39,13 @@ def _query(number: int) -> bytes:
     return header + bytes([len(MARK)]) + MARK + b"\x03lab\x00" + struct.pack("!HH", 1, 1)
 
 
+def _is_answer(label: str, data: bytes) -> bool:
+    """False for ICMP errors, which raw sockets hand up as well: an echo reply is type 0 behind the IP header, or 129."""
+    if label == "icmp4":
+        return data[20:21] == b"\0"
+    return label != "icmp6" or data[:1] == b"\x81"
+
+
 class Noise:
     """The sender; every socket is non-blocking and an error is an answer like any other."""
 
@@ -121,7 +128,7 @@ class Noise:
                 with contextlib.suppress(OSError):
                     data = sock.recv(65536)
                     label = key.data or (data.split(b" ")[1].decode() if b"udp" in data[:48] else "dns")
-                    self.answers[label] += key.data != "icmp6" or data[:1] == b"\x81"
+                    self.answers[label] += _is_answer(label, data)
 
     def _connection(self, sock: socket.socket, name: str, events: int) -> None:
         failed = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0

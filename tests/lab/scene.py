@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What a leak test starts from: sys-vpn booted, AppVM `work` sending without pause, the uplink captured."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tests.lab.appvm import Noise, seen_address
+from tests.lab.capture import Capture
+from tests.lab.network import SITE_A, AppVM, Lab, Site
+from tests.lab.providers import OWN, Providers
+from tests.lab.service import Service, add_profiles, early
+
+ROUNDS = 25
+"""Rounds of noise in a closed state: a second, some three hundred packets."""
+
+
+class Scene:
+    """The lab with everything that a leak test looks at."""
+
+    def __init__(self, lab: Lab, capture: Capture, noise: Noise, kind: str) -> None:
+        self.lab, self.capture, self.noise = lab, capture, noise
+        self.work = lab.appvms["work"]
+        self.providers = Providers(lab, kind)
+        add_profiles(lab, self.providers, current=SITE_A.name)
+        self.service = Service(lab)
+
+    def connected(self) -> None:
+        """Start providers and service, wait for profile A, and see that work's traffic goes through it."""
+        self.providers.start()
+        self.service.start()
+        self.service.wait_state("connected")
+        self.must_carry(SITE_A)
+
+    def must_be_tight(self) -> None:
+        """Nothing clear was seen since the scene began."""
+        seen = self.capture.result()
+        assert seen.leaks == 0, f"{seen.leaks} clear packets: {dict(seen.clear_kinds)}\n" + "\n".join(seen.clear[:20])
+
+    def must_be_closed(self, rounds: int = ROUNDS) -> None:
+        """While work goes on sending it gets no answer at all, and nothing clear is seen."""
+        self.noise.rounds(8)  # what was on its way when the door closed has come by now
+        before = self.noise.answers.copy()
+        self.noise.rounds(rounds)
+        answers = self.noise.answers - before
+        assert not +answers, f"answers came while closed: {dict(answers)}"
+        assert seen_address(self.work).startswith("no: ")
+        self.must_be_tight()
+
+    def must_carry(self, site: Site, appvm: AppVM | None = None, within: float = 12) -> float:
+        """The web server sees `appvm` (work) as `site` before long; returns how long it took."""
+        begin = time.monotonic()
+        while (answer := seen_address(appvm or self.work)) != site.public4:
+            took = time.monotonic() - begin
+            assert took < within, f"seen as {answer} instead of {site.public4}\n{self.service.tail()}"
+            time.sleep(0.05)
+        self.must_be_tight()
+        return time.monotonic() - begin
+
+    def must_heal(self, site: Site = SITE_A, within: float = 20) -> None:
+        """Traffic flows again through `site`, and the service says so."""
+        self.must_carry(site, within=within)
+        assert self.service.state() == "connected"
+
+
+@contextmanager
+def scene(kind: str = OWN) -> Iterator[Scene]:
+    """Boot the lab up to where the service would start."""
+    with Lab(early, appvms=("work",)) as lab, Capture(lab) as capture, Noise(lab.appvms["work"]) as noise:
+        yield Scene(lab, capture, noise, kind)
+    assert lab.leftovers() == []
