@@ -16,7 +16,7 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "service",
         help="run the service of a VPN qube",
-        description="Run the service of a VPN qube in the foreground. Everything stays closed until a tunnel works, and "
+        description="Run the service of a VPN qube in the foreground. Everything is closed until a tunnel works, and "
         "after the service has ended. Settings: /etc/qubes-miragevpn/service.conf, or MIRAGEVPN_* in the environment.",
     )
     parser.set_defaults(run=run)
