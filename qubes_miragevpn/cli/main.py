@@ -36,7 +36,7 @@ COMMANDS = {
 }
 """Each command, and the module of `qubes_miragevpn.cli` that has it."""
 
-_EPILOG = "exit codes: " + ", ".join(f"{code.value} {code.name.lower()}" for code in ExitCode)
+_EPILOG = "exit codes: " + ", ".join(f"{code.value} {code.name.lower().replace('_', ' ')}" for code in ExitCode)
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -46,7 +46,9 @@ def main(args: Sequence[str] | None = None) -> int:
     try:
         arguments = _parser(words).parse_args(words)
         logs.set_up(debug=arguments.debug)
-        return int(arguments.run(arguments))
+        code = int(arguments.run(arguments))
+        sys.stdout.flush()  # here, where a reader that went away is understood
+        return code
     except SystemExit as end:  # argparse: --help, --version, a wrong command line
         return end.code if isinstance(end.code, int) else int(ExitCode.CONFIG)
     except KeyboardInterrupt:

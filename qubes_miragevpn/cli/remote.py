@@ -34,7 +34,7 @@ def add_parser(subparsers: Any) -> None:
         if verb == "switch":
             parser.add_argument("name", metavar="PROFILE")
         parser.set_defaults(run=run, verb=verb)
-    parser = subparsers.add_parser("rpc", help=argparse.SUPPRESS)
+    parser = subparsers.add_parser("rpc")  # without help it is not listed
     parser.add_argument("service", metavar="SERVICE")
     parser.add_argument("words", nargs=argparse.REMAINDER)
     parser.set_defaults(run=run_rpc)
