@@ -8,7 +8,6 @@ logs how much was carried.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import logging
 import os
 import signal
@@ -32,6 +31,8 @@ def add_parser(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Connect by the profile, until a signal or until nothing more can be tried."""
+    import asyncio
+
     from qubes_miragevpn.cli.foreground import read_profile
     from qubes_miragevpn.config.loader import load_client
     from qubes_miragevpn.runtime.privilege import demand_net_admin

@@ -77,7 +77,8 @@ class _Version(argparse.Action):
     """Looks the version up only when asked for it."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        parser.exit(0, f"miragevpn {version()}\n")
+        print(f"miragevpn {version()}")
+        parser.exit(0)
 
 
 def version() -> str:

@@ -8,7 +8,6 @@ who is connected. Forwarding and NAT beyond the TUN are the operator's.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import logging
 import os
 import signal
@@ -34,6 +33,8 @@ def add_parser(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve until a signal."""
+    import asyncio
+
     from qubes_miragevpn.cli.foreground import read_profile
     from qubes_miragevpn.config.loader import load_server
     from qubes_miragevpn.runtime.privilege import demand_net_admin
