@@ -27,7 +27,6 @@ MAX_FINGERPRINTS = 1024
 ReadFile = Callable[[str], bytes]
 
 _BEGIN = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,40})-----")
-_CERTIFICATES = frozenset({"CERTIFICATE", "X509 CERTIFICATE", "TRUSTED CERTIFICATE"})
 
 
 def content(entry: Entry, read_file: ReadFile) -> bytes:
@@ -47,7 +46,7 @@ def content(entry: Entry, read_file: ReadFile) -> bytes:
 
 def certificates(entry: Entry, read_file: ReadFile) -> bytes:
     """The certificates in `entry`'s content, as PEM and without whatever stands between them."""
-    found = [pem for label, pem in _pem_blocks(entry, content(entry, read_file)) if label in _CERTIFICATES]
+    found = [pem for label, pem in _pem_blocks(entry, content(entry, read_file)) if label == "CERTIFICATE"]
     if not found:
         raise entry.error(f"'{entry.row.name}' holds no certificate", "it must be PEM: '-----BEGIN CERTIFICATE-----'")
     return b"".join(found)

@@ -18,6 +18,10 @@ from qubes_miragevpn.config.rows.row import APPLIED, ByFirstWord, NoEffect, Refu
 
 _FILE = Arg("file", PATH)
 _DIRECTION = Arg("direction", integer(0, 1), optional=True)
+_METHOD_2 = ByFirstWord(
+    {"2": NoEffect("it is the only method there is", warn=False)},
+    Refused("is only supported as method 2", "remove the line"),
+)
 
 ROWS = (
     Row("ca", "certificates that the peer's must descend from", (_FILE,), client=APPLIED, server=APPLIED, block=True),
@@ -130,25 +134,16 @@ ROWS = (
         "key-method",
         "",
         (Arg("method", integer(1, 2)),),
-        client=ByFirstWord(
-            {"2": NoEffect("it is the only method there is", warn=False)},
-            Refused("is only supported as method 2", "remove the line"),
-        ),
-        server=ByFirstWord(
-            {"2": NoEffect("it is the only method there is", warn=False)},
-            Refused("is only supported as method 2", "remove the line"),
-        ),
+        client=_METHOD_2,
+        server=_METHOD_2,
     ),
     Row("dh", "", None, server=NoEffect("keys are always agreed by elliptic-curve Diffie-Hellman", warn=False)),
     Row(
         "verify-client-cert",
         "whether clients need a certificate",
-        (Arg("how", choice("require", "none", "optional")),),
+        (Arg("how", choice("require", "none", "optional"), optional=True),),
         server=ByFirstWord(
-            {
-                "require": NoEffect("a certificate is always required", warn=False),
-                "": NoEffect("a certificate is always required", warn=False),
-            },
+            {word: NoEffect("a certificate is always required", warn=False) for word in ("", "require")},
             Refused("is only supported as 'require'", "remove the line and give every client a certificate"),
         ),
     ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from qubes_miragevpn.config.model import ServerConfig
 from qubes_miragevpn.config.rows.arguments import IPV4, NETMASK, Arg, Kind, choice
-from qubes_miragevpn.config.rows.row import APPLIED, Repeat, Row, without_effect
+from qubes_miragevpn.config.rows.row import APPLIED, NoEffect, Repeat, Row, without_effect
 
 MAX_PUSHED_OPTION = 255  # characters (OpenVPN's OPTION_PARM_SIZE)
 
@@ -26,14 +26,8 @@ ROWS = (
     Row(
         "push",
         "an option for every client",
-        (
-            Arg(
-                "option",
-                Kind(
-                    f"one option in quotes, without commas, of at most {MAX_PUSHED_OPTION} characters", _pushed_option
-                ),
-            ),
-        ),
+        (Arg("option", Kind(f"one option in quotes, of at most {MAX_PUSHED_OPTION} characters", _pushed_option)),),
+        client=NoEffect("a client pushes nothing"),
         server=APPLIED,
         repeat=Repeat.ADD,
         limit=256,

@@ -9,10 +9,10 @@ from qubes_miragevpn.config.rows.row import APPLIED, ByFirstWord, NoEffect, Refu
 
 _DAY = 86400
 _NO_COMPRESSION = Refused(
-    "asks for compression, which is never done: it lets an attacker guess at what the tunnel carries",
+    "asks for compression, which lets an attacker guess at what the tunnel carries and is not supported",
     "remove the line, here and at the server; a server that does not compress needs nothing else",
 )
-_NO_FRAMING = NoEffect("the framing byte of switched-off compression is not sent: the server must not expect it")
+_NO_FRAMING = NoEffect("nothing is compressed or framed for compression; a server that insists on it cannot be used")
 
 ROWS = (
     Row(
@@ -107,17 +107,17 @@ ROWS = (
     Row("protocol-flags", "what both ends will do", (), Arg("flag", choice("cc-exit", "tls-ekm")), pushed=APPLIED),
     Row(
         "comp-lzo",
-        "old compression: never done",
+        "old compression, never done",
         (Arg("how", choice("no", "yes", "adaptive"), optional=True),),
-        client=ByFirstWord({"no": _NO_FRAMING}, _NO_COMPRESSION),
+        client=_NO_FRAMING,
         server=ByFirstWord({"no": _NO_FRAMING}, _NO_COMPRESSION),
         pushed=_NO_COMPRESSION,
     ),
     Row(
         "compress",
-        "compression: never done",
+        "compression, never done",
         (Arg("how", choice("stub", "stub-v2", "lzo", "lz4", "lz4-v2", "migrate"), optional=True),),
-        client=ByFirstWord({word: _NO_FRAMING for word in ("", "stub", "stub-v2")}, _NO_COMPRESSION),
+        client=_NO_FRAMING,
         server=ByFirstWord({word: _NO_FRAMING for word in ("", "stub", "stub-v2")}, _NO_COMPRESSION),
         pushed=_NO_COMPRESSION,
     ),
