@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 from types import TracebackType
 
-from tests.lab.network import NET_DOMID, PROVIDER_NAMES, SITE_A, SITE_B, UPLINK, VPN_DOMID, Address, Lab
+from tests.lab.network import NET4, NET_DOMID, PROVIDER_NAMES, SITE_A, SITE_B, UPLINK, VPN_DOMID, Address, Lab
 from tests.lab.packets import TCP, UDP, Allowed, Kind, describe, label
 from tests.lab.programs.noise import MARK
 from tests.lab.tables import VIRTUAL_DNS
@@ -39,6 +39,7 @@ def allowed() -> Allowed:
         names=frozenset(PROVIDER_NAMES),
         resolvers=frozenset(IPv4Address(dns) for dns in VIRTUAL_DNS),
         mark=MARK,
+        rewritten=frozenset({IPv4Address(NET4)}),
     )
 
 

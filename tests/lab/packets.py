@@ -44,6 +44,7 @@ class Allowed:
     names: frozenset[str]
     resolvers: frozenset[Address]
     mark: bytes
+    rewritten: frozenset[Address] = frozenset()  # see `_later_fragment`
 
     def kind(self, frame: bytes) -> Kind:
         """Classify an Ethernet frame; anything short or odd is clear."""
@@ -59,8 +60,8 @@ class Allowed:
             ends = {IPv4Address(packet[14:18]), IPv4Address(packet[24:28])}
             return Kind.LINK if ends <= self.links else Kind.CLEAR
         ip = read_ip(ethertype, packet)
-        if ip.fragment:
-            return Kind.CLEAR
+        if ip.later_fragment:
+            return self._later_fragment(ip)
         if ip.protocol == ICMPV6:
             return self._neighbour(ip)
         if ip.protocol not in (TCP, UDP):
@@ -77,6 +78,17 @@ class Allowed:
         if ip.protocol == UDP and far in self.resolvers and far_port == 53:
             return Kind.LOOKUP if dns_name(ip.payload[8:]) in self.names else Kind.CLEAR
         return Kind.CLEAR
+
+    def _later_fragment(self, ip: Ip) -> Kind:
+        """A piece without ports, of a transport packet that carries a full-sized packet: judged by its addresses.
+
+        sys-net reassembles, translates and fragments again, writing headers into a buffer that the capture in
+        sys-vpn still shares: there a later fragment shows sys-net's address (`rewritten`).
+        """
+        pair = {ip.source, ip.target}
+        far = {address for protocol, address, _port in self.transports if protocol == ip.protocol} & pair
+        near = (self.ours | self.rewritten) & pair
+        return Kind.TUNNEL if far and near and len(far | near) == 2 else Kind.CLEAR
 
     def _neighbour(self, ip: Ip) -> Kind:
         kind = ip.payload[0]
@@ -99,6 +111,7 @@ class Ip:
     target: Address
     protocol: int
     fragment: bool
+    later_fragment: bool
     payload: bytes
 
 
@@ -108,13 +121,14 @@ def read_ip(ethertype: int, packet: bytes) -> Ip:
         header = (packet[0] & 15) * 4
         (fragment,) = struct.unpack_from("!H", packet, 6)
         addresses = IPv4Address(packet[12:16]), IPv4Address(packet[16:20])
-        return Ip(*addresses, packet[9], bool(fragment & 0x3FFF), packet[header:])
+        return Ip(*addresses, packet[9], bool(fragment & 0x3FFF), bool(fragment & 0x1FFF), packet[header:])
     if ethertype != ETH_IPV6:
         raise ValueError(f"ethertype {ethertype:#06x}")
     protocol, payload = packet[6], packet[40:]
     if protocol == 0:  # hop-by-hop options, as MLD has them
         protocol, payload = payload[0], payload[8 * (payload[1] + 1) :]
-    return Ip(IPv6Address(packet[8:24]), IPv6Address(packet[24:40]), protocol, protocol == 44, payload)
+    fragmented = protocol == 44
+    return Ip(IPv6Address(packet[8:24]), IPv6Address(packet[24:40]), protocol, fragmented, fragmented, payload)
 
 
 def _is_link_local(address: Address) -> bool:

@@ -9,7 +9,7 @@ import struct
 import pytest
 
 from tests.lab.capture import allowed
-from tests.lab.network import SITE_A, SITE_B
+from tests.lab.network import NET4, SITE_A, SITE_B
 from tests.lab.packets import Kind, describe, label
 from tests.lab.programs.noise import MARK
 
@@ -67,8 +67,16 @@ CASES = {
     "an AppVM to A": (ip4(APPVM, A, 17, ports(40000, 1194)), Kind.CLEAR),
     "A to an AppVM": (ip4(A, APPVM, 17, ports(1194, 40000)), Kind.CLEAR),
     "an AppVM masqueraded to A": (ip4(OURS, A, 17, ports(40000, 1194, MARK)), Kind.CLEAR),
-    "a fragment to A": (ip4(OURS, A, 17, ports(40000, 1194), fragment=0x2000), Kind.CLEAR),
-    "a later fragment": (ip4(OURS, A, 17, ports(40000, 1194), fragment=1), Kind.CLEAR),
+    "a first fragment to A": (ip4(OURS, A, 17, ports(40000, 1194), fragment=0x2000), Kind.TUNNEL),
+    "a later fragment to A": (ip4(OURS, A, 17, ports(7, 9), fragment=0x20B9), Kind.TUNNEL),
+    "a later fragment from A": (ip4(A, OURS, 17, ports(7, 9), fragment=0xB9), Kind.TUNNEL),
+    "a later fragment, rewritten": (ip4(NET4, A, 17, ports(7, 9), fragment=0xB9), Kind.TUNNEL),
+    "a later fragment with the mark": (ip4(OURS, A, 17, ports(7, 9, MARK), fragment=0xB9), Kind.CLEAR),
+    "a later fragment of an AppVM": (ip4(APPVM, A, 17, ports(7, 9), fragment=0xB9), Kind.CLEAR),
+    "a later TCP fragment to A": (ip4(OURS, A, 6, ports(7, 9), fragment=0xB9), Kind.CLEAR),
+    "a later fragment to the web": (ip4(OURS, "203.0.113.80", 17, ports(7, 9), fragment=0xB9), Kind.CLEAR),
+    "a first fragment to the web": (ip4(OURS, "203.0.113.80", 17, ports(7, 9), fragment=0x2000), Kind.CLEAR),
+    "an unchanged packet of sys-net": (ip4(NET4, A, 17, ports(40000, 1194)), Kind.CLEAR),
     "web": (ip4(OURS, "203.0.113.80", 6, ports(40000, 80)), Kind.CLEAR),
     "lookup of a provider": (ip4(OURS, DNS, 17, ports(40000, 53, question("a.vpn.lab"))), Kind.LOOKUP),
     "the answer to it": (ip4(DNS, OURS, 17, ports(53, 40000, question("A.vpn.lab"))), Kind.LOOKUP),

@@ -40,7 +40,7 @@ def _query(number: int) -> bytes:
 
 
 def _is_answer(label: str, data: bytes) -> bool:
-    """False for ICMP errors, which raw sockets hand up as well: an echo reply is type 0 behind the IP header, or 129."""
+    """False for ICMP errors, which raw sockets hand up too: an echo reply is type 0 behind the IP header, or 129."""
     if label == "icmp4":
         return data[20:21] == b"\0"
     return label != "icmp6" or data[:1] == b"\x81"
