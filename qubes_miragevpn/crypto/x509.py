@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from qubes_miragevpn.base.errors import ConfigError, Consequence, PeerError
+from qubes_miragevpn.base.text import printable
 
 _SHORT_NAMES = {
     NameOID.COUNTRY_NAME: "C",
@@ -57,8 +58,9 @@ def inspect_certificate(der: bytes) -> CertificateFacts:
         parts = [(_SHORT_NAMES.get(a.oid, a.oid.dotted_string), str(a.value)) for a in certificate.subject]
         usage = _key_usage(certificate)
         extended = _extended_usage(certificate)
-    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
-        raise PeerError(f"the peer's certificate cannot be read: {error}", Consequence.END_SESSION) from None
+    except (ValueError, x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
+        why = printable(str(error), 80)
+        raise PeerError(f"the peer's certificate cannot be read: {why}", Consequence.END_SESSION) from None
     names = [value for key, value in parts if key == "CN"]
     if any(ord(c) < 0x20 or ord(c) == 0x7F for _, value in parts for c in value):
         # A NUL or a line break in a name has no honest use and several known attacks (CVE-2026-84790).
