@@ -4,6 +4,10 @@
 A link takes a batch of packets and returns a batch of packets; it never blocks and never waits. What the network does
 to a UDP socket (ICMP errors, full buffers, a vanished route) costs packets, never the link; a TCP link ends with its
 stream.
+
+A system call for every datagram costs more than encrypting it. UDP_SEGMENT and UDP_GRO (linux/udp.h) take and give many
+datagrams of one length in one call; on the wire they are ordinary datagrams. Where the kernel or the network interface
+cannot, packets go one by one.
 """
 
 from __future__ import annotations
@@ -12,7 +16,8 @@ import contextlib
 import errno
 import os
 import socket
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from qubes_miragevpn.base.errors import PeerError
@@ -20,9 +25,17 @@ from qubes_miragevpn.dataplane.framing import LENGTH_SIZE, FrameReader, frame
 from qubes_miragevpn.dataplane.interface import SockAddr
 
 BATCH = 64  # packets handled for one readiness of a descriptor, before the others have their turn
-MAX_DATAGRAM = 16384  # as `framing.MAX_FRAME`; what is longer is cut and fails authentication
+MAX_DATAGRAM = 65535  # what one read may give: a datagram, or several of one length
 STREAM_READ = 65536
 MAX_BACKLOG = 256 * 1024  # bytes that wait for a full TCP socket: a batch of data in the making, and control packets
+
+_UDP_SEGMENT = 103
+_UDP_GRO = 104
+_GRO_SPACE = socket.CMSG_SPACE(4)
+_MAX_RUN = 64  # datagrams that the kernel takes in one call (UDP_MAX_SEGMENTS), of together
+_MAX_RUN_BYTES = 65000  # at most so many bytes: they travel through the kernel as one IP packet
+# The kernel does not know it; the interface has no checksum offload; a segment does not fit the path's MTU.
+_CANNOT_SEGMENT = frozenset((errno.ENOPROTOOPT, errno.EOPNOTSUPP, errno.EIO, errno.EINVAL))
 
 Received = tuple[bytes, SockAddr | None]
 """A packet and its sender, None if the socket is connected to the only one there is."""
@@ -63,36 +76,59 @@ class UdpLink:
         self.sock = sock
         self.remote = remote
         self._full = False
+        self._in_runs = True  # until the kernel says that it cannot
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.IPPROTO_UDP, _UDP_GRO, 1)
 
     def receive(self) -> Sequence[Received]:
         """Read datagrams; an ICMP error that was waiting at the socket is read like one, and ignored."""
         packets: list[Received] = []
-        read, read_from = self.sock.recv, self.sock.recvfrom
+        read, connected = self.sock.recvmsg, self.remote is not None
         for _ in range(BATCH):
             try:
-                packets.append(read_from(MAX_DATAGRAM) if self.remote is None else (read(MAX_DATAGRAM), None))
+                data, ancillary, _, sender = read(MAX_DATAGRAM, _GRO_SPACE)
             except BlockingIOError:
                 break
             except OSError as error:
                 _fail_if_closed(error)
+                continue
+            if connected:
+                sender = None
+            if not ancillary:
+                packets.append((data, sender))
+                continue
+            size = int.from_bytes(ancillary[0][2][:4], sys.byteorder)  # the only kind of message asked for
+            packets += [(data[at : at + size], sender) for at in range(0, len(data), size)]
+            if len(packets) >= BATCH:
+                break
         return packets
 
     def send(self, packets: Sequence[Addressed]) -> int:
-        """Send each of `packets`; a full socket loses the rest of them."""
-        if self.remote is None:
-            return sum(not self._send_one(endpoint, packet) for endpoint, packet in packets)
-        send, done = self.sock.send, 0
+        """Send `packets`, those of one length together; a full socket loses the rest of them."""
         lost = 0
-        for done, (_, packet) in enumerate(packets, 1):
-            try:
-                send(packet)
-            except BlockingIOError:
-                self._full = True
-                return lost + len(packets) - done + 1
-            except OSError as error:
-                _fail_if_closed(error)
-                lost += 1
+        for endpoint, run in _runs(packets):
+            if self._full:
+                lost += len(run)
+            elif len(run) > 1 and self._in_runs:
+                lost += self._send_run(endpoint, run)
+            else:
+                lost += sum(not self._send_one(endpoint, packet) for packet in run)
         return lost
+
+    def _send_run(self, endpoint: SockAddr, run: list[bytes]) -> int:
+        """Send `run`, of one length but for the last, in one call; return how many were lost."""
+        segment = (socket.IPPROTO_UDP, _UDP_SEGMENT, len(run[0]).to_bytes(2, sys.byteorder))
+        try:
+            self.sock.sendmsg(run, (segment,), 0, endpoint if self.remote is None else None)
+        except BlockingIOError:
+            self._full = True
+            return len(run)
+        except OSError as error:
+            _fail_if_closed(error)
+            if error.errno in _CANNOT_SEGMENT:
+                self._in_runs = False
+            return sum(not self._send_one(endpoint, packet) for packet in run)
+        return 0
 
     def send_control(self, endpoint: SockAddr, packet: bytes) -> None:
         """Send `packet` or lose it: the control channel repeats what is not acknowledged."""
@@ -121,6 +157,24 @@ class UdpLink:
         self._full = False
 
 
+def _runs(packets: Sequence[Addressed]) -> Iterator[tuple[SockAddr, list[bytes]]]:
+    """Cut `packets` into runs for one endpoint and of one length, of which only the last packet may be shorter."""
+    endpoint: SockAddr | None = None
+    run: list[bytes] = []
+    size = room = 0
+    for target, packet in packets:
+        length = len(packet)
+        if run and target == endpoint and length <= size and length <= room and len(run) < _MAX_RUN:
+            run.append(packet)
+            room = room - length if length == size else 0  # a shorter one ends the run
+            continue
+        if run and endpoint is not None:
+            yield endpoint, run
+        endpoint, run, size, room = target, [packet], length, _MAX_RUN_BYTES - length
+    if run and endpoint is not None:
+        yield endpoint, run
+
+
 class TcpLink:
     """A connected TCP socket with OpenVPN's framing."""
 
@@ -129,9 +183,6 @@ class TcpLink:
         self.remote = remote
         self._reader = FrameReader()
         self._backlog = bytearray()
-        with contextlib.suppress(OSError):
-            # Batches are joined into large writes already; waiting for more would only delay small packets.
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def receive(self) -> Sequence[Received]:
         """Read what is there, once, and cut it into packets."""

@@ -35,11 +35,13 @@ from qubes_miragevpn.base.secret import Secret  # noqa: E402
 from qubes_miragevpn.crypto.suites import SUITES  # noqa: E402
 from qubes_miragevpn.dataplane.interface import DataKeys, DirectionKeys, PeerLimits, PlaneEvent  # noqa: E402
 from qubes_miragevpn.runtime.pump import Pump  # noqa: E402
+from qubes_miragevpn.runtime.transports import UDP_RCVBUF, UDP_SNDBUF  # noqa: E402
 from qubes_miragevpn.runtime.tun import open_tun  # noqa: E402
 
 OUTER = {"a": "192.0.2.1", "b": "192.0.2.2"}
 INNER = {"a": "10.77.0.1", "b": "10.77.0.2"}
 PORT = 1194
+SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33  # linux/socket.h
 MSS = 1400
 
 
@@ -81,6 +83,8 @@ def transport_socket(transport: str, end: str) -> socket.socket:
         sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         sock.bind((OUTER[end], PORT))
         sock.connect(far)
+        sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, UDP_RCVBUF)
+        sock.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, UDP_SNDBUF)
         return sock
     if end == "b":
         listening = socket.create_server((OUTER["b"], PORT))

@@ -32,9 +32,10 @@ from qubes_miragevpn.dataplane.interface import (
 )
 from qubes_miragevpn.dataplane.reference import OCC_EXIT, DataChannel
 from qubes_miragevpn.runtime import pump as pump_module
-from qubes_miragevpn.runtime.links import BATCH, MAX_BACKLOG, LinkBroken, UdpLink
+from qubes_miragevpn.runtime.links import BATCH, MAX_BACKLOG
 from qubes_miragevpn.runtime.pump import Pump
 from tests.unit.dataplane.packets import HERE, data_keys, ip_packet, wire
+from tests.unit.runtime.test_links import udp_pair
 
 INNER = ip_packet("10.8.0.2", "198.51.100.7", b"up")
 BACK = ip_packet("198.51.100.7", "10.8.0.2", b"down")
@@ -110,17 +111,6 @@ async def turns(count: int = 20) -> None:
     """Let the loop go round: everything that is ready is handled."""
     for _ in range(count):
         await asyncio.sleep(0)
-
-
-def udp_pair() -> tuple[socket.socket, socket.socket]:
-    """Two UDP sockets on the loopback, connected to each other."""
-    pair = socket.socket(socket.AF_INET, socket.SOCK_DGRAM), socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    for sock in pair:
-        sock.bind(("127.0.0.1", 0))
-        sock.setblocking(False)
-    pair[0].connect(pair[1].getsockname())
-    pair[1].connect(pair[0].getsockname())
-    return pair
 
 
 def stream_pair() -> tuple[socket.socket, socket.socket]:
@@ -320,47 +310,6 @@ def test_a_refused_udp_port_is_no_end() -> None:
             late.close()
 
     run(play)
-
-
-class Refusing:
-    """A socket that answers everything with one error."""
-
-    def __init__(self, number: int) -> None:
-        self._number = number
-
-    def _refuse(self, *_: object) -> int:
-        raise OSError(self._number, "refused")
-
-    send = sendto = recv = recvfrom = _refuse
-
-
-@pytest.mark.parametrize("remote", [HERE, None])
-@pytest.mark.parametrize(
-    "number", [errno.ENOBUFS, errno.EMSGSIZE, errno.ECONNREFUSED, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EPERM]
-)
-def test_udp_errors_cost_packets_only(number: int, remote: Any) -> None:
-    link = UdpLink(Refusing(number), remote)  # type: ignore[arg-type]
-    assert link.send([(HERE, b"x")] * 3) == 3
-    link.send_control(HERE, b"x")
-    assert list(link.receive()) == []
-    assert not link.blocked()
-
-
-@pytest.mark.parametrize("remote", [HERE, None])
-def test_a_full_udp_socket_blocks_until_it_is_writable(remote: Any) -> None:
-    link = UdpLink(Refusing(errno.EAGAIN), remote)  # type: ignore[arg-type]
-    assert link.send([(HERE, b"x")] * 3) == 3
-    assert link.blocked()
-    link.flush()
-    assert not link.blocked()
-
-
-@pytest.mark.parametrize("remote", [HERE, None])
-def test_a_socket_that_is_gone_is_the_end(remote: Any) -> None:
-    link = UdpLink(Refusing(errno.EBADF), remote)  # type: ignore[arg-type]
-    for attempt in (lambda: link.send([(HERE, b"x")]), lambda: link.send_control(HERE, b"x"), link.receive):
-        with pytest.raises(LinkBroken):
-            attempt()
 
 
 @pytest.mark.parametrize("last_words", [b"", b"\0\0", b"\xff\xff", frame(CONTROL)[:5]])
