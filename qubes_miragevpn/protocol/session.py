@@ -231,11 +231,14 @@ class Session:
         self._flush(now)
 
     def _check_sids(self, head: Head, body: Body) -> None:
+        if head.opcode in RESETS:
+            if body.message_id != 0:
+                raise PeerError(f"{head.opcode.name} with a message id other than 0")
+            if (head.opcode is Opcode.SOFT_RESET) != (head.key_id != 0):
+                raise PeerError(f"{head.opcode.name} with key id {head.key_id}")
         if self.peer_sid is None:
             if head.opcode not in RESETS or head.opcode is Opcode.SOFT_RESET:
                 raise PeerError(f"{head.opcode.name} before the peer's hard reset")
-            if head.key_id != 0 or body.message_id != 0:
-                raise PeerError("hard reset with a key id or message id other than 0")
             if body.remote_sid is None and self.role is Role.CLIENT:
                 raise PeerError("server's hard reset acknowledges nothing")
         elif head.sid != self.peer_sid:
@@ -249,7 +252,7 @@ class Session:
         current = self._current
         if current is None or not isinstance(current.state, Established) or self._next is not None:
             raise PeerError("soft reset before the running handshake is done")
-        if body.message_id != 0 or head.key_id != _following(current.key_id):
+        if head.key_id != _following(current.key_id):
             raise PeerError(f"soft reset for key id {head.key_id} after {current.key_id}")
         slot = self._begin_renegotiation(now)
         slot.reliability.queue(Opcode.SOFT_RESET, b"")
