@@ -48,7 +48,9 @@ def near(*more: str) -> None:
 def picture() -> str:
     """All there is to see of the network (neither counters nor times)."""
     shown = ["-o link show", "-o addr show", "route show table all", "-6 route show table all", "rule", "-6 rule"]
-    return "\n".join(ip(command) for command in shown)
+    lines = [line for command in shown for line in ip(command).splitlines()]
+    # the kernel adds those of IPv6 multicast when it sees fit
+    return "\n".join(line for line in lines if not line.startswith("multicast"))
 
 
 def play(function: Callable[[Netconf], Coroutine[Any, Any, None]]) -> Callable[[], None]:
