@@ -34,7 +34,7 @@ from qubes_miragevpn.protocol.control.reliability import ACKS_ON_CONTROL, Incomi
 from qubes_miragevpn.protocol.control.tls import TlsEndpoint
 from qubes_miragevpn.protocol.wire import keymethod2
 from qubes_miragevpn.protocol.wire.keymethod2 import KeyMethod2
-from qubes_miragevpn.protocol.wire.messages import Message, split_record
+from qubes_miragevpn.protocol.wire.messages import Malformed, Message, split_record
 from qubes_miragevpn.protocol.wire.packet import HEAD_SIZE, MAX_ACKS, RESETS, SID_SIZE, Body, Head, Opcode, read_body
 from qubes_miragevpn.protocol.wrap.keys import Opened
 from qubes_miragevpn.protocol.wrap.state import WrapState
@@ -315,9 +315,12 @@ class Session:
 
     def _take_messages(self, record: bytes) -> None:
         try:
-            self._happenings.extend(MessageReceived(message) for message in split_record(record))
+            found = split_record(record)
         except PeerError as error:  # the packets that carried it were fine, so the session goes on
-            self._happenings.append(MessageDropped(error.reason))
+            found = [Malformed(error.reason)]
+        self._happenings += [
+            MessageDropped(item.reason) if isinstance(item, Malformed) else MessageReceived(item) for item in found
+        ]
 
     # --- key slots
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Control messages: NUL-terminated strings inside TLS, after key method 2.
 
-Source: wire-protocol draft, "Control messages"; OpenVPN push.c, forward.c. A record without a final NUL, or a
-message with anything but printable characters, is dropped (class of CVE-2024-5594).
+Source: wire-protocol draft, "Control messages"; OpenVPN push.c, forward.c, ssl_pkt.c extract_command_buffer. A message
+without its NUL, or with a control character, is dropped (class of CVE-2024-5594); the others of its record count.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from qubes_miragevpn.base.errors import PeerError
 from qubes_miragevpn.base.text import printable
 
 MAX_MESSAGE = 16 * 1024  # one TLS record
+MAX_MESSAGES = 16
+"""In one record; a peer puts one there, two at most. Without a bound one record could make thousands of log lines."""
 PUSH_CHUNK = 1024 - 84
 """Longest PUSH_REPLY that OpenVPN makes: its 1024-byte buffer less room for what is added last."""
 
@@ -64,21 +66,31 @@ class Other:
     text: str
 
 
+@dataclass(frozen=True)
+class Malformed:
+    """Not a message; `reason` is printable."""
+
+    reason: str
+
+
 Message = PushRequest | PushReply | AuthFailed | Restart | Halt | Exit | Other
 
 
-def split_record(record: bytes) -> list[Message]:
-    """Take one TLS record apart; raises `PeerError` (drop) if it holds no well-formed messages."""
+def split_record(record: bytes) -> list[Message | Malformed]:
+    """Take one TLS record apart; raises `PeerError` (drop) if it is too large to look at."""
     if len(record) > MAX_MESSAGE:
         raise PeerError(f"control message of {len(record)} bytes")
-    if not record.endswith(b"\0"):
-        raise PeerError("control message without a final NUL")
-    return [_parse(piece.rstrip(b"\r\n")) for piece in record[:-1].split(b"\0") if piece.rstrip(b"\r\n")]
+    *whole, unfinished = record.split(b"\0")
+    pieces = [piece for raw in whole if (piece := raw.rstrip(b"\r\n"))]
+    if len(pieces) > MAX_MESSAGES:
+        raise PeerError(f"{len(pieces)} control messages in one record")
+    found = [_parse(piece) for piece in pieces]
+    return [*found, Malformed("control message without a final NUL")] if unfinished else found
 
 
-def _parse(raw: bytes) -> Message:
+def _parse(raw: bytes) -> Message | Malformed:
     if any(byte < 0x20 or byte == 0x7F for byte in raw):
-        raise PeerError(f"control message with control characters: {printable(raw, 60)}")
+        return Malformed(f"control message with control characters: {printable(raw, 60)}")
     text = raw.decode("utf-8", "replace")
     word, _, rest = text.partition(",")
     match word:
