@@ -51,7 +51,7 @@ from qubes_miragevpn.protocol.control.legality import Role
 from qubes_miragevpn.protocol.control.negotiation import server_cipher
 from qubes_miragevpn.protocol.control.tls import TlsEndpoint, make_context
 from qubes_miragevpn.protocol.limits import peer_limits
-from qubes_miragevpn.protocol.serving.admission import Admission
+from qubes_miragevpn.protocol.serving.admission import Admission, require_first_packet
 from qubes_miragevpn.protocol.serving.peer import Peer, push_options
 from qubes_miragevpn.protocol.serving.pool import AddressPool
 from qubes_miragevpn.protocol.session import (
@@ -96,7 +96,7 @@ class Server:
         self._stream = config.listen.proto is Proto.TCP
         self._peers: dict[int, Peer] = {}
         self._by_place: dict[tuple[Link, SockAddr], list[Peer]] = {}
-        self._connections: dict[Link, float] = {}  # accepted TCP connections and when
+        self._silent: dict[Link, float] = {}  # TCP connections without a session, and since when
         self._next_number = 0
         self._stopped = False
         self._out: list[Effect] = []
@@ -114,9 +114,9 @@ class Server:
             case TimerExpired():
                 self._tick(now)
             case TransportUp(link):
-                self._connections[link] = now
+                self._accepted(link, now)
             case TransportDown(link, reason):
-                self._connections.pop(link, None)
+                self._silent.pop(link, None)
                 for peer in [p for p in self._peers.values() if p.link == link]:
                     self._forget(peer, f"connection lost: {printable(reason)}")
             case KeyExhausted(number, _):
@@ -144,11 +144,15 @@ class Server:
                 times.append(deadline)
             if not peer.pushed:
                 times.append(peer.began + hand_window)
-        times += [since + hand_window for link, since in self._connections.items() if not self._served(link)]
+        if self._silent:  # in the order in which they came
+            times.append(next(iter(self._silent.values())) + hand_window)
         return min(times, default=None)
 
-    def _served(self, link: Link) -> bool:
-        return any(peer.link == link for peer in self._peers.values())
+    def _accepted(self, link: Link, now: float) -> None:
+        if len(self._silent) >= MAX_CANDIDATES:
+            self._out += [Drop("too many connections without a session"), CloseTransport(link)]
+        else:
+            self._silent[link] = now
 
     def _command(self, command: Command, now: float) -> None:
         if command is Command.RENEGOTIATE:
@@ -184,9 +188,11 @@ class Server:
     def _first_packet(self, link: Link, endpoint: SockAddr, opened: Opened, now: float) -> Peer | None:
         """A packet of no session that we know: answer a reset, or begin the session it proves; raises `PeerError`."""
         if self._stream:
-            if self._served(link):
+            if link not in self._silent:
                 raise PeerError("a second session on one connection")
+            require_first_packet(opened)
             self._require_room()
+            del self._silent[link]
             peer = self._add_candidate(link, endpoint, self._entropy(SID_SIZE), now)
             peer.session.start(now)
             return peer
@@ -248,7 +254,6 @@ class Server:
             self._out.append(RemovePeer(peer.number))
             self._say(Level.INFO, f"client {peer.name} is gone: {reason}")
         if self._stream:
-            self._connections.pop(peer.link, None)
             self._out.append(CloseTransport(peer.link))
 
     # --- running sessions
@@ -284,9 +289,9 @@ class Server:
                 self._forget(peer, "handshake not finished")
             else:
                 self._with(peer.number, lambda peer: peer.session.tick(now), now)
-        for link, since in list(self._connections.items()):
-            if not self._served(link) and now >= since + hand_window:
-                del self._connections[link]
+        for link, since in list(self._silent.items()):
+            if now >= since + hand_window:
+                del self._silent[link]
                 self._out.append(CloseTransport(link))
 
     def _collect(self, peer: Peer, now: float) -> None:

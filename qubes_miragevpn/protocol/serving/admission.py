@@ -20,6 +20,14 @@ PERIOD = 10.0  # seconds
 _OLD_SLOTS = 2  # a cookie of the two slots before is still good: half a hand-window each
 
 
+def require_first_packet(opened: Opened) -> None:
+    """Raise `PeerError` (drop) unless `opened` is the hard reset with which a client begins."""
+    head = opened.head
+    body = read_body(head.opcode, opened.body)
+    if head.opcode is not Opcode.HARD_RESET_CLIENT or head.key_id or body.message_id or body.acks or body.payload:
+        raise PeerError("not a first packet")
+
+
 class Admission:
     """Answers first packets and recognises third ones. Holds a key and one rate counter, nothing per client."""
 
@@ -33,9 +41,7 @@ class Admission:
     def answer_reset(self, opened: Opened, endpoint: SockAddr, now: float, unix_time: int) -> bytes:
         """Return the server's reset for a client's; raises `PeerError` (drop) if it is none or too many came."""
         head = opened.head
-        body = read_body(head.opcode, opened.body)
-        if head.opcode is not Opcode.HARD_RESET_CLIENT or head.key_id or body.message_id or body.acks or body.payload:
-            raise PeerError("not a first packet")
+        require_first_packet(opened)
         if now >= self._period_began + PERIOD:
             self._period_began, self._answered = now, 0
         if self._answered >= ANSWERS:
