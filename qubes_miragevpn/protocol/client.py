@@ -45,6 +45,7 @@ from qubes_miragevpn.protocol.remotes import GiveUp, Lookup, Pause, Remotes, Try
 from qubes_miragevpn.protocol.session import Introduction, Session
 from qubes_miragevpn.protocol.version import IV_VER
 from qubes_miragevpn.protocol.wire import occ, peerinfo
+from qubes_miragevpn.protocol.wire.keymethod2 import MAX_CREDENTIAL
 from qubes_miragevpn.protocol.wire.packet import SID_SIZE
 from qubes_miragevpn.protocol.wrap.keys import wrap_keys
 from qubes_miragevpn.protocol.wrap.state import WrapState
@@ -163,8 +164,7 @@ class Client:
                     self._lose(f"connection lost: {printable(reason)}", now)
             case CredentialsGiven(username, password):
                 if isinstance(self._state, Asking):
-                    self._credentials = Credentials(username, password)
-                    self._next_step(now)
+                    self._given(Credentials(username, password), now)
             case CredentialsRefused(reason):
                 if isinstance(self._state, Asking):
                     self._stop(StopKind.CREDENTIALS, f"user name and password are needed: {printable(reason)}")
@@ -205,6 +205,13 @@ class Client:
     def _ask(self, again: str) -> None:
         self._state = Asking()
         self._out.append(AskCredentials(again))
+
+    def _given(self, credentials: Credentials, now: float) -> None:
+        if max(len(credentials.username.encode()), len(credentials.password)) >= MAX_CREDENTIAL:
+            self._ask(f"user name and password may have at most {MAX_CREDENTIAL - 1} bytes")
+        else:
+            self._credentials = credentials
+            self._next_step(now)
 
     def _next_step(self, now: float) -> None:
         step = self._remotes.next()
@@ -285,6 +292,8 @@ class Client:
         retry = self._config.auth_retry if self._config.auth_user_pass else "none"
         if retry == "interact":
             self._say(Level.ERROR, reason)
+            if isinstance(self._state, Conversation):  # the answer is for the server that asks
+                self._remotes.again(self._state.step, lasted=True)
             self._clear(reason)
             self._credentials = None
             self._ask(reason)
@@ -303,10 +312,9 @@ class Client:
         self._say(Level.WARNING, reason)
         self._clear(reason)
         if isinstance(state, Conversation) and state.up_since is not None:
-            lasted = now >= state.up_since + LASTING
-            self._remotes.again(state.step, lasted=lasted)
-            if not lasted:  # a server that throws us out at once is not asked again at once
-                self._state = Pausing(now + self._config.common.timers.connect_retry)
+            pause = self._remotes.again(state.step, lasted=now >= state.up_since + LASTING)
+            if pause:  # a server that throws us out at once is not asked again at once
+                self._state = Pausing(now + pause)
                 return
         self._next_step(now)
 

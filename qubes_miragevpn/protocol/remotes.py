@@ -2,7 +2,8 @@
 """The walk over a profile's remotes: every address of every name in turn, a pause after each whole pass.
 
 Pure policy: it is asked for the next step and told what came of it. After a connection that lasted, the walk
-begins again with the address that worked and with the shortest pause.
+begins again with the address that worked and with the shortest pause; after one that hardly worked, with the other
+remotes and after a pause that grows.
 """
 
 from __future__ import annotations
@@ -75,22 +76,30 @@ class Remotes:
         if self._timers.connect_retry_max and self._passes >= self._timers.connect_retry_max:
             return GiveUp()
         self._queue.extend(self._order)
-        pause, self._pause = self._pause, min(self._pause * 2, self._timers.connect_retry_max_pause)
-        return Pause(pause)
+        return Pause(self._growing_pause())
 
     def resolved(self, remote: Remote, addresses: tuple[IPv4Address | IPv6Address, ...]) -> None:
         """Addresses for the `Lookup` of `remote`, in the order to try them; those of another family are left out."""
         fitting = [a for a in addresses if _fits(remote.family, a)]
         self._addresses.extend(Try(remote, address) for address in fitting[:MAX_ADDRESSES])
 
-    def again(self, last: Try, *, lasted: bool) -> None:
-        """The connection to `last` worked for a while (`lasted`) or hardly: begin the next walk with it."""
+    def again(self, last: Try, *, lasted: bool) -> float:
+        """Begin the walk anew after the connection to `last`, which worked for a while (`lasted`) or hardly.
+
+        Returns the seconds to wait before the next step.
+        """
         rest = [remote for remote in self._order if remote != last.remote]
         self._queue = deque([*rest, last.remote])
-        self._addresses = deque([last])
+        self._addresses = deque([last] if lasted else [])
         if lasted:
             self._passes = 0
             self._pause = self._timers.connect_retry
+            return 0.0
+        return self._growing_pause()
+
+    def _growing_pause(self) -> float:
+        pause, self._pause = self._pause, min(self._pause * 2, self._timers.connect_retry_max_pause)
+        return pause
 
 
 def _literal(remote: Remote) -> IPv4Address | IPv6Address | None:
