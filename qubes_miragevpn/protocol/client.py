@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import assert_never
 
+from qubes_miragevpn.base.errors import ConfigError
 from qubes_miragevpn.base.secret import Secret
 from qubes_miragevpn.base.text import printable
 from qubes_miragevpn.config.model import ClientConfig, Credentials, Family, Proto
@@ -45,7 +46,7 @@ from qubes_miragevpn.protocol.remotes import GiveUp, Lookup, Pause, Remotes, Try
 from qubes_miragevpn.protocol.session import Introduction, Session
 from qubes_miragevpn.protocol.version import IV_VER
 from qubes_miragevpn.protocol.wire import occ, peerinfo
-from qubes_miragevpn.protocol.wire.keymethod2 import MAX_CREDENTIAL
+from qubes_miragevpn.protocol.wire.keymethod2 import MAX_CREDENTIAL, credential_fits
 from qubes_miragevpn.protocol.wire.packet import SID_SIZE
 from qubes_miragevpn.protocol.wrap.keys import wrap_keys
 from qubes_miragevpn.protocol.wrap.state import WrapState
@@ -97,6 +98,8 @@ class Client:
         self, config: ClientConfig, *, entropy: Callable[[int], bytes], unix_time: Callable[[], int]
     ) -> None:
         """`entropy(n)` gives n random bytes, `unix_time()` the wall clock; raises `ConfigError` for unusable keys."""
+        if config.credentials is not None and not _fit(config.credentials):
+            raise ConfigError(f"auth-user-pass: {_UNFIT}")
         common = config.common
         self._config = config
         self._entropy = entropy
@@ -207,8 +210,8 @@ class Client:
         self._out.append(AskCredentials(again))
 
     def _given(self, credentials: Credentials, now: float) -> None:
-        if max(len(credentials.username.encode()), len(credentials.password)) >= MAX_CREDENTIAL:
-            self._ask(f"user name and password may have at most {MAX_CREDENTIAL - 1} bytes")
+        if not _fit(credentials):
+            self._ask(_UNFIT)
         else:
             self._credentials = credentials
             self._next_step(now)
@@ -339,6 +342,13 @@ class Client:
 
     def _say(self, level: Level, text: str) -> None:
         self._out.append(Notify(level, text))
+
+
+_UNFIT = f"user name and password may have at most {MAX_CREDENTIAL - 1} bytes, none of them NUL"
+
+
+def _fit(credentials: Credentials) -> bool:
+    return credential_fits(credentials.username) and credential_fits(credentials.password.reveal())
 
 
 def _family(endpoint: SockAddr) -> Family:

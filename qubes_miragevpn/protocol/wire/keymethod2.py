@@ -38,11 +38,22 @@ def _string(raw: bytes) -> bytes:
     return (len(raw) + 1).to_bytes(2, "big") + raw + b"\0" if raw else b"\0\0"
 
 
+def credential_fits(text: str | bytes) -> bool:
+    """Whether a user name or password can be said in key method 2, and will be taken by a stock server."""
+    raw = _bytes(text) if isinstance(text, str) else text
+    return len(raw) < MAX_CREDENTIAL and 0 not in raw
+
+
+def _bytes(text: str) -> bytes:
+    # Whoever typed bytes that are no UTF-8 means these bytes.
+    return text.encode("utf-8", "surrogateescape")
+
+
 def encode(message: KeyMethod2) -> bytes:
     """Return the bytes of `message`; whether it is a client's shows in its pre-master secret."""
     source = message.source
     head = b"\0\0\0\0\2" + source.pre_master.reveal() + source.random1 + source.random2
-    username, password = message.username.encode(), message.password.reveal()
+    username, password = _bytes(message.username), message.password.reveal()
     strings = (message.options.encode(), username, password, message.peer_info.encode())
     return head + b"".join(map(_string, strings))
 
