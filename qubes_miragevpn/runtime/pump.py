@@ -4,7 +4,7 @@
 Everything that happens here begins with a descriptor that is readable or writable, or with the one timer, or with a
 call of the owner. Each turn handles a bounded batch and returns to the loop, so that neither direction, nor the control
 channel, can keep the others waiting. No exception leaves into the loop: what the network or the TUN does becomes a
-`LinkFailed` or `TunFailed`; an error of the owner's `report` is logged, and the packets go on.
+`LinkFailed` or `TunFailed`; a bug, here or in the owner's `report`, costs one batch or event and a line in the log.
 
 Backpressure: while the only link takes no more, the TUN is not read, and its queue fills, as a full interface's would.
 With several links that would let one slow peer stop the others: what is for it is dropped instead.
@@ -15,11 +15,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import functools
 import logging
 import os
 import socket
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address
+from typing import ParamSpec
 
 from qubes_miragevpn.base.errors import MisuseError
 from qubes_miragevpn.base.text import printable
@@ -40,6 +42,21 @@ from qubes_miragevpn.runtime.links import BATCH, Addressed, LinkBroken, Transpor
 TUN_READ = 16384  # larger than any MTU of a TUN that `framing.MAX_FRAME` allows
 
 _log = logging.getLogger("miragevpn.pump")
+
+_Arguments = ParamSpec("_Arguments")
+
+
+def _contained(handler: Callable[_Arguments, None]) -> Callable[_Arguments, None]:
+    """Make `handler` fit for the loop: an exception ends in the log, not in the loop's own handler."""
+
+    @functools.wraps(handler)
+    def call(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> None:
+        try:
+            handler(*args, **kwargs)
+        except Exception as error:
+            _log.error("%s failed: %s", handler.__name__.strip("_"), printable(repr(error)))
+
+    return call
 
 
 class Pump:
@@ -122,6 +139,7 @@ class Pump:
 
     # --- TUN to wire ------------------------------------------------------------------------------------
 
+    @_contained
     def _tun_readable(self) -> None:
         now = self._loop.time()
         read, seal, fd = os.read, self._channel.send, self._tun
@@ -166,6 +184,7 @@ class Pump:
             if self._tun >= 0:
                 self._loop.remove_reader(self._tun)
 
+    @_contained
     def _link_writable(self, link: Link) -> None:
         transport = self._links[link]
         try:
@@ -185,6 +204,7 @@ class Pump:
 
     # --- wire to TUN ------------------------------------------------------------------------------------
 
+    @_contained
     def _link_readable(self, link: Link) -> None:
         transport = self._links[link]
         try:
@@ -265,11 +285,12 @@ class Pump:
         deadline = self._channel.next_deadline()
         self._timer = None if deadline is None else self._loop.call_at(deadline, self._timer_fired)
 
+    @_contained
     def _timer_fired(self) -> None:
         now = self._loop.time()
         self._channel.tick(now)
-        self._settle(now)
         self._arm()
+        self._settle(now)
 
     # --- the owner's calls ------------------------------------------------------------------------------
 

@@ -122,7 +122,7 @@ async def pump_end(end: str, transport: str, suite: str) -> None:
 
 
 def child(end: str, transport: str, suite: str, profile: bool) -> None:
-    profiler = cProfile.Profile() if profile and end == "a" else None
+    profiler = cProfile.Profile() if profile else None
     if profiler is not None:
         profiler.enable()
     asyncio.run(pump_end(end, transport, suite))

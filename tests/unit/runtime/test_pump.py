@@ -499,6 +499,30 @@ def test_an_owner_that_fails_does_not_stop_the_packets(caplog: pytest.LogCapture
     assert "ControlPacket was not handled" in caplog.records[0].message
 
 
+def test_a_bug_of_ours_ends_in_the_log(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    def bug(*_: object) -> None:
+        raise RuntimeError("a bug\nof ours")
+
+    async def play() -> None:
+        left, right = udp_pair()
+        async with scene() as here:
+            here.client_of(left)
+            far = far_channel()
+            with monkeypatch.context() as patch:
+                patch.setattr(DataChannel, "receive", bug)
+                patch.setattr(DataChannel, "tick", bug)
+                right.send(wire(far, BACK))
+                here.pump.update_peer(1, limits=PeerLimits(ping=1e-9))
+                await turns()
+            right.send(wire(far, BACK))
+            assert await receive(here.kernel) == BACK
+        right.close()
+
+    run(play)
+    assert sorted(record.message.split()[0] for record in caplog.records) == ["link_readable", "timer_fired"]
+    assert all("\n" not in record.message for record in caplog.records)
+
+
 def test_the_owner_may_close_the_link_while_it_is_told() -> None:
     async def play() -> None:
         left, right = udp_pair()
