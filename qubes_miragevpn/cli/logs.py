@@ -3,6 +3,7 @@
 
 On a terminal the time is short and the level shows as a colour (unless NO_COLOR is set, https://no-color.org). Under
 systemd, whose journal keeps time itself, the line carries the level as sd-daemon(3) has it, and no time.
+An exception is part of its line, with the place where it was raised; the whole traceback is for those who debug.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import logging
 import os
 import sys
 import time
+import traceback
 from collections.abc import Mapping
 from typing import TextIO
 
@@ -26,11 +28,12 @@ def set_up(*, debug: bool = False, stream: TextIO | None = None, environ: Mappin
     """Send everything below the logger `miragevpn` to `stream` (standard error). Calling again replaces."""
     stream = sys.stderr if stream is None else stream
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(_formatter(stream, environ))
-    logger = logging.getLogger(ROOT)
-    logger.handlers[:] = [handler]
-    logger.setLevel(logging.DEBUG if debug else logging.INFO)
-    logger.propagate = False
+    handler.setFormatter(_formatter(stream, environ, debug))
+    for name, level in ((ROOT, logging.DEBUG if debug else logging.INFO), ("asyncio", logging.WARNING)):
+        logger = logging.getLogger(name)
+        logger.handlers[:] = [handler]
+        logger.setLevel(level)
+        logger.propagate = False
 
 
 def coloured(stream: TextIO, environ: Mapping[str, str] = os.environ) -> bool:
@@ -41,14 +44,15 @@ def coloured(stream: TextIO, environ: Mapping[str, str] = os.environ) -> bool:
 class _Line(logging.Formatter):
     """`time source message`; line breaks within a message are shown, not made."""
 
-    def __init__(self, time_format: str, *, colour: bool = False) -> None:
+    def __init__(self, time_format: str, *, debug: bool, colour: bool = False) -> None:
         super().__init__()
+        self._debug = debug
         self._time_format = time_format
         self._colour = colour
 
     def format(self, record: logging.LogRecord) -> str:
         source = record.name.removeprefix(ROOT).lstrip(".") or ROOT
-        message = record.getMessage().replace("\r", "\\r").replace("\n", "\\n")
+        message = _one_line(record.getMessage() + self._short_exception(record))
         if self._colour:
             colour = _COLOURS.get(record.levelno, "")
             source, message = f"{_SOURCE}{source}{_PLAIN}", f"{colour}{message}{_PLAIN if colour else ''}"
@@ -57,8 +61,16 @@ class _Line(logging.Formatter):
     def _lead(self, record: logging.LogRecord) -> str:
         return time.strftime(self._time_format, time.localtime(record.created)) + " "
 
+    def _short_exception(self, record: logging.LogRecord) -> str:
+        error = record.exc_info[1] if record.exc_info else None
+        if error is None or self._debug:
+            return ""
+        frames = traceback.extract_tb(error.__traceback__)
+        place = f" at {os.path.basename(frames[-1].filename)}:{frames[-1].lineno}" if frames else ""
+        return f" ({type(error).__name__}: {error}{place})"
+
     def _traceback(self, record: logging.LogRecord) -> str:
-        return "\n" + self.formatException(record.exc_info) if record.exc_info else ""
+        return "\n" + self.formatException(record.exc_info) if record.exc_info and self._debug else ""
 
 
 class _JournalLine(_Line):
@@ -66,12 +78,16 @@ class _JournalLine(_Line):
         return _JOURNAL.get(record.levelno, "<6>")
 
 
-def _formatter(stream: TextIO, environ: Mapping[str, str]) -> logging.Formatter:
+def _one_line(text: str) -> str:
+    return text.replace("\r", "\\r").replace("\n", "\\n")
+
+
+def _formatter(stream: TextIO, environ: Mapping[str, str], debug: bool) -> logging.Formatter:
     if _is_journal(stream, environ):
-        return _JournalLine("")
+        return _JournalLine("", debug=debug)
     if stream.isatty():
-        return _Line("%H:%M:%S", colour=coloured(stream, environ))
-    return _Line("%Y-%m-%dT%H:%M:%S%z")
+        return _Line("%H:%M:%S", debug=debug, colour=coloured(stream, environ))
+    return _Line("%Y-%m-%dT%H:%M:%S%z", debug=debug)
 
 
 def _is_journal(stream: TextIO, environ: Mapping[str, str]) -> bool:

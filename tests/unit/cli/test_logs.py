@@ -77,11 +77,18 @@ def test_a_stream_that_is_not_the_journal_is_not_taken_for_it(tmp_path: Path) ->
         assert not stream.read().startswith("<")
 
 
-def test_a_traceback_is_written_out() -> None:
-    stream = io.StringIO()
-    logs.set_up(stream=stream, environ={})
-    try:
-        raise KeyError("x")
-    except KeyError:
-        logging.getLogger("miragevpn").error("bug", exc_info=sys.exc_info())
-    assert stream.getvalue().splitlines()[-1] == "KeyError: 'x'"
+@pytest.mark.parametrize("name", ["miragevpn.tunnel", "asyncio"])
+def test_an_exception_is_one_line_and_a_traceback_for_those_who_debug(name: str) -> None:
+    for debug in (False, True):
+        stream = io.StringIO()
+        logs.set_up(debug=debug, stream=stream, environ={})
+        try:
+            raise KeyError("x\ny")
+        except KeyError:
+            logging.getLogger(name).error("bug", exc_info=sys.exc_info())
+        shown = stream.getvalue().splitlines()
+        if debug:
+            assert shown[0].endswith(" bug") and shown[1].startswith("Traceback")
+        else:
+            assert len(shown) == 1
+            assert re.search(r" bug \(KeyError: 'x\\ny' at test_logs.py:\d+\)$", shown[0])
