@@ -2,8 +2,8 @@
 """The whole product in network namespaces, checked line by line: ``python -m tests.lab.demo [--provider P] [--stay]``
 
 Builds the network of `network.py`, runs in sys-vpn the files and units of the package, and tells what a person would
-see, while an AppVM sends by every way it has without pause and a capture on both ends of the uplink counts what is
-not the tunnel. Exit code 0 only if every check held and nothing is left on the machine.
+see, while the AppVM `hostile` sends by every way it has without pause and a capture on both ends of the uplink counts
+what is not the tunnel. Exit code 0 only if every check held and nothing is left on the machine.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ class Demo:
         self.service = Service(lab)
         self.work = lab.appvms["work"]
         self.rows: list[tuple[str, str, bool]] = []
+        self._shown = 0
 
     def check(self, text: str, seen: str, good: bool) -> None:
         """Note a check for the table; one that fails ends the story."""
@@ -42,11 +43,13 @@ class Demo:
         if not good:
             raise AssertionError(f"{text}: {seen}")
 
-    def no_clear_packet(self, when: str, sent: int) -> str:
+    def no_clear_packet(self, when: str, noise: Noise) -> str:
         """Note that nothing but the tunnel was seen on the uplink so far; returns what to show."""
-        seen = self.capture.result()
-        self.check(when, f"{seen.leaks} clear of {sent} sent", seen.leaks == 0)
-        return f"{sent} packets sent, {seen.leaks} in clear on the uplink"
+        seen, sent = self.capture.result(), sum(noise.sent.values())
+        self.check(when, f"{seen.leaks} packets in clear", seen.leaks == 0)
+        shown = f"{sent - self._shown} packets sent, {seen.leaks} seen on the uplink"
+        self._shown = sent
+        return shown
 
     def page(self, appvm: AppVM, site: Site, what: str, within: float = 10) -> str:
         """Fetch until the page shows the provider's address (a tunnel may need a moment); note the check."""
@@ -61,9 +64,9 @@ class Demo:
     def closed(self, noise: Noise) -> None:
         """Nothing passes before the service ever ran."""
         self.show.heading("Before the service runs")
-        with self.show.step("work sends TCP, UDP, ICMP, DNS, IPv6, fragments ... without pause") as step:
+        with self.show.step("hostile sends TCP, UDP, ICMP, DNS, IPv6, fragments ... without pause") as step:
             noise.rounds(25)
-            step.outcome = self.no_clear_packet("closed before the service runs", sum(noise.sent.values()))
+            step.outcome = self.no_clear_packet("closed before the service runs", noise)
         with self.show.step("work asks for the page") as step:
             step.outcome = seen_address(self.work)
             self.check("no page before the service runs", step.outcome, step.outcome.startswith("no: "))
@@ -107,8 +110,8 @@ class Demo:
             step.outcome = self.page(self.work, SITE_B, "after the switch, seen as provider B")
 
     def plug(self) -> None:
-        """A second AppVM."""
-        self.show.heading("A second AppVM")
+        """Hot plug."""
+        self.show.heading("Another AppVM is started")
         with self.show.step("personal is plugged in") as step:
             personal = self.lab.attach("personal")
             step.outcome = f"{personal.vif}, {personal.address.ip4}"
@@ -118,12 +121,10 @@ class Demo:
     def kill(self, noise: Noise) -> None:
         """SIGKILL and healing."""
         self.show.heading("The service is killed")
-        before = sum(noise.sent.values())
-        with self.show.step("kill -9, while work goes on sending for two seconds") as step:
+        with self.show.step("kill -9, while hostile goes on sending for two seconds") as step:
             self.service.kill()
             noise.rounds(50)
-            sent = sum(noise.sent.values()) - before
-            step.outcome = self.no_clear_packet("closed after SIGKILL", sent)
+            step.outcome = self.no_clear_packet("closed after SIGKILL", noise)
         with self.show.step("work asks for the page") as step:
             step.outcome = seen_address(self.work)
             self.check("no page while the service is dead", step.outcome, step.outcome.startswith("no: "))
@@ -135,17 +136,17 @@ class Demo:
     def stop(self, noise: Noise) -> None:
         """A clean end."""
         self.show.heading("The service is stopped")
-        with self.show.step("systemctl stop, while work goes on sending") as step:
+        with self.show.step("systemctl stop, while hostile goes on sending") as step:
             code = self.service.stop()
             noise.rounds(25)
-            step.outcome = self.no_clear_packet("closed after a clean stop", sum(noise.sent.values()))
+            step.outcome = self.no_clear_packet("closed after a clean stop", noise)
             self.check("clean stop", f"exit code {code}", code == 0)
 
 
 def build(show: Show, stack: ExitStack, provider: str, appvms: tuple[str, ...]) -> Demo:
     """The network, the providers and sys-vpn with its profiles; the service does not run yet."""
     show.heading("A Qubes network out of namespaces")
-    with show.step("AppVM, sys-vpn, sys-net, internet, two providers") as step:
+    with show.step("two AppVMs, sys-vpn, sys-net, internet, two providers") as step:
         lab = stack.enter_context(Lab(early, appvms=appvms))
         step.outcome = f"{len(lab.qubes)} namespaces"
     capture = stack.enter_context(Capture(lab))
@@ -162,8 +163,8 @@ def tell(show: Show, provider: str) -> int:
     demo: Demo | None = None
     with ExitStack() as stack:
         try:
-            demo = build(show, stack, provider, ("work",))
-            noise = stack.enter_context(Noise(demo.work))
+            demo = build(show, stack, provider, ("work", "hostile"))
+            noise = stack.enter_context(Noise(demo.lab.appvms["hostile"]))
             demo.closed(noise)
             demo.connect()
             demo.switch()

@@ -15,6 +15,7 @@ from ipaddress import IPv4Address, IPv6Address
 ETH_IPV4, ETH_ARP, ETH_IPV6 = 0x0800, 0x0806, 0x86DD
 ICMP, TCP, UDP, ICMPV6 = 1, 6, 17, 58
 ND_TYPES = (133, 134, 135, 136)  # router and neighbour solicitation and advertisement
+ICMP_ERRORS = (3, 11, 12)  # destination unreachable, time exceeded, parameter problem
 MLD_TYPES = (130, 131, 132, 143)
 LINK_LOCAL6 = (IPv6Address("fe80::"), IPv6Address("febf:ffff:ffff:ffff:ffff:ffff:ffff:ffff"))
 
@@ -59,11 +60,17 @@ class Allowed:
         if ethertype == ETH_ARP:
             ends = {IPv4Address(packet[14:18]), IPv4Address(packet[24:28])}
             return Kind.LINK if ends <= self.links else Kind.CLEAR
+        if ethertype == ETH_IPV4:
+            return self._ipv4(packet)
         ip = read_ip(ethertype, packet)
+        return self._neighbour(ip) if ip.protocol == ICMPV6 else Kind.CLEAR
+
+    def _ipv4(self, packet: bytes) -> Kind:
+        ip = read_ip(ETH_IPV4, packet)
         if ip.later_fragment:
             return self._later_fragment(ip)
-        if ip.protocol == ICMPV6:
-            return self._neighbour(ip)
+        if ip.protocol == ICMP and ip.target in self.ours and ip.payload[0] in ICMP_ERRORS:
+            return self._ipv4(ip.payload[8:])  # an error about a packet of ours is what that packet was
         if ip.protocol not in (TCP, UDP):
             return Kind.CLEAR
         source_port, target_port = struct.unpack_from("!HH", ip.payload)

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""What a leak test starts from: sys-vpn booted, AppVM `work` sending without pause, the uplink captured."""
+"""What a leak test starts from: sys-vpn booted, one AppVM sending without pause, the uplink captured.
+
+`hostile` makes the noise, `work` is the AppVM of a person who now and then asks for a page. They are two because the
+kernel limits how many ICMP errors one address gets: who floods waits for time-outs, who does not is refused at once.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +44,7 @@ class Scene:
         assert seen.leaks == 0, f"{seen.leaks} clear packets: {dict(seen.clear_kinds)}\n" + "\n".join(seen.clear[:20])
 
     def must_be_closed(self, rounds: int = ROUNDS) -> None:
-        """While work goes on sending it gets no answer at all, and nothing clear is seen."""
+        """The noise gets no answer at all, work gets no page, and nothing clear is seen."""
         self.noise.rounds(8)  # what was on its way when the door closed has come by now
         before = self.noise.answers.copy()
         self.noise.rounds(rounds)
@@ -68,6 +72,6 @@ class Scene:
 @contextmanager
 def scene(kind: str = OWN) -> Iterator[Scene]:
     """Boot the lab up to where the service would start."""
-    with Lab(early, appvms=("work",)) as lab, Capture(lab) as capture, Noise(lab.appvms["work"]) as noise:
+    with Lab(early, appvms=("work", "hostile")) as lab, Capture(lab) as capture, Noise(lab.appvms["hostile"]) as noise:
         yield Scene(lab, capture, noise, kind)
     assert lab.leftovers() == []

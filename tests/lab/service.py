@@ -23,7 +23,7 @@ from typing import Any
 from tests.lab import qrexec
 from tests.lab.network import Lab
 from tests.lab.providers import Providers
-from tests.lab.qube import ENVIRONMENT, REPOSITORY, LabError, Qube, drain
+from tests.lab.qube import REPOSITORY, LabError, Qube, drain
 
 NOTIFY = "/run/systemd/notify"
 PROFILES = "/etc/qubes-miragevpn/profiles"
@@ -90,7 +90,13 @@ class Service:
         """Start it as the unit says; `wait_ready` may follow."""
         (command,) = unit_values(SERVICE_UNIT, "ExecStart")
         self._ready.clear()
-        environment = {**ENVIRONMENT, "NOTIFY_SOCKET": NOTIFY}
+        watchdog = float(unit_values(SERVICE_UNIT, "WatchdogSec")[0])
+        environment = {
+            "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin",
+            "LANG": "C.UTF-8",
+            "NOTIFY_SOCKET": NOTIFY,
+            "WATCHDOG_USEC": str(int(watchdog * 1e6)),
+        }
         pipe: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "stdin": subprocess.DEVNULL}
         self.process = self.lab.vpn.popen(shlex.split(command), env=environment, **pipe)
         assert self.process.stdout is not None

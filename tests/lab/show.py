@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TextIO
 
@@ -111,7 +111,8 @@ class Show:
             frame += 1
 
     def _write(self, text: str) -> None:
-        with self._lock:
+        # The reader may have gone away; the story goes on to its end, which takes everything down.
+        with self._lock, suppress(BrokenPipeError):
             self.stream.write(text)
             self.stream.flush()
 

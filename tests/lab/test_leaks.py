@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """No packet of an AppVM leaves by the uplink, whatever happens to the service, the tunnel, the firewall or the uplink.
 
-In every test the AppVM `work` sends by every way it has without pause (programs/noise.py) while both ends of the
+In every test the AppVM `hostile` sends by every way it has without pause (programs/noise.py) while both ends of the
 uplink are captured; `test_control` shows that the same noise is counted where there is no lockdown. Each test ends
 with a working tunnel again where the event leaves one possible.
 """

@@ -57,6 +57,7 @@ def solicitation(source: str, target: str) -> bytes:
 
 A, B = SITE_A.public4, SITE_B.public4
 DNS = "10.139.1.1"
+ERROR = bytes([3, 3]) + bytes(6)
 CASES = {
     "transport of A": (ip4(OURS, A, 17, ports(40000, 1194)), Kind.TUNNEL),
     "its answer": (ip4(A, OURS, 17, ports(1194, 40000)), Kind.TUNNEL),
@@ -84,6 +85,11 @@ CASES = {
     "lookup by TCP": (ip4(OURS, DNS, 6, ports(40000, 53, question("a.vpn.lab"))), Kind.CLEAR),
     "lookup elsewhere": (ip4(OURS, "203.0.113.53", 17, ports(40000, 53, question("a.vpn.lab"))), Kind.CLEAR),
     "half a lookup": (ip4(OURS, DNS, 17, ports(40000, 53, question("a.vpn.lab")[:15])), Kind.CLEAR),
+    "an error about our transport": (ip4(A, OURS, 1, ERROR + ip4(OURS, A, 17, ports(4, 1194))[14:]), Kind.TUNNEL),
+    "an error from a router": (ip4("192.0.2.1", OURS, 1, ERROR + ip4(OURS, A, 17, ports(4, 1194))[14:]), Kind.TUNNEL),
+    "an error of ours": (ip4(OURS, A, 1, ERROR + ip4(A, OURS, 17, ports(1194, 4))[14:]), Kind.CLEAR),
+    "an error about an AppVM's packet": (ip4(A, OURS, 1, ERROR + ip4(APPVM, A, 17, ports(4, 1194))[14:]), Kind.CLEAR),
+    "an error about a page": (ip4(A, OURS, 1, ERROR + ip4(OURS, "203.0.113.80", 6, ports(4, 80))[14:]), Kind.CLEAR),
     "ping": (ip4(OURS, A, 1, bytes([8, 0]) + bytes(6)), Kind.CLEAR),
     "arp of the link": (arp(OURS, GATEWAY), Kind.LINK),
     "arp for somebody else": (arp(OURS, A), Kind.CLEAR),
