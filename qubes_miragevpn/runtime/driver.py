@@ -12,6 +12,7 @@ given to the machine. The server's adds the listening socket.
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -184,11 +185,12 @@ class ClientDriver(Driver):
             self._plane.attach_tun(tun)
             self._tun_attached = True
             self._failures = 0
-            log.info("tunnel is up: %s", printable(f"{_addresses(settings)}; {summary}", 500))
+            log.info("up: %s", printable(f"{_addresses(settings)}; {summary}", 500))
 
     async def _down(self, reason: str) -> None:
         self._detach_tun()  # an `up` that was under way has attached it since
-        log.warning("tunnel is down: %s", printable(reason))
+        asked = self._forced is not None
+        log.log(logging.INFO if asked else logging.WARNING, "down: %s", printable(reason))
         await self._quietly(self._host.down(reason))
 
     async def _quietly(self, ending: Awaitable[None]) -> None:

@@ -154,14 +154,14 @@ def test_connect_reconnect_and_leave_without_a_trace(net: Net, proto: str) -> No
     server = net.start("server", SERVER_CONFIG.format(proto=proto))
     server.until("listening on")
     client = net.start("client", CLIENT_CONFIG.format(proto=proto))
-    client.until("tunnel is up: 10.8.0.2/24")
+    client.until("tunnel up: 10.8.0.2/24")
     assert "0.0.0.0/1 dev tun0" in net.ip("client", "route")
     ping = ["ip", "netns", "exec", net.names["client"], "ping", "-c", "1", "-W", "5", "10.8.0.1"]
     assert subprocess.run(ping, capture_output=True, check=False).returncode == 0
 
     client.signal(signal.SIGUSR1)
-    client.until("tunnel is down")
-    client.until("tunnel is up: 10.8.0.")
+    client.until("tunnel down:")
+    client.until("tunnel up: 10.8.0.")
     server.signal(signal.SIGUSR2)
     server.until("1 clients")
     client.signal(signal.SIGUSR2)
