@@ -95,6 +95,16 @@ def test_the_peer_id_of_somebody_else(sender: int, claims: int, seen_at: SockAdd
     assert hub.events == []
 
 
+def test_a_peer_is_bound_to_its_link() -> None:
+    """Links of a TCP server: two peers on the first, nobody (or somebody else) on the second."""
+    hub = server()
+    packet = wire(peer(0), ip_packet(ALICE_IN, SERVER_IN))
+    assert hub.receive(2, ALICE, packet, 1.0) is None
+    assert hub.receive(2, None, packet, 1.0) is None
+    assert hub.dropped_unknown == 2
+    assert hub.receive(1, ALICE, packet, 1.0) is not None
+
+
 def test_a_server_peer_without_addresses_is_mute() -> None:
     hub = DataChannel(server=True)
     hub.add_peer(0, 1, ALICE, 0, PeerLimits())

@@ -214,6 +214,7 @@ def test_empty_plaintexts_are_neither_sent_nor_taken() -> None:
     peer = here._peers.by_handle[1]
     assert there.receive(1, THERE, here._seal(peer, slot(here), b"", 100.0), 100.0) is None
     assert dropped(there) == (0, 0, 1)
+    assert there.events == []
 
 
 # --- keys -------------------------------------------------------------------------------------------------

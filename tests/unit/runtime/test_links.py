@@ -114,7 +114,7 @@ def test_runs_are_what_the_kernel_takes_in_one_call() -> None:
             assert {len(packet) for packet in run[:-1]} in (set(), {len(run[0])})
             assert len(run[-1]) <= len(run[0])
             assert len(run) <= 64 and sum(map(len, run)) <= 65000
-    assert len(list(_runs([(HERE, bytes(1400))] * 40))) == 1
+    assert len(list(_runs([(HERE, bytes(1400))] * 40 + [(HERE, bytes(80))]))) == 1
 
 
 @pytest.mark.parametrize("connected", [True, False])

@@ -328,6 +328,7 @@ def test_a_stream_that_ends_or_makes_no_sense_fails_once(last_words: bytes) -> N
             here.kernel.send(INNER)
             await turns()
             assert here.events == [failed]
+            assert not asyncio.get_running_loop().remove_reader(left)  # it is watched no more
             here.pump.detach_link(1)
             with pytest.raises(MisuseError):
                 here.pump.send(1, HERE, CONTROL)
