@@ -264,7 +264,8 @@ class Conversation:
                 if self._pulled is None and self._key_id is not None:
                     self._pushed(options, more, now)
             case AuthFailed(reason):
-                raise Over(End.UNAUTHORISED, f"the server refused us: {reason}" if reason else "the server refused us")
+                told = f": {reason}" if reason else ""
+                raise Over(End.UNAUTHORISED, f"the server refused user name, password or certificate{told}")
             case Restart(reason):
                 raise Over(End.LOST, f"the server asks for a new connection: {reason or 'no reason given'}")
             case Halt(reason):

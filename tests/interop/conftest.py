@@ -33,12 +33,11 @@ class Bench:
     folder: Path
     peers: list[Peer] = field(default_factory=list)
 
-    def server(self, kind: str, config: str, *, prf: bool = False, up: bool = True) -> Peer:
+    def server(self, kind: str, config: str, *, prf: bool = False, debug: bool = False) -> Peer:
         """Start a server; wait until it serves."""
-        peer = Peer(f"{kind}-server", kind, "server", self.wire.server, config, self.folder, prf=prf)
+        peer = Peer(f"{kind}-server", kind, "server", self.wire.server, config, self.folder, prf=prf, debug=debug)
         self.peers.append(peer)
-        if up:
-            peer.wait_up()
+        peer.wait_up()
         return peer
 
     def client(self, kind: str, config: str, *, prf: bool = False) -> Peer:

@@ -109,12 +109,12 @@ def client_config(
     return "\n".join(lines) + "\n"
 
 
-def command(kind: str, role: str, config: Path, *, prf: bool = False) -> list[str]:
-    """How `kind` is started as `role` "server" or "client"."""
+def command(kind: str, role: str, config: Path, *, prf: bool = False, debug: bool = False) -> list[str]:
+    """How `kind` is started as `role` "server" or "client"; `debug` makes ours say which packets it drops."""
     if kind == OPENVPN:
         return ["openvpn", "--config", str(config), "--cd", str(config.parent)]
     module = "tests.interop.without_exporter" if prf else "qubes_miragevpn"
-    return [sys.executable, "-m", module, role, str(config)]
+    return [sys.executable, "-m", module, *(["--debug"] if debug else []), role, str(config)]
 
 
 class PeerFailed(AssertionError):
@@ -125,8 +125,9 @@ class Peer:
     """A running program, its configuration and its log."""
 
     def __init__(
-        self, name: str, kind: str, role: str, space: Namespace, config: str, folder: Path, *, prf: bool = False
-    ) -> None:
+        self, name: str, kind: str, role: str, space: Namespace, config: str, folder: Path,
+        *, prf: bool = False, debug: bool = False,
+    ) -> None:  # fmt: skip
         self.name, self.kind, self.role, self.space = name, kind, role, space
         self.log_file = folder / f"{name}.log"
         path = folder / f"{name}.conf"
@@ -134,7 +135,7 @@ class Peer:
         path.chmod(0o600)
         with self.log_file.open("wb") as log:
             self.process = subprocess.Popen(
-                space.command(*command(kind, role, path, prf=prf)),
+                space.command(*command(kind, role, path, prf=prf, debug=debug)),
                 stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, cwd=REPOSITORY, env=ENVIRONMENT,
             )  # fmt: skip
 
