@@ -22,20 +22,18 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from qubes_miragevpn.base.errors import MirageError, MisuseError
-from qubes_miragevpn.runtime.rtnl import (
+from qubes_miragevpn.runtime.netvalues import (
     FULL_MASK,
     MAIN_TABLE,
     Address,
-    Kernel,
     NetAddress,
-    NetconfError,
     NetLink,
     NetRoute,
     NetRule,
-    NoSuchLink,
     RouteType,
     RuleAction,
 )
+from qubes_miragevpn.runtime.rtnl import Kernel, NetconfError, NoSuchLink
 from qubes_miragevpn.runtime.rtnlwatch import AddressEvent, EventsLost, LinkEvent, NetEvent, RouteEvent, Watcher
 
 __all__ = [

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Links, addresses, routes and rules of the kernel, as values, and the blocking calls that read and change them.
+"""The blocking calls that read and change links, addresses, routes and rules.
 
 `Kernel` is one pyroute2 socket, used by one thread that runs no event loop (pyroute2 0.9 drives a loop of its
 own below its synchronous calls). Only what Debian 12's pyroute2 0.7.2 and 0.9 have in common is used.
 Everybody else uses `runtime.netconf`, which owns such a thread and a journal. Facts: rtnetlink(7), ip-route(8),
-ip-rule(8), linux/rtnetlink.h, linux/fib_rules.h. Refuses nothing: it says what the kernel said.
+ip-rule(8). Refuses nothing: it says what the kernel said.
 """
 
 from __future__ import annotations
@@ -12,37 +12,29 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from enum import IntEnum
-from ipaddress import (
-    IPv4Address,
-    IPv4Interface,
-    IPv4Network,
-    IPv6Address,
-    IPv6Interface,
-    IPv6Network,
-    ip_address,
-    ip_interface,
-    ip_network,
-)
 from typing import Any
 
 from qubes_miragevpn.base.errors import MirageError, SystemRefused
+from qubes_miragevpn.runtime.netvalues import (
+    MAIN_TABLE,
+    RTNH_F_ONLINK,
+    Address,
+    NetAddress,
+    NetLink,
+    NetRoute,
+    NetRule,
+    RouteType,
+    address_of,
+    family_of,
+    link_of,
+    route_of,
+    rule_of,
+)
 
-MAIN_TABLE = 254
-FULL_MASK = 0xFFFFFFFF
-IP6_DEFAULT_METRIC = 1024  # what the kernel makes of "no metric" in IPv6 (IP6_RT_PRIO_USER)
-RTPROT_STATIC = 4
-_RTNH_F_ONLINK = 4
-_RTM_F_CLONED = 0x200  # a cached answer, not a route
-_IFF_UP = 0x1
-_IFF_RUNNING = 0x40
-
-Address = IPv4Address | IPv6Address
-Interface = IPv4Interface | IPv6Interface
-Network = IPv4Network | IPv6Network
+DUMP_ATTEMPTS = 10  # of a dump that is interrupted by changes: a storm of vifs is over sooner
+_NLM_F_DUMP_INTR = 0x10  # linux/netlink.h
 
 
 class NetconfError(MirageError):
@@ -62,105 +54,6 @@ class NoSuchLink(NetconfError):
         self.dev = dev
 
 
-class RouteType(IntEnum):
-    """What a route does with a packet (RTN_* of linux/rtnetlink.h)."""
-
-    UNICAST = 1
-    LOCAL = 2
-    BROADCAST = 3
-    ANYCAST = 4
-    MULTICAST = 5
-    BLACKHOLE = 6
-    UNREACHABLE = 7
-    PROHIBIT = 8
-    THROW = 9
-
-
-class RuleAction(IntEnum):
-    """What a rule does (FR_ACT_* of linux/fib_rules.h)."""
-
-    LOOKUP = 1
-    GOTO = 2
-    NOP = 3
-    BLACKHOLE = 6
-    UNREACHABLE = 7
-    PROHIBIT = 8
-
-
-@dataclass(frozen=True)
-class NetLink:
-    """An interface; `carrier` is IFF_RUNNING, `group` what nft calls iifgroup."""
-
-    index: int
-    name: str
-    up: bool
-    carrier: bool
-    mtu: int
-    txqueuelen: int
-    group: int = 0
-
-
-@dataclass(frozen=True)
-class NetAddress:
-    """An address of `dev`; `peer` is the far end of a point-to-point pair (then the prefix is a host's)."""
-
-    dev: str
-    interface: Interface
-    peer: Address | None = None
-
-
-@dataclass(frozen=True)
-class NetRoute:
-    """A route. The kernel knows it by (table, network, metric): a second one replaces the first.
-
-    `source` (preferred) and `proto` (who made it, RTPROT_*) are kept so that a route can be put back as it was,
-    and do not make two routes different.
-    """
-
-    network: Network
-    dev: str | None = None
-    via: Address | None = None
-    table: int = MAIN_TABLE
-    metric: int | None = None
-    onlink: bool = False
-    type: RouteType = RouteType.UNICAST
-    source: Address | None = field(default=None, compare=False)
-    proto: int = field(default=RTPROT_STATIC, compare=False)
-
-    @property
-    def family(self) -> int:
-        """AF_INET or AF_INET6."""
-        return family_of(self.network)
-
-    @property
-    def key(self) -> tuple[int, Network, int]:
-        """What makes two routes the same one to the kernel."""
-        default = IP6_DEFAULT_METRIC if self.family == socket.AF_INET6 else 0
-        return self.table, self.network, self.metric or default
-
-
-@dataclass(frozen=True)
-class NetRule:
-    """A policy rule. `fwmark` None matches every mark; `table` counts for `LOOKUP` only.
-
-    `suppress_prefixlength` n: what the table answers with a route of at most n bits does not count (0: no default).
-    """
-
-    family: int
-    priority: int
-    table: int = 0
-    fwmark: int | None = None
-    fwmask: int = FULL_MASK
-    iifname: str | None = None
-    action: RuleAction = RuleAction.LOOKUP
-    suppress_prefixlength: int | None = None
-
-
-def family_of(value: Address | Interface | Network) -> int:
-    """AF_INET or AF_INET6, as a plain number."""
-    return int(socket.AF_INET if value.version == 4 else socket.AF_INET6)
-
-
 class Kernel:
     """One rtnetlink socket. For one thread; every method blocks for the kernel's answer (microseconds)."""
 
@@ -174,12 +67,28 @@ class Kernel:
         """Give the socket back."""
         self._ipr.close()
 
+    def _dump(self, what: str, method: Callable[..., Any], **request: Any) -> list[Any]:
+        """All messages of a dump; anew when something changed while it was made.
+
+        pyroute2 0.7 raises then, 0.9 leaves it to the reader of the flag.
+        """
+        from pyroute2.netlink.exceptions import NetlinkDumpInterrupted
+
+        for _ in range(DUMP_ATTEMPTS):
+            with _told(what):
+                try:
+                    messages = list(method("dump", **request))
+                except NetlinkDumpInterrupted:
+                    continue
+            if not any(message["header"]["flags"] & _NLM_F_DUMP_INTR for message in messages):
+                return messages
+        raise NetconfError(f"{what}: it does not stop changing", errno.EBUSY)
+
     # --- links
 
     def links(self) -> list[NetLink]:
         """Every interface."""
-        with _told("list interfaces"):
-            return [link_of(message) for message in self._ipr.link("dump")]
+        return [link_of(message) for message in self._dump("list interfaces", self._ipr.link)]
 
     def link(self, dev: str) -> NetLink | None:
         """The interface called `dev`, or None."""
@@ -208,8 +117,7 @@ class Kernel:
     def addresses(self, dev: str | None = None) -> list[NetAddress]:
         """The addresses of `dev`, or of everybody."""
         names = {link.index: link.name for link in self.links()}
-        with _told("list addresses"):
-            found = [_address_of(message, names) for message in self._ipr.addr("dump")]
+        found = [address_of(message, names) for message in self._dump("list addresses", self._ipr.addr)]
         return [address for address in found if address is not None and dev in (None, address.dev)]
 
     def add_address(self, address: NetAddress) -> None:
@@ -241,8 +149,8 @@ class Kernel:
         names = {link.index: link.name for link in self.links()}
         found = []
         for each in _families(family):
-            with _told("list routes"):
-                found += [_route_of(message, names) for message in self._ipr.route("dump", family=each)]
+            messages = self._dump("list routes", self._ipr.route, family=each)
+            found += [route_of(message, names) for message in messages]
         return [route for route in found if route is not None and table in (None, route.table)]
 
     def replace_route(self, route: NetRoute) -> None:
@@ -265,7 +173,7 @@ class Kernel:
         try:
             with _told(f"look up the route to {address}"):
                 answers = self._ipr.route("get", family=family_of(address), dst=str(address))
-                found = [_route_of(message, names, host=address) for message in answers]
+                found = [route_of(message, names, host=address) for message in answers]
         except NetconfError as error:
             if error.code in (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL):
                 return None
@@ -293,7 +201,7 @@ class Kernel:
         if route.source is not None:
             wire["prefsrc"] = str(route.source)
         if route.onlink:
-            wire["flags"] = _RTNH_F_ONLINK
+            wire["flags"] = RTNH_F_ONLINK
         return wire
 
     # --- rules
@@ -302,8 +210,7 @@ class Kernel:
         """The policy rules of `family` (None: of both)."""
         found = []
         for each in _families(family):
-            with _told("list rules"):
-                found += [_rule_of(message) for message in self._ipr.rule("dump", family=each)]
+            found += [rule_of(message) for message in self._dump("list rules", self._ipr.rule, family=each)]
         return [rule for rule in found if rule is not None]
 
     def add_rule(self, rule: NetRule) -> None:
@@ -315,6 +222,22 @@ class Kernel:
         """Delete it; not there is no error."""
         with _told(f"delete rule {rule.priority}", fine=(errno.ENOENT, errno.ESRCH)):
             self._ipr.rule("del", **_rule(rule))
+
+
+def _rule(rule: NetRule) -> dict[str, Any]:
+    wire: dict[str, Any] = {
+        "family": int(rule.family),
+        "priority": rule.priority,
+        "table": rule.table,
+        "action": int(rule.action),
+    }
+    if rule.fwmark is not None:
+        wire |= {"fwmark": rule.fwmark, "fwmask": rule.fwmask}
+    if rule.iifname is not None:
+        wire["iifname"] = rule.iifname
+    if rule.suppress_prefixlength is not None:
+        wire["suppress_prefixlen"] = rule.suppress_prefixlength
+    return wire
 
 
 def _families(family: int | None) -> Iterable[int]:
@@ -352,87 +275,3 @@ def _shown(route: NetRoute) -> str:
     parts += [f"dev {route.dev}"] if route.dev else []
     parts += [f"table {route.table}"] if route.table != MAIN_TABLE else []
     return " ".join(parts)
-
-
-# --- messages of the kernel -> values
-
-
-def link_of(message: Any) -> NetLink:
-    """The value of an RTM_NEWLINK or RTM_DELLINK message."""
-    return NetLink(
-        index=message["index"],
-        name=str(message.get_attr("IFLA_IFNAME")),
-        up=bool(message["flags"] & _IFF_UP),
-        carrier=bool(message["flags"] & _IFF_RUNNING),
-        mtu=message.get_attr("IFLA_MTU") or 0,
-        txqueuelen=message.get_attr("IFLA_TXQLEN") or 0,
-        group=message.get_attr("IFLA_GROUP") or 0,
-    )
-
-
-def _address_of(message: Any, names: dict[int, str]) -> NetAddress | None:
-    far, near = message.get_attr("IFA_ADDRESS"), message.get_attr("IFA_LOCAL")
-    if message["index"] not in names or not (near or far):
-        return None
-    interface = ip_interface(f"{near or far}/{message['prefixlen']}")
-    peer = ip_address(far) if near and far and near != far else None
-    return NetAddress(names[message["index"]], interface, peer)
-
-
-def _route_of(message: Any, names: dict[int, str], host: Address | None = None) -> NetRoute | None:
-    if host is None and message["flags"] & _RTM_F_CLONED:
-        return None
-    if message["type"] not in RouteType.__members__.values():
-        return None
-    six = message["family"] == socket.AF_INET6
-    if host is not None:
-        network: Network = ip_network(host)
-    else:
-        network = ip_network(f"{message.get_attr('RTA_DST') or ('::' if six else '0.0.0.0')}/{message['dst_len']}")
-    kind = RouteType(message["type"])
-    via, source, metric, oif = (message.get_attr(f"RTA_{n}") for n in ("GATEWAY", "PREFSRC", "PRIORITY", "OIF"))
-    return NetRoute(
-        network=network,
-        # the kernel hangs IPv6 routes that lead nowhere on lo; nobody asked for that
-        dev=names.get(oif) if oif is not None and kind in (RouteType.UNICAST, RouteType.LOCAL) else None,
-        via=ip_address(via) if via else None,
-        table=message.get_attr("RTA_TABLE") or message["table"],
-        metric=None if not metric or (six and metric == IP6_DEFAULT_METRIC) else metric,
-        onlink=bool(message["flags"] & _RTNH_F_ONLINK),
-        type=kind,
-        source=ip_address(source) if source else None,
-        proto=message["proto"],
-    )
-
-
-def _rule(rule: NetRule) -> dict[str, Any]:
-    wire: dict[str, Any] = {
-        "family": int(rule.family),
-        "priority": rule.priority,
-        "table": rule.table,
-        "action": int(rule.action),
-    }
-    if rule.fwmark is not None:
-        wire |= {"fwmark": rule.fwmark, "fwmask": rule.fwmask}
-    if rule.iifname is not None:
-        wire["iifname"] = rule.iifname
-    if rule.suppress_prefixlength is not None:
-        wire["suppress_prefixlen"] = rule.suppress_prefixlength
-    return wire
-
-
-def _rule_of(message: Any) -> NetRule | None:
-    if message["action"] not in RuleAction.__members__.values():
-        return None
-    mark, mask = message.get_attr("FRA_FWMARK"), message.get_attr("FRA_FWMASK")
-    suppress = message.get_attr("FRA_SUPPRESS_PREFIXLEN")
-    return NetRule(
-        family=message["family"],
-        priority=message.get_attr("FRA_PRIORITY") or 0,
-        table=message.get_attr("FRA_TABLE") or message["table"],
-        fwmark=mark,
-        fwmask=FULL_MASK if mask is None else mask,
-        iifname=message.get_attr("FRA_IIFNAME") or None,
-        action=RuleAction(message["action"]),
-        suppress_prefixlength=None if suppress in (None, FULL_MASK) else suppress,
-    )

@@ -10,9 +10,11 @@ import asyncio
 import socket
 from collections.abc import Callable, Coroutine
 from ipaddress import ip_address, ip_interface, ip_network
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from pyroute2.netlink.exceptions import NetlinkDumpInterrupted
 
 from qubes_miragevpn.base.errors import MisuseError, SystemRefused
 from qubes_miragevpn.runtime.netconf import (
@@ -29,6 +31,7 @@ from qubes_miragevpn.runtime.netconf import (
     RuleAction,
     Watcher,
 )
+from qubes_miragevpn.runtime.rtnl import Kernel
 from tests.unit.runtime.netns import in_netns, ip
 
 pytestmark = pytest.mark.needs_root
@@ -321,5 +324,33 @@ def test_watcher_says_when_events_were_lost() -> None:
             if type(event).__name__ == "EventsLost":
                 break
         watcher.close()
+
+    in_netns(run)
+
+
+def test_a_list_is_made_anew_when_something_changed_meanwhile() -> None:
+    async def run() -> None:
+        near()
+        kernel = Kernel()
+        original, calls = kernel._ipr.link, []
+
+        class Interrupted:
+            """A dump with the kernel's mark on its last message (pyroute2 0.9), or one that raises (0.7)."""
+
+            def __call__(self, command: str, **request: Any) -> Any:
+                if command != "dump":
+                    return original(command, **request)
+                calls.append(command)
+                if len(calls) == 1:
+                    raise NetlinkDumpInterrupted
+                messages = list(original(command, **request))
+                if len(calls) == 2:
+                    messages[-1]["header"]["flags"] |= 0x10
+                return messages
+
+        kernel._ipr = SimpleNamespace(link=Interrupted(), close=kernel._ipr.close)
+        assert {link.name for link in kernel.links()} == {"lo", "near", "far"}
+        assert len(calls) == 3
+        kernel.close()
 
     in_netns(run)
