@@ -34,9 +34,9 @@ def client_cipher(pushed: str | None, server_options: str, common: Common) -> st
 
 def server_cipher(client: PeerCan, client_options: str, common: Common) -> str:
     """The suite for one client of a server; raises `PeerError` (end of session) if there is none in common."""
-    offered = {suite for name in client.ciphers if (suite := canonical_cipher(name)) is not None}
-    if not client.ciphers and (named := cipher_of(client_options)) is not None:
-        offered = {suite for suite in [canonical_cipher(named)] if suite is not None}
+    # What the options string names counts as offered too (ssl_ncp.c, ncp_get_best_cipher).
+    names = (*client.ciphers, cipher_of(client_options) or "")
+    offered = {suite for name in names if (suite := canonical_cipher(name)) is not None}
     for suite in common.data_ciphers:
         if suite in offered:
             return suite
