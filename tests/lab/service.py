@@ -73,6 +73,8 @@ class Service:
         self.lab = lab
         self.log: list[str] = []
         self.notes: list[dict[str, str]] = []
+        self.beats = 0
+        self.watchdog = float(unit_values(SERVICE_UNIT, "WatchdogSec")[0])
         self.process: subprocess.Popen[bytes] | None = None
         self._ready = threading.Event()
         self._closed = False
@@ -90,12 +92,11 @@ class Service:
         """Start it as the unit says; `wait_ready` may follow."""
         (command,) = unit_values(SERVICE_UNIT, "ExecStart")
         self._ready.clear()
-        watchdog = float(unit_values(SERVICE_UNIT, "WatchdogSec")[0])
         environment = {
             "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin",
             "LANG": "C.UTF-8",
             "NOTIFY_SOCKET": NOTIFY,
-            "WATCHDOG_USEC": str(int(watchdog * 1e6)),
+            "WATCHDOG_USEC": str(int(self.watchdog * 1e6)),
         }
         pipe: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "stdin": subprocess.DEVNULL}
         self.process = self.lab.vpn.popen(shlex.split(command), env=environment, **pipe)
@@ -157,6 +158,7 @@ class Service:
             except TimeoutError:
                 continue
             note = dict(line.partition("=")[::2] for line in message.splitlines())
+            self.beats += note.get("WATCHDOG") == "1"
             self.notes.append(note)
             if note.get("READY") == "1":
                 self._ready.set()

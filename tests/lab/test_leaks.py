@@ -8,7 +8,9 @@ with a working tunnel again where the event leaves one possible.
 
 from __future__ import annotations
 
+import json
 import signal
+import socket
 import time
 from collections.abc import Iterator
 
@@ -218,7 +220,27 @@ def test_one_barrier_is_enough(stage: Scene, left: str, dead: bool) -> None:
         gateway = Address.of(VPN_DOMID - 1)
         for address in (gateway.ip4, gateway.ip6):
             vpn.ip(f"route replace default via {address} dev eth0 onlink")
+    for address in (WEB4, WEB6):
+        assert vpn.run("ping", "-c", "1", "-W", "0.5", address, check=False).returncode != 0
     stage.must_be_closed()
+
+
+def test_without_any_barrier_it_leaks(stage: Scene) -> None:
+    """The control of the test above: with all three taken away the same noise is seen on the uplink at once."""
+    stage.connected()
+    stage.service.kill()
+    vpn = stage.lab.vpn
+    vpn.run("nft", "delete", "table", "inet", "qubes-miragevpn")
+    for family in ("-4", "-6"):
+        rules = vpn.run("ip", family, "rule", "show").stdout.splitlines()
+        vpn.ip_family(family, [f"rule delete pref {line.split(':')[0]}" for line in rules if line.startswith("515")])
+    for address in (Address.of(VPN_DOMID - 1).ip4, Address.of(VPN_DOMID - 1).ip6):
+        vpn.ip(f"route replace default via {address} dev eth0 onlink")
+    stage.noise.rounds()
+    seen = stage.capture.result()
+    assert {"IPv4 TCP", "IPv4 UDP", "IPv6 UDP", "IPv4 ICMP"} <= set(seen.clear_kinds), seen
+    with pytest.raises(AssertionError, match=r"answers came|clear packets"):
+        stage.must_be_closed()
 
 
 # --- kinds of traffic -------------------------------------------------------------------------------------
@@ -292,3 +314,36 @@ def test_an_appvm_plugged_in_while_connecting_and_while_connected(stage: Scene) 
     stage.lab.disconnect(early_bird)
     stage.lab.connect(early_bird)
     stage.must_carry(SITE_A, early_bird, within=3)
+
+
+def test_nobody_on_the_uplink_reaches_the_tunnel_or_an_appvm(live: Scene) -> None:
+    """What comes from sys-net's side to the tunnel's address (CVE-2019-14899) or to an AppVM ends in sys-vpn."""
+    net, here = live.lab.net, Address.of(VPN_DOMID)
+    tunnel = json.loads(live.lab.vpn.run("ip", "-j", "-4", "address", "show", "dev", "vpn0").stdout)
+    inner = tunnel[0]["addr_info"][0]["local"]
+    assert inner.startswith(SITE_A.tunnel)
+    net.ip(f"route add {inner} via {here.ip4} dev vif{VPN_DOMID}.0 onlink")
+    net.ip(f"route add {live.work.address.ip4} via {here.ip4} dev vif{VPN_DOMID}.0 onlink")
+    with live.work.qube.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
+        receiver.bind((live.work.address.ip4, 5000))
+        receiver.settimeout(0.5)
+        with net.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            sender.sendto(b"from the uplink", (live.work.address.ip4, 5000))
+        with pytest.raises(TimeoutError):
+            receiver.recv(100)
+    for target in (inner, live.work.address.ip4):
+        assert net.run("ping", "-c", "1", "-W", "1", target, check=False).returncode != 0
+
+
+def test_waking_from_suspend(live: Scene) -> None:
+    """The suspend hook sends SIGUSR1: the tunnel is made anew, nothing is seen meanwhile."""
+    live.service.send(signal.SIGUSR1)
+    live.service.until(lambda: sum("authenticated the server" in line for line in live.service.log) == 2, "a handshake")
+    live.must_heal()
+
+
+def test_the_early_step_runs_again_while_connected(live: Scene) -> None:
+    """A package upgrade or a restart of qubes-firewall asserts the lockdown again; the tunnel opens again after it."""
+    early(live.lab)
+    live.noise.rounds(25)
+    live.must_heal()
