@@ -21,6 +21,12 @@ def ip(command: str) -> str:
     return done.stdout
 
 
+def settled(*devs: str) -> None:
+    """Wait until the kernel has told of the carrier, which it does a moment after the last end is up."""
+    while not all("state UP" in ip(f"link show {dev}") for dev in devs):
+        pass
+
+
 def in_netns(play: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Run `play()` with an event loop in a fresh namespace (lo up); raise what it raises."""
     raised: list[BaseException] = []

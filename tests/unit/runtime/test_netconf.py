@@ -32,7 +32,7 @@ from qubes_miragevpn.runtime.netconf import (
     Watcher,
 )
 from qubes_miragevpn.runtime.rtnl import Kernel
-from tests.unit.runtime.netns import in_netns, ip
+from tests.unit.runtime.netns import in_netns, ip, settled
 
 pytestmark = pytest.mark.needs_root
 
@@ -62,6 +62,7 @@ def play(function: Callable[[Netconf], Coroutine[Any, Any, None]]) -> Callable[[
     def test() -> None:
         async def run() -> None:
             near("addr add 10.0.0.1/24 dev near", "addr add fd00::1/64 dev near nodad", "link set near up")
+            settled("near", "far")
             before = picture()
             net = Netconf()
             try:
@@ -329,8 +330,7 @@ def test_watcher_says_when_events_were_lost() -> None:
 
 
 def test_a_list_is_made_anew_when_something_changed_meanwhile() -> None:
-    async def run() -> None:
-        near()
+    def work() -> None:
         kernel = Kernel()
         original, calls = kernel._ipr.link, []
 
@@ -352,5 +352,9 @@ def test_a_list_is_made_anew_when_something_changed_meanwhile() -> None:
         assert {link.name for link in kernel.links()} == {"lo", "near", "far"}
         assert len(calls) == 3
         kernel.close()
+
+    async def run() -> None:
+        near()
+        await asyncio.to_thread(work)  # a thread without an event loop, in the same namespace
 
     in_netns(run)

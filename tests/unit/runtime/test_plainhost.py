@@ -28,7 +28,7 @@ from qubes_miragevpn.config.model import (
 )
 from qubes_miragevpn.runtime import plainhost
 from qubes_miragevpn.runtime.plainhost import PlainHost, ServerHost
-from tests.unit.runtime.netns import in_netns, ip
+from tests.unit.runtime.netns import in_netns, ip, settled
 
 SERVER = IPv4Address("192.0.2.1")
 OTHER_SERVER = IPv4Address("198.51.100.1")
@@ -50,6 +50,7 @@ def network() -> str:
         ip(f"link set {dev} up")
     ip("addr add 10.0.0.1/24 dev near")
     ip("route add default via 10.0.0.254 dev near")
+    settled("near", "far")
     return picture()
 
 
