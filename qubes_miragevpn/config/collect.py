@@ -197,13 +197,16 @@ def _entry(
 def _add(settings: Settings, entry: Entry, findings: Findings) -> None:
     row = entry.row
     before = settings.entries.setdefault(row.name, [])
-    if row.repeat is Repeat.ADD and len(before) >= row.limit:
-        raise entry.error(f"there are more than {row.limit} lines of '{row.name}'")
-    if row.repeat is Repeat.LAST and before and not row.block and before[-1].args != entry.args:
-        findings.warn(entry.warning(f"'{row.name}' was given in line {before[-1].line} as well; the last one counts"))
-    if row.repeat is Repeat.LAST and entry.block is not None and any(e.block is not None for e in before):
-        findings.warn(entry.warning(f"there is more than one <{row.name}>; the last one counts"))
-    before.append(entry)
+    if row.repeat is Repeat.ADD:
+        if len(before) >= row.limit:
+            raise entry.error(f"there are more than {row.limit} lines of '{row.name}'")
+        before.append(entry)
+        return
+    # Of a directive that does not add up two entries are kept at most: a block, and the line that announces it.
+    alike = [other for other in before if other.inline_named == entry.inline_named]
+    if alike and (entry.args, entry.block) != (alike[-1].args, alike[-1].block):
+        findings.warn(entry.warning(f"'{row.name}' was given in line {alike[-1].line} as well; the last one counts"))
+    before[:] = [other for other in before if other.inline_named != entry.inline_named] + [entry]
 
 
 def _join_inline(settings: Settings, findings: Findings) -> None:

@@ -2,9 +2,9 @@
 """A server's PUSH_REPLY to `PulledOptions`: through the rows' argument types, and through an allow-list.
 
 What an option may do is decided here and nowhere else: one that is not in the table `_TAKEN` changes nothing, and is
-recorded in `dropped`. Options that the session cannot work without (addresses, cipher, key derivation) end it when they
-are not acceptable; the others are dropped and recorded. Nothing a server says is routed around the tunnel, executed or
-repeated unprintably, and there is a bound on everything that adds up.
+recorded in `dropped`. Options that the session cannot work without (addresses, cipher, key derivation, redirection)
+end it when they are not acceptable; the others are dropped and recorded. Nothing a server says is routed around the
+tunnel, executed or repeated unprintably, and there is a bound on everything that adds up.
 """
 
 from __future__ import annotations
@@ -264,7 +264,7 @@ _TAKEN: Mapping[str, tuple[Callable[..., None], bool]] = {
     "route-ipv6": (_on_route6, False),
     "route-gateway": (_on_route_gateway, False),
     "route-metric": (_on_route_metric, False),
-    "redirect-gateway": (_on_redirect, False),
+    "redirect-gateway": (_on_redirect, True),
     "dhcp-option": (_on_dhcp_option, False),
     "dns": (_on_dns, False),
     "block-ipv6": (_on_block_ipv6, False),

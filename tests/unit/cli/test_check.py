@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""`miragevpn check`: what it says, what it returns, and that it shows nothing of a file it reads."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from qubes_miragevpn.base.exitcodes import ExitCode
+from qubes_miragevpn.cli.main import main
+from tests.unit.cli.identity import make_identity
+from tests.unit.config.texts import STATIC_KEY_FILE
+
+CLIENT = """client
+remote vpn.example.org 443 tcp
+remote 192.0.2.7
+remote-random
+ca ca.crt
+cert ca.crt
+key own.key
+remote-cert-tls server
+verify-x509-name vpn name-prefix
+tls-auth ta.key 1
+auth-user-pass login
+keepalive 10 60
+route 10.0.0.0 255.0.0.0
+redirect-gateway def1
+dhcp-option DNS 9.9.9.9
+dhcp-option DOMAIN corp.example
+"""
+SERVER = """port 443
+server 10.8.0.0 255.255.255.0
+topology subnet
+ca ca.crt
+cert ca.crt
+key own.key
+keepalive 10 60
+push "redirect-gateway def1"
+"""
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A directory with keys, certificates and two configurations."""
+    certificate, key = make_identity("vpn")
+    (tmp_path / "ca.crt").write_bytes(certificate)
+    (tmp_path / "own.key").write_bytes(key)
+    (tmp_path / "ta.key").write_text(STATIC_KEY_FILE)
+    (tmp_path / "login").write_text("alice\nsecret-password\n")
+    (tmp_path / "client.ovpn").write_text(CLIENT)
+    (tmp_path / "server.conf").write_text(SERVER)
+    return tmp_path
+
+
+def test_a_client_is_told(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(place / "client.ovpn")]) == ExitCode.OK
+    assert capsys.readouterr().out.splitlines() == [
+        f"{place}/client.ovpn: usable as a client",
+        "  servers           vpn.example.org port 443, tcp",
+        "                    192.0.2.7 port 1194, udp over ipv4",
+        "  order             random",
+        "  control channel   tls-auth: authenticated by a shared key (SHA1, direction 1)",
+        "                    TLS 1.2 or newer",
+        "  peer must have    a certificate under the profile's CA",
+        "                    a server's certificate",
+        "                    a name that begins with 'vpn'",
+        "  data ciphers      AES-256-GCM, AES-128-GCM, CHACHA20-POLY1305",
+        "  keep-alive        a sign of life after 10 s; connect again after 60 s of silence",
+        "  interface         tun, MTU 1500, mssfix 1492",
+        "  log in            with the profile's certificate",
+        "                    with user name and password, from the profile",
+        "  routes            everything into the tunnel (def1)",
+        "                    10.0.0.0/8",
+        "  DNS               9.9.9.9",
+        "                    search corp.example",
+    ]
+
+
+def test_a_server_is_told(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "--strict", str(place / "server.conf")]) == ExitCode.OK
+    out = capsys.readouterr().out
+    assert out.startswith(f"{place}/server.conf: usable as a server\n  listens on        every address port 443, udp\n")
+    assert "  pushes            ping 10\n                    ping-restart 60\n" in out
+    assert "the client is dropped after 120 s of silence" in out
+
+
+def test_warnings_and_errors_have_their_place(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (place / "client.ovpn").write_text(CLIENT + "fast-io\nremote\nfoo\n")
+    assert main(["check", str(place / "client.ovpn")]) == ExitCode.CONFIG
+    assert capsys.readouterr().out.splitlines() == [
+        f"{place}/client.ovpn: not usable as a client",
+        "warnings:",
+        f"  {place}/client.ovpn:17: 'fast-io' has no effect: it tunes openvpn's own event loop",
+        "errors:",
+        f"  {place}/client.ovpn:18: 'remote' needs host: write remote HOST [PORT] [PROTOCOL]",
+        f"  {place}/client.ovpn:19: unknown directive 'foo' (remove the line if the connection does not need it)",
+    ]
+
+
+def test_exit_codes(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    doubtful = place / "doubtful.ovpn"
+    doubtful.write_text(CLIENT + "fast-io\n")
+    assert main(["check", str(doubtful)]) == ExitCode.OK
+    assert main(["check", "--strict", str(doubtful)]) == ExitCode.WARNINGS
+    assert main(["check", "--strict", str(doubtful), str(place / "nowhere")]) == ExitCode.CONFIG
+    assert main(["check", "--strict", str(place / "client.ovpn"), str(place / "server.conf")]) == ExitCode.OK
+    assert main(["check", "--role", "server", str(place / "client.ovpn")]) == ExitCode.CONFIG
+    assert main(["check"]) == ExitCode.CONFIG
+    capsys.readouterr()
+
+
+def test_json(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bad = place / "bad.ovpn"
+    bad.write_text("fast-io\nfoo\n")
+    assert main(["check", "--json", str(place / "client.ovpn"), str(bad)]) == ExitCode.CONFIG
+    first, second = json.loads(capsys.readouterr().out)
+    assert first["usable"] and first["role"] == "client" and first["errors"] == []
+    assert first["summary"]["servers"] == ["vpn.example.org port 443, tcp", "192.0.2.7 port 1194, udp over ipv4"]
+    assert not second["usable"] and second["summary"] == {}
+    assert second["errors"] == [
+        {
+            "file": str(bad),
+            "line": 2,
+            "problem": "unknown directive 'foo'",
+            "fix": "remove the line if the connection does not need it",
+        }
+    ]
+
+
+def test_a_key_of_another_certificate(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (place / "own.key").write_bytes(make_identity("other")[1])
+    assert main(["check", str(place / "client.ovpn")]) == ExitCode.CONFIG
+    assert "client.ovpn: key: it does not belong to cert" in capsys.readouterr().out
+
+
+def test_no_secret_is_shown(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for extra in ("", "tls-crypt login\n", "ca own.key\n", "cert login\n", "key login\n", "tls-auth own.key\n"):
+        (place / "client.ovpn").write_text(CLIENT + extra)
+        for form in ([], ["--json"]):
+            main(["check", *form, str(place / "client.ovpn")])
+    shown = "".join(capsys.readouterr())
+    lines = [line for name in ("own.key", "ta.key") for line in (place / name).read_text().splitlines()[4:-1]]
+    assert lines and not [line for line in (*lines, "secret-password", "alice") if line in shown]
+
+
+@pytest.mark.parametrize("content", [b"\x00\x01", b"\x1b]0;owned\x07", b"remote \x1b[31m\n", b"", b"\xff\xfe"])
+def test_any_content_is_reported_in_printable_words(
+    place: Path, capsys: pytest.CaptureFixture[str], content: bytes
+) -> None:
+    (place / "odd").write_bytes(content)
+    assert main(["check", str(place / "odd")]) == ExitCode.CONFIG
+    out = capsys.readouterr().out
+    assert "errors:" in out and "\x1b" not in out and "\x07" not in out
+
+
+def test_a_directory_or_a_device_is_no_configuration(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(place), "/dev/zero", str(place / "nowhere")]) == ExitCode.CONFIG
+    assert capsys.readouterr().out.count("cannot be read") == 3

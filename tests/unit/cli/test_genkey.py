@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""`miragevpn genkey`: a key that parses, for its owner's eyes only, and no file lost."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from qubes_miragevpn.base.exitcodes import ExitCode
+from qubes_miragevpn.cli.main import main
+from qubes_miragevpn.crypto.keyfiles import parse_static_key
+
+
+def key_of(path: Path) -> bytes:
+    return parse_static_key(path.read_bytes()).reveal()
+
+
+def test_a_new_file(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        assert main(["genkey", str(tmp_path / "a")]) == ExitCode.OK
+    finally:
+        os.umask(before)
+    assert main(["genkey", str(tmp_path / "b")]) == ExitCode.OK
+    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o600
+    assert key_of(tmp_path / "a") != key_of(tmp_path / "b")
+
+
+@pytest.mark.parametrize("arguments", [["genkey"], ["genkey", "-"]])
+def test_standard_output(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == ExitCode.OK
+    assert len(parse_static_key(capsys.readouterr().out.encode())) == 256
+
+
+def test_a_file_that_exists_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "key"
+    path.write_text("precious")
+    assert main(["genkey", str(path)]) == ExitCode.CONFIG
+    assert path.read_text() == "precious"
+    assert "the file exists already (--force replaces it)" in capsys.readouterr().err
+
+
+def test_force_replaces_in_one_step_and_not_through_a_link(tmp_path: Path) -> None:
+    path, other = tmp_path / "key", tmp_path / "other"
+    other.write_text("precious")
+    path.symlink_to(other)
+    assert main(["genkey", str(path)]) == ExitCode.CONFIG
+    assert main(["genkey", "--force", str(path)]) == ExitCode.OK
+    assert other.read_text() == "precious" and len(key_of(path)) == 256
+    assert stat.S_IMODE(path.lstat().st_mode) == 0o600
+    assert sorted(os.listdir(tmp_path)) == ["key", "other"]
+
+
+def test_a_directory_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["genkey", str(tmp_path / "nowhere" / "key")]) == ExitCode.SYSTEM
+    assert "No such file or directory" in capsys.readouterr().err

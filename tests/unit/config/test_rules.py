@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Every rule between directives, broken once."""
+
+from __future__ import annotations
+
+import pytest
+
+from qubes_miragevpn.config.collect import Place
+from qubes_miragevpn.config.rules import RULES
+from tests.unit.config.texts import CLIENT, SERVER, client, client_errors, server, server_errors, without
+
+# name of the rule, place, the text that breaks it, what is said
+BROKEN = [
+    ("role", Place.CLIENT, without("client"), "c.ovpn: this is no client: 'client' is missing"),
+    ("role", Place.CLIENT, "tls-client\n" + without("client"), "'client' is missing"),
+    ("remote", Place.CLIENT, without("remote"), "'remote' is missing"),
+    ("trust", Place.CLIENT, without("ca"), "neither 'ca' nor 'peer-fingerprint' is there"),
+    ("trust", Place.SERVER, without("ca", SERVER), "neither 'ca' nor 'peer-fingerprint' is there"),
+    ("login", Place.CLIENT, without("auth-user-pass"), "there is nothing to log in with"),
+    ("certificate without key", Place.CLIENT, CLIENT + "cert own.crt\n", "c.ovpn:6: 'cert' needs 'key'"),
+    ("key without certificate", Place.CLIENT, CLIENT + "key own.key\n", "c.ovpn:6: 'key' needs 'cert'"),
+    ("two wraps", Place.CLIENT, CLIENT + "tls-auth ta.key\ntls-crypt ta.key\n", "'tls-auth' and 'tls-crypt' exclude"),
+    ("two wraps", Place.SERVER, SERVER + "tls-crypt ta.key\ntls-auth ta.key\n", "'tls-auth' and 'tls-crypt' exclude"),
+    (
+        "digest for tls-auth",
+        Place.CLIENT,
+        CLIENT + "tls-auth ta.key\nauth none\n",
+        "c.ovpn:7: 'tls-auth' needs a digest",
+    ),
+    ("directions", Place.CLIENT, CLIENT + "tls-auth ta.key 1\nkey-direction 0\n", "contradicts the direction"),
+    ("direction without key", Place.CLIENT, CLIENT + "key-direction 1\n", "no effect without 'tls-auth'"),
+    ("keepalive and ping", Place.CLIENT, CLIENT + "keepalive 10 60\nping 5\n", "'ping' contradicts 'keepalive'"),
+    ("keepalive and ping", Place.SERVER, SERVER + "ping-restart 5\n", "'ping-restart' contradicts 'keepalive'"),
+    ("keepalive ratio", Place.CLIENT, CLIENT + "keepalive 10 19\n", "at least twice its interval"),
+    (
+        "two certificate types",
+        Place.CLIENT,
+        CLIENT + "ns-cert-type client\n",
+        "'ns-cert-type' contradicts 'remote-cert-tls'",
+    ),
+    (
+        "old certificate type",
+        Place.CLIENT,
+        without("remote-cert-tls") + "ns-cert-type server\n",
+        "'ns-cert-type server' is taken as 'remote-cert-tls server'",
+    ),
+    ("server's certificate", Place.CLIENT, without("remote-cert-tls"), "any certificate of the CA passes"),
+    ("device", Place.CLIENT, CLIENT + "dev tap0\n", "TAP (Ethernet) tunnels are not supported"),
+    ("device", Place.CLIENT, CLIENT + "dev null\n", "makes no tunnel"),
+    ("device", Place.SERVER, SERVER + "dev vpn0\n", "add 'dev-type tun'"),
+    ("lport and nobind", Place.CLIENT, CLIENT + "lport 5\nnobind\n", "'lport' and 'nobind' exclude each other"),
+    ("exit notify over TCP", Place.CLIENT, CLIENT + "proto tcp\nexplicit-exit-notify\n", "no effect over TCP"),
+    ("client's protocol", Place.CLIENT, CLIENT + "proto tcp4-server\n", "'tcp-server' is the other end's protocol"),
+    ("server's protocol", Place.SERVER, SERVER + "proto tcp-client\n", "'tcp-client' is the other end's protocol"),
+    ("network", Place.SERVER, without("server", SERVER), "'server' is missing"),
+    ("server's own certificate", Place.SERVER, without("key", without("cert", SERVER)), "'cert' is missing"),
+    ("keepalive", Place.SERVER, without("keepalive", SERVER), "a vanished client is noticed late"),
+    (
+        "remote beside connection",
+        Place.CLIENT,
+        CLIENT + "<connection>\nremote b\n</connection>\n",
+        "c.ovpn:2: 'remote' has no effect beside <connection> blocks",
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "place", "text", "message"), BROKEN)
+def test_broken_rule(name: str, place: Place, text: str, message: str) -> None:
+    (rule,) = (rule for rule in RULES if rule.name == name)
+    if rule.fatal:
+        found = client_errors(text) if place is Place.CLIENT else server_errors(text)
+    else:
+        loaded = client(base=text) if place is Place.CLIENT else server(base=text)
+        found = list(loaded.warnings)
+    assert [line for line in found if message in line], found
+
+
+def test_every_rule_is_broken_here() -> None:
+    assert {case[0] for case in BROKEN} == {rule.name for rule in RULES}
+    assert len({rule.name for rule in RULES}) == len(RULES)
+
+
+def test_the_texts_that_are_broken_here_are_whole_otherwise() -> None:
+    assert client().warnings == ()
+    assert server().warnings == ()
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        "tls-client\npull\n",
+        "tls-auth ta.key 1\nkey-direction 1\n",
+        "dev vpn0\ndev-type tun\n",
+        "dev tun3\n",
+        "keepalive 10 20\n",
+        "proto tcp-client\n",
+        "ns-cert-type server\n",
+    ],
+)
+def test_what_only_looks_like_a_breach(extra: str) -> None:
+    assert client(extra).warnings == ()

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What each directive of a server's file does to its `ServerConfig`."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Network
+from typing import Any
+
+import pytest
+
+from qubes_miragevpn.base.errors import ConfigError
+from qubes_miragevpn.config.loader import looks_like_server
+from qubes_miragevpn.config.model import Family, Identity, Listen, Proto
+from tests.unit.config.texts import CLIENT, SERVER, server, without
+
+
+def dig(value: Any, path: str) -> Any:
+    for name in path.split("."):
+        value = getattr(value, name)
+    return value
+
+
+def test_defaults() -> None:
+    config = server().config
+    assert config.listen == Listen("", 1194, Proto.UDP, Family.ANY)
+    assert config.network == IPv4Network("10.8.0.0/24")
+    assert isinstance(config.common.identity, Identity)
+    assert (config.max_clients, config.duplicate_cn, config.client_to_client) == (1024, False, False)
+
+
+def test_keepalive_waits_twice_as_long_and_is_pushed() -> None:
+    config = server('push "route 10.1.0.0 255.255.0.0"\n').config
+    assert (config.common.timers.ping, config.common.timers.ping_restart) == (10, 120)
+    assert config.push == ("ping 10", "ping-restart 60", "route 10.1.0.0 255.255.0.0")
+
+
+def test_without_keepalive_nobody_is_dropped_for_silence() -> None:
+    config = server(base=without("keepalive", SERVER)).config
+    assert (config.common.timers.ping, config.common.timers.ping_restart, config.push) == (0, 0, ())
+
+
+@pytest.mark.parametrize(
+    ("lines", "path", "value"),
+    [
+        ("mode server\ntls-server", "listen.proto", Proto.UDP),
+        ("port 443\nproto tcp-server", "listen", Listen("", 443, Proto.TCP, Family.ANY)),
+        ("proto tcp4", "listen", Listen("", 1194, Proto.TCP, Family.IPV4)),
+        ("proto udp6", "listen", Listen("", 1194, Proto.UDP, Family.IPV6)),
+        ("local 192.0.2.1\nlport 7\nport 8", "listen", Listen("192.0.2.1", 7, Proto.UDP, Family.IPV4)),
+        ("max-clients 5", "max_clients", 5),
+        ("duplicate-cn", "duplicate_cn", True),
+        ("client-to-client", "client_to_client", True),
+        ("verify-client-cert require", "common.peer.remote_cert_tls", None),
+        ("verify-client-cert", "common.peer.remote_cert_tls", None),
+        ("remote-cert-tls client", "common.peer.remote_cert_tls", "client"),
+        ("push 'dhcp-option DNS 10.8.0.1'", "push", ("ping 10", "ping-restart 60", "dhcp-option DNS 10.8.0.1")),
+        ("tls-auth ta.key 0\nauth SHA256", "common.wrap.direction", 0),
+        ("data-ciphers CHACHA20-POLY1305", "common.data_ciphers", ("CHACHA20-POLY1305",)),
+        ("explicit-exit-notify", "common.explicit_exit_notify", 1),
+        ("reneg-sec 30", "common.timers.reneg_sec", 30),
+        ("dev tun5\nuser nobody", "common.dev", "tun5"),
+    ],
+)
+def test_applied(lines: str, path: str, value: Any) -> None:
+    assert dig(server(lines + "\n").config, path) == value
+
+
+@pytest.mark.parametrize(
+    ("line", "error"),
+    [
+        # the first four as openvpn 2.6.14 refuses them
+        ("server 10.8.0.1 255.255.255.0", "10.8.0.1 is not the first address of its network (write 'server 10.8.0.0"),
+        ("server 10.8.0.0 255.255.255.252", "must be from /16 to /29"),
+        ("server 10.0.0.0 255.0.0.0", "must be from /16 to /29"),
+        ("server 10.8.0.0 255.0.255.0", "must be a netmask with contiguous ones"),
+        ("server 224.0.0.0 255.255.255.0", "these addresses cannot be given to clients"),
+        ("server 127.0.0.0 255.255.255.0", "these addresses cannot be given to clients"),
+        ("mode p2p", "'mode' is not supported with 'p2p'"),
+        ("topology net30", "'topology' is only supported as 'topology subnet'"),
+        ("verify-client-cert none", "'verify-client-cert' is only supported as 'require'"),
+        ("comp-lzo", "'comp-lzo' asks for compression"),
+        ("push 'a,b'", "must be one option in quotes"),
+        ("push '\x7f'", "control character"),
+        ("push ''", "must be one option in quotes"),
+        ("local vpn.example.org", "'local' must be an address"),
+        ("local 192.0.2.1\nproto udp6", "is no ipv6 address"),
+        ("max-clients 0", "must be a number from 1 to 65535"),
+        ("tls-server x", "'tls-server' has too many words"),
+        ("client-config-dir ccd", "'client-config-dir' is not supported yet"),
+        ("crl-verify crl.pem", "'crl-verify' is not supported yet"),
+    ],
+)
+def test_errors(line: str, error: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        server(line + "\n")
+    assert error in str(caught.value)
+
+
+def test_the_role_of_a_file_is_seen() -> None:
+    assert looks_like_server(SERVER.encode()) and not looks_like_server(CLIENT.encode())
+    assert looks_like_server(b"mode server\n") and looks_like_server(b"tls-server\n")
+    assert not looks_like_server(b"remote server\n# server\n") and not looks_like_server(b'server "\n')

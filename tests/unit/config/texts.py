@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Texts that the tests of configurations are made of. The keys and certificates have the right form and no meaning."""
+
+from __future__ import annotations
+
+import base64
+
+from qubes_miragevpn.config.loader import Examined, Loaded, examine_client, examine_server, load_client, load_server
+from qubes_miragevpn.config.model import ClientConfig, ServerConfig
+from qubes_miragevpn.crypto.keyfiles import render_static_key
+
+STATIC_KEY = bytes(range(256))
+STATIC_KEY_FILE = render_static_key(STATIC_KEY)
+
+
+def pem(label: str, der: bytes = b"\x30\x03\x02\x01\x05") -> str:
+    """A PEM block around `der`."""
+    return f"-----BEGIN {label}-----\n{base64.b64encode(der).decode()}\n-----END {label}-----\n"
+
+
+CERTIFICATE = pem("CERTIFICATE")
+KEY = pem("PRIVATE KEY")
+
+FILES = {
+    "ca.crt": CERTIFICATE,
+    "own.crt": "Certificate:\n    Data: ...\n" + CERTIFICATE,
+    "own.key": KEY,
+    "ta.key": STATIC_KEY_FILE,
+    "login": "alice\nsecret-password\n",
+}
+
+# A client profile that loads without a warning, and a server's configuration that does.
+CLIENT = "client\nremote vpn.example.org\nca ca.crt\nauth-user-pass\nremote-cert-tls server\n"
+SERVER = (
+    "server 10.8.0.0 255.255.255.0\nca ca.crt\ncert own.crt\nkey own.key\ntopology subnet\nkeepalive 10 60\ndh none\n"
+)
+
+
+def read_file(path: str) -> bytes:
+    """The reader of `FILES`."""
+    try:
+        return FILES[path].encode()
+    except KeyError:
+        raise FileNotFoundError(2, "No such file or directory", path) from None
+
+
+def client(extra: str = "", base: str = CLIENT) -> Loaded[ClientConfig]:
+    """Load a client profile: `base` and what the test adds."""
+    return load_client((base + extra).encode("utf-8", "surrogateescape"), file="c.ovpn", read_file=read_file)
+
+
+def server(extra: str = "", base: str = SERVER) -> Loaded[ServerConfig]:
+    """Load a server's configuration: `base` and what the test adds."""
+    return load_server((base + extra).encode(), file="s.conf", read_file=read_file)
+
+
+def without(name: str, base: str = CLIENT) -> str:
+    """`base` without the lines of one directive."""
+    return "".join(line for line in base.splitlines(keepends=True) if line.split()[0] != name)
+
+
+def client_errors(text: str) -> list[str]:
+    """Every error in a client profile."""
+    return _errors(examine_client(text.encode(), file="c.ovpn", read_file=read_file))
+
+
+def server_errors(text: str) -> list[str]:
+    """Every error in a server's configuration."""
+    return _errors(examine_server(text.encode(), file="s.conf", read_file=read_file))
+
+
+def _errors(examined: Examined[ClientConfig] | Examined[ServerConfig]) -> list[str]:
+    return [str(error) for error in examined.errors]
