@@ -4,13 +4,19 @@ SHELL := /bin/bash
 VERSION := $(shell cat version)
 VENV := .venv
 PYTHON := $(VENV)/bin/python
-SYSTEM_PYTHON ?= python3
 DESTDIR ?=
-PREFIX ?= /usr
 RPM_TOP ?= $(CURDIR)/build/rpm
 PROVIDER ?= own
 ROUNDS ?= 3
 BENCH_JSON ?= build/bench.json
+
+# What an installation uses: the distribution's interpreter, and where the distribution keeps its modules.
+INSTALL_PYTHON ?= /usr/bin/python3
+PYTHON_SITE ?= $(shell $(INSTALL_PYTHON) -c 'import sysconfig as s; \
+	names = [n for n in ("deb_system", "rpm_prefix") if n in s.get_scheme_names()] + [s.get_default_scheme()]; \
+	print(s.get_path("purelib", names[0]))')
+LIBDIR := /usr/lib/qubes-miragevpn
+UNITS := /usr/lib/systemd/system
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo lab test lint bench install-vm install-dom0 rpm clean
@@ -37,6 +43,45 @@ lint: setup ## ruff and mypy --strict
 bench: setup ## measure against openvpn 2.6 (root; ROUNDS=n BENCH_JSON=file)
 	@mkdir -p $(dir $(BENCH_JSON))
 	@$(PYTHON) -m tests.bench --rounds $(ROUNDS) --json $(BENCH_JSON)
+
+install-vm: ## install into a Qubes template (or DESTDIR): package, units, barriers, qrexec services
+	@$(INSTALL_PYTHON) -c 'import setuptools' || { echo 'install python3-setuptools first' >&2; exit 4; }
+	$(INSTALL_PYTHON) -W ignore setup.py -q build --build-base build/py --executable /usr/bin/python3 install \
+		--root $(or $(DESTDIR),/) --install-lib $(PYTHON_SITE) --install-scripts /usr/bin \
+		--single-version-externally-managed --record build/installed-files
+	install -D -m 755 install/vm/qubes-miragevpn-lockdown $(DESTDIR)$(LIBDIR)/qubes-miragevpn-lockdown
+	install -D -m 644 -t $(DESTDIR)$(LIBDIR)/nft install/vm/nft/*.nft
+	install -D -m 644 -t $(DESTDIR)$(UNITS) install/vm/systemd/*.service
+	install -D -m 644 -t $(DESTDIR)$(UNITS)/qubes-network.service.d install/vm/systemd/qubes-network.service.d/*.conf
+	install -D -m 644 -t $(DESTDIR)/usr/lib/systemd/system-preset install/vm/systemd/*.preset
+	install -D -m 644 -t $(DESTDIR)/usr/lib/qubes-bind-dirs.d install/vm/bind-dirs/*.conf
+	install -D -m 755 -t $(DESTDIR)/etc/qubes/qubes-firewall.d install/vm/qubes-firewall.d/*
+	install -D -m 755 -t $(DESTDIR)/etc/qubes/suspend-post.d install/vm/suspend-post.d/*.sh
+	install -D -m 755 -t $(DESTDIR)/etc/qubes/post-install.d install/vm/post-install.d/*.sh
+	install -D -m 755 -t $(DESTDIR)/etc/qubes-rpc qubes-rpc/*
+	install -D -m 644 -t $(DESTDIR)/usr/share/man/man1 doc/man/*.1
+	install -d -m 700 $(addprefix $(DESTDIR)/etc/qubes-miragevpn,/ /profiles /credentials)
+ifeq ($(DESTDIR),)
+	systemctl daemon-reload
+	systemctl preset qubes-miragevpn.service
+	@$(INSTALL_PYTHON) -c 'import cryptography, OpenSSL, pyroute2' \
+		|| echo 'still needed: the packages python3-cryptography, python3-pyOpenSSL (or python3-openssl), python3-pyroute2'
+endif
+
+install-dom0: ## install into dom0 (or DESTDIR): the qrexec policy
+	install -D -m 664 -t $(DESTDIR)/etc/qubes/policy.d install/dom0/*.policy
+
+rpm: ## build packages for a Fedora template and for dom0 into build/rpm
+	@tools/setup rpmbuild
+	@mkdir -p $(RPM_TOP)/SOURCES $(RPM_TOP)/SPECS
+	git archive --prefix=qubes-miragevpn-$(VERSION)/ -o $(RPM_TOP)/SOURCES/qubes-miragevpn-$(VERSION).tar.gz HEAD
+	@# --nodeps: on Debian rpmbuild does not see what dpkg installed; the build fails by itself if something is missing
+	@for spec in rpm_spec/*.spec.in; do \
+		made=$(RPM_TOP)/SPECS/$$(basename $$spec .in); \
+		sed 's/@VERSION@/$(VERSION)/g' $$spec >$$made && \
+		rpmbuild --quiet --nodeps --define '_topdir $(RPM_TOP)' -ba $$made || exit 1; \
+	done
+	@find $(RPM_TOP) -name '*.rpm'
 
 clean: ## remove what was built, and the virtualenv
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -21,7 +21,7 @@ def test_readme_lists_every_exit_code() -> None:
     assert rows == [(str(code.value), code.name.lower()) for code in ExitCode]
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", sorted(set(COMMANDS) - {"rpc"}))  # rpc is for the qrexec services
 def test_readme_and_man_page_describe_every_command(command: str) -> None:
     man = (ROOT / "doc" / "man" / "miragevpn.1").read_text(encoding="utf-8")
     assert re.search(rf"`miragevpn {command}|`{command}`", README), "README.md"
