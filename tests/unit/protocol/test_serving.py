@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Stateless admission and the address pool."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv4Network
+
+import pytest
+
+from qubes_miragevpn.base.errors import Consequence, PeerError
+from qubes_miragevpn.base.secret import Secret
+from qubes_miragevpn.config.model import NoWrap, TlsCrypt
+from qubes_miragevpn.dataplane.interface import SockAddr
+from qubes_miragevpn.protocol.serving import pool as pool_module
+from qubes_miragevpn.protocol.serving.admission import ANSWERS, PERIOD, Admission
+from qubes_miragevpn.protocol.serving.pool import AddressPool
+from qubes_miragevpn.protocol.wire.packet import Body, Head, Opcode, read_body
+from qubes_miragevpn.protocol.wrap.keys import Opened, Stamp, wrap_keys
+
+CLIENT: SockAddr = ("192.0.2.1", 40000)
+SID = b"client!!"
+KEYS = wrap_keys(NoWrap(), server=True)
+HAND_WINDOW = 60.0
+SLOT = (HAND_WINDOW + 1) / 2
+
+
+def admission() -> Admission:
+    return Admission(KEYS, b"k" * 32, HAND_WINDOW)
+
+
+def opened(opcode: Opcode, body: Body, *, key_id: int = 0, sid: bytes = SID) -> Opened:
+    return KEYS.open(Head(opcode, key_id, sid).encode() + body.encode())
+
+
+RESET = opened(Opcode.HARD_RESET_CLIENT, Body((), None, 0))
+
+
+def answered(gate: Admission, now: float, endpoint: SockAddr = CLIENT) -> bytes:
+    """The session id that the server's answer gives."""
+    reply = KEYS.open(gate.answer_reset(RESET, endpoint, now, 1_700_000_000))
+    assert reply.head.opcode is Opcode.HARD_RESET_SERVER
+    assert read_body(reply.head.opcode, reply.body) == Body((0,), SID, 0)
+    return reply.head.sid
+
+
+def third(sid: bytes, *, acks: tuple[int, ...] = (0,), message_id: int = 1, client: bytes = SID) -> Opened:
+    return opened(Opcode.CONTROL, Body(acks, sid, message_id, b"tls"), sid=client)
+
+
+def test_the_answer_is_26_bytes_to_14() -> None:
+    assert len(RESET.head.encode() + RESET.body) == 14
+    assert len(admission().answer_reset(RESET, CLIENT, 0.0, 0)) == 26
+
+
+def test_the_answer_is_66_bytes_to_54_under_tls_crypt() -> None:
+    config = TlsCrypt(Secret(bytes(range(256))))
+    ours, theirs = wrap_keys(config, server=True), wrap_keys(config, server=False)
+    request = theirs.seal(RESET.head, Stamp(1, 5), RESET.body)
+    reply = Admission(ours, b"k" * 32, HAND_WINDOW).answer_reset(ours.open(request), CLIENT, 0.0, 0)
+    assert (len(request), len(reply)) == (54, 66)
+    assert theirs.open(reply).stamp == Stamp(1, 0)
+
+
+def test_a_cookie_is_good_where_it_was_given() -> None:
+    gate = admission()
+    sid = answered(gate, 1000.0)
+    assert gate.confirm(third(sid), CLIENT, 1000.2) == sid
+    acknowledgement = opened(Opcode.ACK, Body((0,), sid, None))
+    assert gate.confirm(acknowledgement, CLIENT, 1000.2) == sid
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "client"),
+    [
+        (("192.0.2.2", 40000), SID),
+        (("192.0.2.1", 40001), SID),
+        (("192.0.2.14", 0), SID),
+        (("2001:db8::1", 40000, 0, 0), SID),
+        (CLIENT, b"another!"),
+    ],
+)
+def test_a_cookie_is_bad_for_another_place_or_session(endpoint: SockAddr, client: bytes) -> None:
+    gate = admission()
+    sid = answered(gate, 1000.0)
+    with pytest.raises(PeerError):
+        gate.confirm(third(sid, client=client), endpoint, 1000.2)
+
+
+@pytest.mark.parametrize("bit", range(64))
+def test_every_bit_of_a_cookie_counts(bit: int) -> None:
+    gate = admission()
+    sid = int.from_bytes(answered(gate, 1000.0), "big") ^ 1 << bit
+    with pytest.raises(PeerError):
+        gate.confirm(third(sid.to_bytes(8, "big")), CLIENT, 1000.0)
+
+
+def test_another_server_gives_another_cookie() -> None:
+    sid = answered(Admission(KEYS, b"x" * 32, HAND_WINDOW), 1000.0)
+    with pytest.raises(PeerError):
+        admission().confirm(third(sid), CLIENT, 1000.0)
+
+
+@pytest.mark.parametrize(("slots", "good"), [(-1, False), (0, True), (1, True), (2, True), (3, False), (1000, False)])
+def test_age_of_a_cookie(slots: int, good: bool) -> None:
+    gate, given = admission(), 100 * SLOT + 1
+    sid = answered(gate, given)
+    if good:
+        gate.confirm(third(sid), CLIENT, given + slots * SLOT)
+        return
+    with pytest.raises(PeerError):
+        gate.confirm(third(sid), CLIENT, given + slots * SLOT)
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        opened(Opcode.HARD_RESET_CLIENT, Body((), None, 1)),
+        opened(Opcode.HARD_RESET_CLIENT, Body((), None, 0, b"x")),
+        opened(Opcode.HARD_RESET_CLIENT, Body((0,), SID, 0)),
+        opened(Opcode.HARD_RESET_CLIENT, Body((), None, 0), key_id=1),
+        opened(Opcode.HARD_RESET_SERVER, Body((), None, 0)),
+        opened(Opcode.SOFT_RESET, Body((), None, 0)),
+        opened(Opcode.CONTROL, Body((), None, 0)),
+        opened(Opcode.ACK, Body((0,), SID, None)),
+    ],
+)
+def test_only_a_first_packet_is_answered(packet: Opened) -> None:
+    with pytest.raises(PeerError):
+        admission().answer_reset(packet, CLIENT, 0.0, 0)
+
+
+@pytest.mark.parametrize(
+    ("acks", "message_id"), [((1,), 1), ((0, 1), 1), ((0,), 0), ((0,), 2), ((0,), 2**32 - 1), ((2**32 - 1,), 1)]
+)
+def test_a_session_begins_with_message_1_that_acknowledges_0(acks: tuple[int, ...], message_id: int) -> None:
+    gate = admission()
+    sid = answered(gate, 0.0)
+    with pytest.raises(PeerError):
+        gate.confirm(third(sid, acks=acks, message_id=message_id), CLIENT, 0.0)
+
+
+@pytest.mark.parametrize("opcode", [Opcode.SOFT_RESET, Opcode.HARD_RESET_CLIENT, Opcode.HARD_RESET_SERVER])
+def test_a_reset_confirms_nothing(opcode: Opcode) -> None:
+    gate = admission()
+    with pytest.raises(PeerError):
+        gate.confirm(opened(opcode, Body((0,), answered(gate, 0.0), 1)), CLIENT, 0.0)
+
+
+def test_answers_are_rationed_and_keep_nothing() -> None:
+    gate, given = admission(), 0
+    for n in range(100_000):  # spoofed, within one period
+        try:
+            gate.answer_reset(RESET, (f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}", 1), 5.0 + n / 100_000, 0)
+            given += 1
+        except PeerError:
+            continue
+    assert given == ANSWERS
+    assert {type(value) for value in vars(gate).values()} <= {type(KEYS), bytes, float, int}, "no container, no state"
+    answered(gate, 5.0 + PERIOD)
+
+
+# --- addresses
+
+
+def test_addresses_are_given_in_turn_and_again_to_the_same_name() -> None:
+    pool = AddressPool(IPv4Network("10.8.0.0/29"))
+    assert pool.server == IPv4Address("10.8.0.1")
+    first, second = pool.lease("a"), pool.lease("b")
+    assert (str(first), str(second)) == ("10.8.0.2/29", "10.8.0.3/29")
+    pool.release(first.ip)
+    assert str(pool.lease("c")) == "10.8.0.4/29", "an address rests first"
+    assert str(pool.lease("a")) == "10.8.0.2/29"
+
+
+def test_a_remembered_address_may_be_taken() -> None:
+    pool = AddressPool(IPv4Network("10.8.0.0/30"))
+    pool.release(pool.lease("a").ip)
+    assert str(pool.lease("b")) == "10.8.0.2/30"
+    with pytest.raises(PeerError) as caught:
+        pool.lease("a")
+    assert caught.value.consequence is Consequence.END_SESSION
+
+
+def test_a_full_pool_gives_each_address_once() -> None:
+    pool = AddressPool(IPv4Network("10.8.0.0/26"))
+    leased = {pool.lease(str(n)).ip for n in range(61)}
+    assert len(leased) == 61 and pool.server not in leased and pool.network.broadcast_address not in leased
+    with pytest.raises(PeerError):
+        pool.lease("one more")
+    back = leased.pop()
+    pool.release(back)
+    pool.release(back)
+    assert pool.lease("one more").ip == back
+
+
+def test_memory_of_names_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_module, "MAX_REMEMBERED", 8)
+    pool = AddressPool(IPv4Network("10.8.0.0/16"))
+    for n in range(50):
+        pool.release(pool.lease(str(n)).ip)
+    assert len(pool._remembered) == 8
