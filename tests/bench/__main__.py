@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """`python -m tests.bench`: measure every pair of ends over every transport, round by round, alternating.
 
-Alternating within a round, so that whatever else the machine does falls on all of them alike; the table shows medians.
+Alternating within a round, and every second round backwards, so that whatever else the machine does falls on all of
+them alike; the table shows medians.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3, help="how often everything is measured (default %(default)s)")
     parser.add_argument("--seconds", type=float, default=2.0, help="length of one stream (default %(default)s)")
     parser.add_argument(
-        "--delay", type=float, default=0.1, help="one-way delay of the relay in s (default %(default)s)"
+        "--delay", type=float, default=0.2, help="one-way delay of the relay in s (default %(default)s)"
     )
     parser.add_argument("--json", type=Path, help="write everything to this file")
     parser.add_argument("--transport", nargs="+", choices=["udp", "tcp"], default=["udp", "tcp"])
@@ -75,7 +76,7 @@ def main() -> int:
     for number in range(1, options.rounds + 1):
         for transport in options.transport:
             case = Case(proto=transport, wrap="tls-crypt")
-            for ends in chosen:
+            for ends in chosen if number % 2 else chosen[::-1]:
                 begin = time.monotonic()
                 values = one(ends, case, pki, options.seconds, options.delay)
                 expected = len(measure.METRICS) - (transport != "udp")

@@ -78,18 +78,22 @@ def _listens(space: Namespace) -> bool:
 def _iperf(tunnel: Tunnel, seconds: float, *options: str) -> dict[str, dict[str, float]]:
     """One iperf3 run from the client's side; the `end` object of its report."""
     command = ["iperf3", "-c", SERVER_TUNNEL, "-J", "-t", f"{max(1, round(seconds))}", *options]
-    try:
-        ran = subprocess.run(
-            tunnel.wire.client.command(*command), capture_output=True, check=False, env=ENVIRONMENT,
-            timeout=seconds + 30,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        raise RuntimeError(f"{' '.join(command)}: did not end") from None
-    report = json.loads(ran.stdout or b"{}")
-    if ran.returncode or "error" in report or "end" not in report:
-        raise RuntimeError(f"{' '.join(command)}: {report.get('error', ran.stderr.decode(errors='replace'))}")
-    end: dict[str, dict[str, float]] = report["end"]
-    return end
+    problem = ""
+    for _ in range(3):  # right after a run iperf3's server may not take the next one yet
+        try:
+            ran = subprocess.run(
+                tunnel.wire.client.command(*command),
+                capture_output=True, check=False, env=ENVIRONMENT, timeout=seconds + 30,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            raise RuntimeError(f"{' '.join(command)}: did not end") from None
+        report = json.loads(ran.stdout or b"{}")
+        end: dict[str, dict[str, float]] = report.get("end", {})
+        if ran.returncode == 0 and "sum_received" in end:
+            return end
+        problem = report.get("error", ran.stderr.decode(errors="replace"))
+        time.sleep(0.5)
+    raise RuntimeError(f"{' '.join(command)}: {problem}")
 
 
 def throughput(tunnel: Tunnel, seconds: float) -> Values:
