@@ -204,6 +204,7 @@ def _dns_name(word: str) -> str:
 
 
 TEXT = Kind(f"a text of 1 to {MAX_TEXT} characters", _text)
+CIPHER_LIST = Kind("a list of ciphers", str)
 PATH = Kind("the name of a file", _text)
 HOST = Kind("a host name or an address", _host)
 PORT = integer(1, 65535)

@@ -51,7 +51,6 @@ ROWS = tuple(
         ("cryptoapicert", "is for Windows", _HARDWARE),
         ("providers", _YET, "remove the line to use OpenSSL's own"),
         ("engine", _YET, "remove the line to use OpenSSL's own"),
-        ("tls-cipher", _YET, "remove the line: TLS 1.2 or newer with the library's secure ciphers is used"),
         ("tls-ciphersuites", _YET, "remove the line: TLS 1.2 or newer with the library's secure ciphers is used"),
         ("tls-cert-profile", _YET, "remove the line: the TLS library's own security level is used"),
         ("tls-groups", _YET, "remove the line: the TLS library's own choice is used"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from qubes_miragevpn.config.model import ClientConfig
 from qubes_miragevpn.config.rows.arguments import (
+    CIPHER_LIST,
     FINGERPRINT,
     NAME_TYPE,
     PATH,
@@ -21,6 +22,11 @@ _DIRECTION = Arg("direction", integer(0, 1), optional=True)
 _METHOD_2 = ByFirstWord(
     {"2": NoEffect("it is the only method there is", warn=False)},
     Refused("is only supported as method 2", "remove the line"),
+)
+_WIDER = NoEffect("the TLS library's own security level stays")
+_TLS_CIPHERS = ByFirstWord(
+    {"DEFAULT": _WIDER, "DEFAULT:@SECLEVEL=0": _WIDER, "DEFAULT:@SECLEVEL=1": _WIDER},
+    Refused("is not supported yet", "remove the line: TLS 1.2 or newer with the library's secure ciphers is used"),
 )
 
 ROWS = (
@@ -129,6 +135,13 @@ ROWS = (
         (Arg("how", choice("none", "nointeract", "interact")),),
         client=APPLIED,
         fills=(ClientConfig, "auth_retry"),
+    ),
+    Row(
+        "tls-cipher",
+        "",
+        (Arg("list", CIPHER_LIST),),
+        client=_TLS_CIPHERS,
+        server=_TLS_CIPHERS,
     ),
     Row(
         "key-method",

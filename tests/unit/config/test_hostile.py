@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -140,6 +141,10 @@ def test_time_is_bounded_for_a_megabyte(number: int) -> None:
     assert time.monotonic() - begun < 10
 
 
+def _with_hostile(content: bytes) -> Callable[[str], bytes]:
+    return lambda path: content if path == "hostile" else read_file(path)
+
+
 def test_a_hostile_file_named_by_a_profile() -> None:
     for content in MEGABYTE:
         for name in ("ca", "cert", "key", "tls-auth", "tls-crypt", "auth-user-pass"):
@@ -147,6 +152,6 @@ def test_a_hostile_file_named_by_a_profile() -> None:
             examined = examine_client(
                 profile.encode(),
                 file="f",
-                read_file=lambda path, c=content: c if path == "hostile" else read_file(path),
+                read_file=_with_hostile(content),
             )
             assert examined.config is None or name == "auth-user-pass"

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import pytest
 
-from qubes_miragevpn.config.loader import load_client
-from qubes_miragevpn.config.model import NameType, Proto, TlsAuth, TlsCrypt
+from qubes_miragevpn.config.loader import Loaded, load_client
+from qubes_miragevpn.config.model import ClientConfig, NameType, Proto, TlsAuth, TlsCrypt
 from tests.unit.config.texts import CERTIFICATE, KEY, STATIC_KEY_FILE, read_file
 
 CA = f"<ca>\n{CERTIFICATE}</ca>\n"
@@ -204,7 +204,7 @@ hand-window 30
 )
 
 
-def load(text: str, ending: str = "\n"):  # type: ignore[no-untyped-def]
+def load(text: str, ending: str = "\n") -> Loaded[ClientConfig]:
     return load_client(text.replace("\n", ending).encode(), file="p.ovpn", read_file=read_file)
 
 
