@@ -1,0 +1,470 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The barriers in a real kernel: loaded, read back, healed; and which way packets would go in each state.
+
+    (namespace)   far ==veth== eth0 10.137.0.6/32, gateway 10.137.0.5
+                  qube ==veth== vif21.0, AppVM 10.137.0.21 and fd09:24ef:4179::a89:15
+                  vpn0, a TUN
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import subprocess
+import threading
+from collections.abc import Awaitable, Callable
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qubes_miragevpn.base.errors import MirageError
+from qubes_miragevpn.qube.firewall.conntrack import forget_flows
+from qubes_miragevpn.qube.firewall.enforcer import Enforcer
+from qubes_miragevpn.qube.firewall.nft import FirewallError, NftTable, differences
+from qubes_miragevpn.qube.firewall.routing import OUR_PRIORITIES, rules
+from qubes_miragevpn.qube.firewall.table import CLOSED, FirewallDemand, OpenTunnel, chains, render
+from qubes_miragevpn.qube.firewall.uplink import NO_UPLINK, Address, Uplink
+from qubes_miragevpn.qube.firewall.watch import NFTABLES, RULES, ChangeSignal
+from qubes_miragevpn.qube.states import Demand, Live, State, demand
+from qubes_miragevpn.runtime.netconf import Netconf
+from qubes_miragevpn.runtime.tun import open_tun
+from tests.unit.runtime.netns import in_netns, ip
+
+pytestmark = [pytest.mark.needs_root, pytest.mark.needs_tun]
+
+INSTALL = Path(__file__).parents[3] / "install" / "vm"
+GATEWAY, APPVM4, APPVM6 = "10.137.0.5", "10.137.0.21", "fd09:24ef:4179::a89:15"
+LIVE = Live((ip_address("10.8.0.2"), ip_address("2001:db8::2")), (ip_address("10.8.0.1"),))  # type: ignore[arg-type]
+CONNECTED = demand(State.CONNECTED, LIVE)
+
+Play = Callable[["Stage"], Awaitable[None]]
+
+
+class Stage:
+    """The namespace's interfaces, and an enforcer."""
+
+    def __init__(self) -> None:
+        for line in f"""
+link add eth0 type veth peer name far
+link set far up
+link set eth0 up
+address add 10.137.0.6/32 dev eth0
+route add {GATEWAY} dev eth0 scope link
+link add vif21.0 type veth peer name qube
+link set qube up
+link set vif21.0 group 2 up
+address add 10.137.0.6/32 dev vif21.0
+route add {APPVM4} dev vif21.0
+-6 route add {APPVM6} dev vif21.0""".strip().splitlines():
+            ip(line)
+        Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
+        Path("/proc/sys/net/ipv6/conf/all/forwarding").write_text("1")
+        self.default()
+        self.told: dict[int, Address] = {}
+        self.netconf = Netconf()
+        self.uplink = Uplink("eth0", self.netconf, self._gateway)
+        self.nft = NftTable()
+        self.enforcer = Enforcer(self.netconf, self.uplink, {0: None}, self.nft)
+
+    async def _gateway(self, version: int) -> Address | None:
+        return self.told.get(version)
+
+    def default(self) -> None:
+        """What setup-ip does."""
+        ip(f"route replace default via {GATEWAY} dev eth0 onlink")
+        ip("-6 route replace default via fe80::1 dev eth0 onlink")
+
+
+def staged(play: Play) -> None:
+    async def inside() -> None:
+        stage = Stage()
+        try:
+            await play(stage)
+        finally:
+            await stage.netconf.close()
+
+    in_netns(inside)
+
+
+def goes(to: str, *how: str) -> str:
+    """The interface by which the kernel would send a packet, or "nowhere"."""
+    found = subprocess.run(["ip", "route", "get", to, *how], capture_output=True, text=True, check=False)
+    words = found.stdout.split()
+    return words[words.index("dev") + 1] if found.returncode == 0 and "dev" in words else "nowhere"
+
+
+FROM_APPVM = ("from", APPVM4, "iif", "vif21.0")
+FROM_APPVM6 = ("from", APPVM6, "iif", "vif21.0")
+MARKED = ("mark", "0x51564d")
+
+
+def nft(*arguments: str) -> str:
+    return subprocess.run(["nft", *arguments], capture_output=True, text=True, check=True).stdout
+
+
+def ways() -> dict[str, str]:
+    """Where packets of every kind would go."""
+    return {
+        "appvm": goes("198.51.100.1", *FROM_APPVM),
+        "appvm6": goes("2001:db8:1::1", *FROM_APPVM6),
+        "own": goes("198.51.100.1"),
+        "own6": goes("2001:db8:1::1"),
+        "transport": goes("198.51.100.1", *MARKED),
+        "uplink": goes("198.51.100.1", "from", "203.0.113.1", "iif", "eth0"),
+        "uplink to appvm": goes(APPVM4, "from", "203.0.113.1", "iif", "eth0"),
+        "own to appvm": goes(APPVM4),
+        "own to appvm6": goes(APPVM6),
+    }
+
+
+CLOSED_WAYS = {
+    "appvm": "nowhere", "appvm6": "nowhere", "own": "nowhere", "own6": "nowhere", "transport": "eth0",
+    "uplink": "nowhere", "uplink to appvm": "nowhere", "own to appvm": "vif21.0", "own to appvm6": "vif21.0",
+}  # fmt: skip
+OPEN_WAYS = {**CLOSED_WAYS, "appvm": "vpn0", "appvm6": "vpn0"}
+
+
+def test_the_ways_of_a_qube_without_lockdown() -> None:
+    """The control: the same questions have other answers before anything is locked."""
+
+    async def play(stage: Stage) -> None:
+        assert ways()["appvm"] == ways()["own"] == "eth0"
+
+    staged(play)
+
+
+def test_ways_in_each_state() -> None:
+    async def play(stage: Stage) -> None:
+        signature = await stage.enforcer.start()
+        assert signature[1] == ((4, GATEWAY), (6, "fe80::1"))
+        assert ways() == CLOSED_WAYS
+        tun = open_tun("vpn0")
+        ip("link set vpn0 up")
+        await stage.enforcer.enforce(0, CONNECTED)
+        assert ways() == OPEN_WAYS
+        assert goes(APPVM4, "from", "198.51.100.1", "iif", "vpn0") == "vif21.0"
+        assert goes("203.0.113.9", "from", "198.51.100.1", "iif", "vpn0") == "nowhere", "the tunnel is no transit"
+        ip("route add default dev eth0")  # somebody puts a way out into main: no packet looks at it
+        assert ways() == OPEN_WAYS
+        ip("route del default dev eth0")
+        ip("link set vpn0 down")
+        assert ways() == CLOSED_WAYS and not await stage.enforcer.routes_present(0)
+        ip("link set vpn0 up")
+        tun.close()
+        assert ways() == CLOSED_WAYS
+        await stage.enforcer.enforce(0, demand(State.FAILED))
+        assert ways() == CLOSED_WAYS and await stage.enforcer.routes_present(0)
+
+    staged(play)
+
+
+def test_the_lockdown_script_sets_the_same_rules() -> None:
+    """Closed by the script alone; the service finds nothing to change."""
+
+    async def play(stage: Stage) -> None:
+        script = INSTALL / "qubes-miragevpn-lockdown"
+        file = INSTALL / "nft" / f"{script.name}.nft"
+        environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "MIRAGEVPN_NFT_FILE": str(file)}
+        for _ in range(2):  # the second time changes nothing
+            subprocess.run(["sh", str(script), "all"], env=environment, check=True, timeout=10)
+            assert ways() == CLOSED_WAYS
+            there = [rule for rule in await stage.netconf.rules() if rule.priority in OUR_PRIORITIES]
+            assert sorted(there, key=repr) == sorted(rules("eth0", {0: None}), key=repr)
+        before = ip("rule show") + ip("-6 rule show") + ip("route show table all") + nft("-s", "list", "ruleset")
+        await stage.enforcer.start()
+        after = ip("rule show") + ip("-6 rule show") + ip("route show table all") + nft("-s", "list", "ruleset")
+        assert after.replace(" proto static", "") == before.replace(" proto boot", "").replace(" proto static", "")
+
+    staged(play)
+
+
+def test_the_script_refuses_a_wrong_uplink() -> None:
+    done = subprocess.run(
+        ["sh", str(INSTALL / "qubes-miragevpn-lockdown")],
+        env={"PATH": "/usr/bin:/bin", "MIRAGEVPN_UPLINK": "eth0; reboot"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1 and "not the name of an interface" in done.stderr
+
+
+DEMANDS = [
+    CLOSED,
+    FirewallDemand(marked=True),
+    FirewallDemand(True, (OpenTunnel("vpn0", 1, LIVE.addresses, LIVE.resolvers, ipv6=True),)),
+    FirewallDemand(True, (OpenTunnel("vpn0", 1, LIVE.addresses[1:], (), ipv4=False, ipv6=True),)),
+    FirewallDemand(
+        True,
+        tuple(
+            OpenTunnel(f"vpn{n}", n, LIVE.addresses, LIVE.resolvers, vifs=frozenset({f"vif{n}.0", f"vif1{n}.0"}))
+            for n in range(16)
+        ),
+    ),
+]
+
+
+@pytest.mark.parametrize("wanted", DEMANDS)
+def test_every_text_loads_and_is_read_back(wanted: FirewallDemand) -> None:
+    async def play() -> None:
+        table = NftTable()
+        assert not await table.intact()
+        await table.apply(wanted)
+        assert await table.intact()
+        nft("add", "rule", "inet", "qubes-miragevpn", "forward", "accept")
+        assert not await table.intact()
+        await table.apply(wanted)
+        assert await table.intact()
+
+    in_netns(play)
+
+
+def test_what_reading_back_notices() -> None:
+    """A rule more, a rule less, another verdict, another policy, a chain more, a chain less."""
+
+    async def play() -> None:
+        wanted = DEMANDS[2]
+        table = NftTable()
+        text = render(wanted)
+        damages = {
+            "chain forward has other rules": text.replace('counter drop comment "invalid"', "counter drop"),
+            "chain output has other rules": text.replace('accept comment "transport"', 'drop comment "transport"'),
+            "chain forward is of another kind": text.replace("filter - 10; policy drop", "filter - 10; policy accept"),
+            "chain dns is of another kind": text.replace("priority dstnat - 5", "priority dstnat - 4"),
+            "chain guard is missing": text.replace("chain guard", "chain other"),
+        }
+        for problem, damaged in damages.items():
+            assert damaged != text
+            subprocess.run(["nft", "-f", "-"], input=damaged.encode(), check=True)
+            listing = await table._list()
+            assert listing is not None and problem in differences(chains(wanted), listing)
+        assert len(differences(chains(CLOSED), [])) == 5
+
+    in_netns(play)
+
+
+def test_healing() -> None:
+    """Whatever is taken away comes back: the table, the rules, the closing routes, main without a default."""
+
+    async def play(stage: Stage) -> None:
+        await stage.enforcer.start()
+        tun = open_tun("vpn0")
+        ip("link set vpn0 up")
+        await stage.enforcer.enforce(0, CONNECTED)
+        nft("flush", "ruleset")
+        ip("rule flush")
+        ip("-6 rule flush")
+        ip("route flush table 5156")
+        ip("route del unreachable default table 5160 metric 4278198272")
+        stage.default()
+        signature = await stage.enforcer.heal()
+        assert signature[1] == ((4, GATEWAY), (6, "fe80::1"))
+        assert await stage.nft.intact() and ways() == OPEN_WAYS
+        assert "unreachable default" in ip("route show table 5160")
+        assert "default" not in ip("route show table main") + ip("-6 route show table main")
+        ip("rule add pref 5149 lookup main")
+        ip("rule add pref 5157 iif vif21.0 lookup main")
+        await stage.enforcer.heal()
+        assert "5157:" not in ip("rule show"), "a rule among ours that is not ours"
+        ip("rule del pref 5149")
+        tun.close()
+
+    staged(play)
+
+
+def test_the_uplink_that_comes_and_goes() -> None:
+    async def play(stage: Stage) -> None:
+        first = await stage.enforcer.start()
+        ip("link set eth0 down")
+        assert await stage.enforcer.heal() == NO_UPLINK
+        ip("link set eth0 up")
+        again = await stage.enforcer.heal()
+        assert again[1][0] == (4, GATEWAY), "a link that flaps loses its routes, and Qubes does not set them again"
+        ip("link del eth0")
+        assert await stage.enforcer.heal() == NO_UPLINK
+        with pytest.raises(OSError, match="no IPv4 uplink"):
+            await stage.uplink.pin(ip_address("198.51.100.1"))
+        ip("link add eth0 type veth peer name far")
+        ip("link set eth0 up")
+        assert await stage.enforcer.heal() == NO_UPLINK, "the gateways of another interface are not used"
+        stage.told[4] = ip_address("10.137.0.77")
+        other = await stage.enforcer.heal()
+        assert other[1] == ((4, "10.137.0.77"),) and other != first
+
+    staged(play)
+
+
+def test_pinning_the_server() -> None:
+    """The route leads through the gateway, is for marked sockets only, and goes again."""
+
+    async def play(stage: Stage) -> None:
+        await stage.enforcer.start()
+        for address in ("198.51.100.1", "2001:db8:1::1"):
+            await stage.uplink.pin(ip_address(address))
+        assert f"198.51.100.1 via {GATEWAY} dev eth0" in ip("route show table 5156")
+        assert "onlink" in ip("route show table 5156")
+        assert "2001:db8:1::1 via fe80::1" in ip("-6 route show table 5156")
+        assert ways() == CLOSED_WAYS
+        await stage.uplink.unpin()
+        assert "198.51.100.1" not in ip("route show table 5156")
+
+    staged(play)
+
+
+def test_a_change_that_fails_leaves_everything_closed() -> None:
+    """The TUN does not exist: the routes cannot be set; or nft refuses at the last step."""
+
+    class Failing(NftTable):
+        broken = False
+
+        async def apply(self, demand: FirewallDemand) -> None:
+            if self.broken and demand.tunnels:
+                raise FirewallError("refused")
+            await super().apply(demand)
+
+    async def play(stage: Stage) -> None:
+        await stage.enforcer.start()
+        with pytest.raises(MirageError):
+            await stage.enforcer.enforce(0, CONNECTED)
+        assert ways() == CLOSED_WAYS and "vpn0" not in nft("list", "chain", "inet", "qubes-miragevpn", "forward")
+        failing = Failing()
+        enforcer = Enforcer(stage.netconf, stage.uplink, {0: None}, failing)
+        await enforcer.start()
+        tun = open_tun("vpn0")
+        ip("link set vpn0 up")
+        failing.broken = True
+        with pytest.raises(FirewallError):
+            await enforcer.enforce(0, CONNECTED)
+        assert ways() == CLOSED_WAYS and await enforcer.routes_present(0)
+        failing.broken = False
+        await enforcer.heal()
+        assert ways() == CLOSED_WAYS
+        tun.close()
+
+    staged(play)
+
+
+def test_closing_comes_before_opening() -> None:
+    """Each change of what is alive passes through a closed firewall, and opens last."""
+
+    class Noted(NftTable):
+        def __init__(self) -> None:
+            super().__init__()
+            self.steps: list[tuple[bool, bool]] = []
+
+        async def apply(self, demand: FirewallDemand) -> None:
+            await super().apply(demand)
+            self.steps.append((bool(demand.tunnels), ways()["appvm"] == "vpn0"))
+
+    async def play(stage: Stage) -> None:
+        noted = Noted()
+        enforcer = Enforcer(stage.netconf, stage.uplink, {0: None}, noted)
+        await enforcer.start()
+        tun = open_tun("vpn0")
+        ip("link set vpn0 up")
+        noted.steps.clear()
+        await enforcer.enforce(0, demand(State.CONNECTING))
+        await enforcer.enforce(0, CONNECTED)
+        other = demand(State.CONNECTED, Live((ip_address("10.9.0.2"),)))
+        await enforcer.enforce(0, other)
+        await enforcer.enforce(0, other)  # nothing to do
+        await enforcer.enforce(0, demand(State.SWITCHING))
+        await enforcer.enforce(0, Demand())
+        closed_open = [(False, False), (True, True), (False, True), (True, True), (False, True), (False, False)]
+        assert noted.steps == closed_open, "(firewall open, way open) after each load"
+        tun.close()
+
+    staged(play)
+
+
+def test_assigning_several_tunnels() -> None:
+    """A new vif goes nowhere until it is assigned, and then only through its tunnel."""
+
+    async def play(stage: Stage) -> None:
+        enforcer = Enforcer(stage.netconf, stage.uplink, {0: frozenset(), 1: frozenset()})
+        await enforcer.start()
+        tuns = [open_tun(name) for name in ("vpn0", "vpn1")]
+        for tun in tuns:
+            ip(f"link set {tun.name} up")
+        for index in (0, 1):
+            await enforcer.enforce(index, demand(State.CONNECTED, Live((ip_address(f"10.{index + 8}.0.2"),))))
+        assert ways()["appvm"] == "nowhere"
+        await enforcer.assign({0: frozenset(), 1: frozenset({"vif21.0"})})
+        assert ways()["appvm"] == "vpn1"
+        await enforcer.assign({0: frozenset(), 1: frozenset()})
+        assert ways()["appvm"] == "nowhere"
+        for tun in tuns:
+            tun.close()
+
+    staged(play)
+
+
+def test_flows_are_forgotten_but_the_transports() -> None:
+    """Every flow without our mark goes, in both families."""
+
+    async def play(stage: Stage) -> None:
+        await stage.enforcer.start()
+        await stage.enforcer.enforce(0, demand(State.CONNECTING))
+        with (
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as plain,
+            socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as plain6,
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as marked,
+        ):
+            marked.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, 0x51564D)
+            plain.sendto(b"x", ("127.0.0.1", 9))
+            plain6.sendto(b"x", ("::1", 9))
+            marked.sendto(b"x", ("198.51.100.1", 9))
+        flows = Path("/proc/sys/net/netfilter/nf_conntrack_count")
+        assert int(flows.read_text()) == 3
+        forget_flows()
+        assert int(flows.read_text()) == 1
+
+    staged(play)
+
+
+@pytest.mark.parametrize("kind", [NFTABLES, RULES])
+def test_changes_wake(kind: Any) -> None:
+    async def play() -> None:
+        woken = asyncio.Event()
+        signal = ChangeSignal(kind, woken.set)
+        if kind is NFTABLES:
+            nft("add", "table", "inet", "other")
+        else:
+            ip("-6 rule add pref 77 lookup main")
+        await asyncio.wait_for(woken.wait(), 5)
+        signal.close()
+        signal.close()
+
+    in_netns(play)
+
+
+NFT_TROUBLES = [
+    ("echo 'Error: \033[31mno' >&2; exit 1", r"nft: \\x1b\[31mno"),
+    ("cat >/dev/null; echo '{'", "not understood"),
+    ("cat >/dev/null; echo '{\"nftables\": []}'", "is not what was loaded"),
+    ("cat >/dev/null; [ $1 = -f ] || { echo 'Error: No such file or directory' >&2; exit 1; }", "vanished"),
+]
+
+
+@pytest.mark.parametrize(("text", "problem"), NFT_TROUBLES)
+def test_nft_that_fails(tmp_path: Path, text: str, problem: str) -> None:
+    path = tmp_path / "nft"
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    with pytest.raises(FirewallError, match=problem):
+        asyncio.run(NftTable(str(path)).apply(CLOSED))
+
+
+def test_nft_that_is_not_there() -> None:
+    with pytest.raises(FirewallError, match="cannot run"):
+        asyncio.run(NftTable("/nonexistent/nft").apply(CLOSED))
+
+
+def test_threads_are_not_left() -> None:
+    """The namespace helper's own promise, which the tests above lean on."""
+    before = threading.active_count()
+
+    async def play() -> None:
+        return None
+
+    in_netns(play)
+    assert threading.active_count() <= before
