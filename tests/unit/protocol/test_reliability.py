@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The reliability layer as a play, one line per case.
 
-A script is a row of steps: ``q`` queue a packet, ``a3`` the peer acknowledges 3, ``r5`` packet 5 arrives, ``t2.5`` the clock
-goes to 2.5. After ``>`` stand the packets that leave at that step (``0,1``), or those that come in order, and ``!`` marks
-a refusal.
+A script is a row of steps: ``q`` queue a packet, ``a3`` the peer acknowledges 3, ``r5`` packet 5 arrives, ``t2.5`` the
+clock goes to 2.5. After ``>`` stand the packets that leave at that step (``0,1``), or those that come in order, and
+``!`` marks a refusal.
 """
 
 from __future__ import annotations
