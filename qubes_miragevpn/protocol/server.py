@@ -179,7 +179,6 @@ class Server:
                 if found is None:
                     return
                 peer = found
-            peer.session.admit(opened)
         except PeerError as error:
             self._out.append(Drop(error.reason))
             return

@@ -208,12 +208,8 @@ class Session:
     # --- packets
 
     def open(self, packet: bytes) -> Opened:
-        """Verify protection and replay of `packet`; raises `PeerError` (drop)."""
+        """Verify the protection of `packet`; raises `PeerError` (drop)."""
         return self._wrap.open(packet)
-
-    def admit(self, opened: Opened) -> None:
-        """Remember for replay a packet that was opened before this session existed."""
-        self._wrap.admit(opened)
 
     def receive(self, opened: Opened, now: float) -> None:
         """Take one verified packet; raises `PeerError` to drop it or to end the session."""
@@ -222,6 +218,8 @@ class Session:
         require_legal(self.role, head.opcode, phase_of(slot))
         body = read_body(head.opcode, opened.body)
         self._check_sids(head, body)
+        self._wrap.admit(opened)
+        self.peer_sid = head.sid
         if slot is None:
             slot = self._accept_soft_reset(head, body, now)
         slot.reliability.acknowledge(body.acks, now)
@@ -245,8 +243,6 @@ class Session:
             raise PeerError("packet of another session")
         if body.remote_sid is not None and body.remote_sid != self.own_sid:
             raise PeerError("acknowledgement for another session")
-        if self.peer_sid is None:
-            self.peer_sid = head.sid
 
     def _accept_soft_reset(self, head: Head, body: Body, now: float) -> KeySlot:
         current = self._current

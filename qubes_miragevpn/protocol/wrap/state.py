@@ -36,13 +36,15 @@ class WrapState:
         return self._keys.seal(head, stamp, body)
 
     def open(self, packet: bytes) -> Opened:
-        """Verify `packet` and that it is not a replay; raises `PeerError`."""
-        opened = self._keys.open(packet)
-        self.admit(opened)
-        return opened
+        """Verify `packet` and take it apart; raises `PeerError`. Whether it is a replay is asked by `admit`."""
+        return self._keys.open(packet)
 
     def admit(self, opened: Opened) -> None:
-        """Judge an already verified packet for replay and remember it; raises `PeerError`."""
+        """Judge a verified packet of this session for replay and remember it; raises `PeerError`.
+
+        The key is shared by all sessions: a packet of another one, replayed here, must not reach this point, or
+        it would move the window beyond the packets of ours.
+        """
         if opened.stamp is not None:
             self._replay.check(opened.stamp.time, opened.stamp.packet_id)
             self._replay.mark(opened.stamp.time, opened.stamp.packet_id)
