@@ -13,11 +13,9 @@ from ipaddress import IPv4Network, ip_address
 from typing import Generic, TypeVar
 
 from qubes_miragevpn.base.errors import ConfigError
-from qubes_miragevpn.config import material, rules
-from qubes_miragevpn.config.build import Builder
-from qubes_miragevpn.config.collect import Entry, Findings, Place, Settings, collect
-from qubes_miragevpn.config.inner import DnsOptions, Unusable, ipv4_route, ipv6_route
-from qubes_miragevpn.config.lexer import lex
+from qubes_miragevpn.config.building import material, rules
+from qubes_miragevpn.config.building.common import Builder
+from qubes_miragevpn.config.building.inner import DnsOptions, Unusable, ipv4_route, ipv6_route
 from qubes_miragevpn.config.model import (
     ClientConfig,
     Credentials,
@@ -30,6 +28,8 @@ from qubes_miragevpn.config.model import (
     Route,
     ServerConfig,
 )
+from qubes_miragevpn.config.reading.collect import Entry, Findings, Place, Settings, collect
+from qubes_miragevpn.config.reading.lexer import lex
 from qubes_miragevpn.config.rows.arguments import ProtoWord
 
 T = TypeVar("T")

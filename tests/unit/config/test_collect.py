@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from qubes_miragevpn.config.collect import MAX_ERRORS, Place, collect
+from qubes_miragevpn.config.reading.collect import MAX_ERRORS, Place, collect
 from tests.unit.config.texts import CERTIFICATE, CLIENT, STATIC_KEY_FILE, client, client_errors, server_errors
 
 

@@ -13,10 +13,10 @@ from collections.abc import Callable
 import pytest
 
 from qubes_miragevpn.base.errors import ConfigError, PeerError
-from qubes_miragevpn.config.lexer import MAX_TEXT
 from qubes_miragevpn.config.loader import examine_client, examine_server, load_client, load_server, looks_like_server
 from qubes_miragevpn.config.model import ClientConfig, PulledOptions, ServerConfig
 from qubes_miragevpn.config.pushed import parse_push
+from qubes_miragevpn.config.reading.lexer import MAX_TEXT
 from qubes_miragevpn.config.rows.table import ROWS
 from tests.unit.config.texts import CERTIFICATE, CLIENT, SERVER, STATIC_KEY_FILE, client, read_file
 

@@ -9,8 +9,8 @@ import time
 import pytest
 
 from qubes_miragevpn.base.errors import ConfigError
-from qubes_miragevpn.config import lexer
-from qubes_miragevpn.config.lexer import WordError, lex, split_words
+from qubes_miragevpn.config.reading import lexer
+from qubes_miragevpn.config.reading.lexer import WordError, lex, split_words
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from qubes_miragevpn.config.collect import Place, collect
-from qubes_miragevpn.config.document import render
-from qubes_miragevpn.config.pushed import _TAKEN, REDIRECT_KEPT
+from qubes_miragevpn.config.pushed.reply import _TAKEN, REDIRECT_KEPT
+from qubes_miragevpn.config.reading.collect import Place, collect
+from qubes_miragevpn.config.rows.document import render
 from qubes_miragevpn.config.rows.routing import REDIRECT_FLAGS
 from qubes_miragevpn.config.rows.row import APPLIED, Applied, ByFirstWord, NoEffect, Refused, Row
 from qubes_miragevpn.config.rows.table import ROWS, SUBJECTS

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import pytest
 
-from qubes_miragevpn.config.collect import Place
-from qubes_miragevpn.config.rules import RULES
+from qubes_miragevpn.config.building.rules import RULES
+from qubes_miragevpn.config.reading.collect import Place
 from tests.unit.config.texts import CLIENT, SERVER, client, client_errors, server, server_errors, without
 
 # name of the rule, place, the text that breaks it, what is said

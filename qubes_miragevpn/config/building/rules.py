@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from qubes_miragevpn.base.errors import ConfigError
-from qubes_miragevpn.config.collect import Entry, Findings, Place, Settings
 from qubes_miragevpn.config.model import Proto
+from qubes_miragevpn.config.reading.collect import Entry, Findings, Place, Settings
 
 CLIENT = frozenset({Place.CLIENT})
 SERVER = frozenset({Place.SERVER})

@@ -16,9 +16,9 @@ from typing import Any
 
 from qubes_miragevpn.base.errors import Consequence, PeerError
 from qubes_miragevpn.base.text import printable
-from qubes_miragevpn.config.inner import DnsOptions, Unusable, demand_unicast, ipv4_route, ipv6_route
-from qubes_miragevpn.config.lexer import WordError, split_words
+from qubes_miragevpn.config.building.inner import DnsOptions, Unusable, demand_unicast, ipv4_route, ipv6_route
 from qubes_miragevpn.config.model import ClientConfig, PulledOptions, Route, TunnelSettings
+from qubes_miragevpn.config.reading.lexer import WordError, split_words
 from qubes_miragevpn.config.rows.arguments import ArgumentError, netmask_length
 from qubes_miragevpn.config.rows.routing import MAX_ROUTES
 from qubes_miragevpn.config.rows.row import NoEffect, Row

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The table of options in `doc/options.md`, made from the rows so that it cannot say anything else.
 
-python -c 'from qubes_miragevpn.config.document import render; print(render(), end="")' > doc/options.md
+python -c 'from qubes_miragevpn.config.rows.document import render; print(render(), end="")' > doc/options.md
 """
 
 from __future__ import annotations

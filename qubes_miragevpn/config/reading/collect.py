@@ -15,7 +15,7 @@ from enum import Enum
 from typing import Any
 
 from qubes_miragevpn.base.errors import ConfigError
-from qubes_miragevpn.config.lexer import Directive, lex
+from qubes_miragevpn.config.reading.lexer import Directive, lex
 from qubes_miragevpn.config.rows.arguments import ArgumentError
 from qubes_miragevpn.config.rows.row import ByFirstWord, Fate, NoEffect, Refused, Repeat, Row
 from qubes_miragevpn.config.rows.table import ROWS

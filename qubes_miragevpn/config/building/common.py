@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from qubes_miragevpn.base.text import printable
-from qubes_miragevpn.config import material
-from qubes_miragevpn.config.collect import Entry, Findings, Settings
+from qubes_miragevpn.config.building import material
 from qubes_miragevpn.config.model import (
     DEFAULT_DATA_CIPHERS,
     Common,
@@ -23,6 +22,7 @@ from qubes_miragevpn.config.model import (
     TlsCrypt,
     TlsVersions,
 )
+from qubes_miragevpn.config.reading.collect import Entry, Findings, Settings
 from qubes_miragevpn.crypto.digests import canonical_digest
 from qubes_miragevpn.crypto.suites import canonical_cipher
 

@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator
 from qubes_miragevpn.base.errors import ConfigError
 from qubes_miragevpn.base.secret import Secret
 from qubes_miragevpn.base.text import printable
-from qubes_miragevpn.config.collect import Entry
 from qubes_miragevpn.config.model import Credentials
+from qubes_miragevpn.config.reading.collect import Entry
 from qubes_miragevpn.config.rows.arguments import FINGERPRINT
 from qubes_miragevpn.crypto.keyfiles import parse_static_key
 
