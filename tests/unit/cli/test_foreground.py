@@ -113,7 +113,7 @@ class Net:
     def picture(self) -> str:
         shown = ["-o link", "-o addr", "route show table all", "-6 route show table all"]
         lines = [line for command in shown for line in self.ip("client", command).splitlines()]
-        return "\n".join(line for line in lines if not line.startswith("multicast"))
+        return "\n".join(sorted(line for line in lines if not line.startswith("multicast")))
 
     def close(self) -> None:
         for running in self._running:

@@ -52,8 +52,8 @@ def picture() -> str:
     """All there is to see of the network (neither counters nor times)."""
     shown = ["-o link show", "-o addr show", "route show table all", "-6 route show table all", "rule", "-6 rule"]
     lines = [line for command in shown for line in ip(command).splitlines()]
-    # the kernel adds those of IPv6 multicast when it sees fit
-    return "\n".join(line for line in lines if not line.startswith("multicast"))
+    # the kernel adds those of IPv6 multicast when it sees fit, and lists IPv6's local routes in changing order
+    return "\n".join(sorted(line for line in lines if not line.startswith("multicast")))
 
 
 def play(function: Callable[[Netconf], Coroutine[Any, Any, None]]) -> Callable[[], None]:
@@ -64,6 +64,8 @@ def play(function: Callable[[Netconf], Coroutine[Any, Any, None]]) -> Callable[[
             near("addr add 10.0.0.1/24 dev near", "addr add fd00::1/64 dev near nodad", "link set near up")
             settled("near", "far")
             before = picture()
+            while "tentative" in before or "local fd00::1 dev near" not in before or "fd00::/64 dev near" not in before:
+                before = picture()
             net = Netconf()
             try:
                 await function(net)

@@ -57,7 +57,7 @@ def network() -> str:
 def picture() -> str:
     shown = ip("route show table all") + ip("-6 route show table all") + ip("-o link") + ip("-o addr")
     # the kernel adds those of IPv6 multicast when it sees fit
-    return "".join(line for line in shown.splitlines(keepends=True) if not line.startswith("multicast"))
+    return "\n".join(sorted(line for line in shown.splitlines() if not line.startswith("multicast")))
 
 
 def routes() -> list[str]:
