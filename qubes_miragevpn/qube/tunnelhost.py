@@ -76,8 +76,8 @@ class QubeHost:
         return await self._resolver.resolve(host, family)
 
     async def connecting(self, remote: str) -> None:
-        """Say so in the log; the remote's address is for root's log only, never for a status."""
-        _log.info("connecting to %s", printable(remote, 80))
+        """The machine has logged it; the remote's address is for root's log only, never for a status."""
+        _log.debug("opening a transport to %s", printable(remote, 80))
 
     async def before_transport(self, address: IPv4Address | IPv6Address) -> None:
         """A host route in the table of the marked sockets."""

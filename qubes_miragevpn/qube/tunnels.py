@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Protocol
 
 from qubes_miragevpn.base.errors import ConfigError, MirageError
@@ -102,7 +103,7 @@ class Tunnel:
         self._since = wall_clock()
         self._wanted = False
         self._again = False  # the present attempt is to end, another to begin
-        self._ending = False  # the present attempt ends: its host may open nothing any more
+        self._may_open: object = None  # the present attempt's token; an attempt that ends may open nothing any more
         self._wake = asyncio.Event()
         self._entering = asyncio.Lock()
         self._running: Running | None = None
@@ -144,7 +145,7 @@ class Tunnel:
 
     def restart(self, reason: str) -> None:
         """End the present attempt and begin another: its interface is not what it was."""
-        if self._running is not None and not self._ending:
+        if self._running is not None and self._may_open is not None:
             _log.error("%s: connecting anew", reason)
             self._again = True
             self._wake.set()
@@ -214,15 +215,15 @@ class Tunnel:
             raise Trouble(reason, wait=True, log=printable(str(error), 500)) from None
         self._hide = tuple(remote.host for remote in config.remotes)
         await self._enter(State.CONNECTING)
-        self._ending = False
-        running = self._start(config, name, self._host_enter)
+        token = self._may_open = object()
+        running = self._start(config, name, partial(self._host_enter, token))
         self.backend = running.backend
         self._running = running
         life = asyncio.create_task(running.driver.run())
         try:
             stop = await self._until_ended(life, running)
         finally:
-            self._ending = True
+            self._may_open = None
             await asyncio.shield(self._end(life, running))
             self._past = running.driver.counters()
             self._running = None
@@ -239,7 +240,7 @@ class Tunnel:
             if self._wake.is_set():
                 self._wake.clear()
                 if self._again or not self._wanted:
-                    self._ending = True
+                    self._may_open = None
                     await self._enter(State.SWITCHING, reason="" if self._wanted else "disconnecting")
                     running.driver.command(Command.DISCONNECT)
                     await asyncio.wait({life}, timeout=GOODBYE)
@@ -283,10 +284,10 @@ class Tunnel:
         except TimeoutError:
             return
 
-    async def _host_enter(self, state: State, live: Live | None = None, reason: str = "") -> None:
-        """The host's way to a state. Once the attempt is to end, everything is closed already and stays so."""
+    async def _host_enter(self, token: object, state: State, live: Live | None = None, reason: str = "") -> None:
+        """The host's way to a state. Once its attempt is to end, everything is closed already and stays so."""
         async with self._entering:
-            if not self._ending:
+            if self._may_open is token:
                 await self._go(state, live, reason)
             elif state is State.CONNECTED:
                 raise Trouble("the tunnel is being closed", wait=False)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import socket
 import subprocess
-import threading
 from collections.abc import Awaitable, Callable
 from ipaddress import ip_address
 from pathlib import Path
@@ -457,14 +456,3 @@ def test_nft_that_fails(tmp_path: Path, text: str, problem: str) -> None:
 def test_nft_that_is_not_there() -> None:
     with pytest.raises(FirewallError, match="cannot run"):
         asyncio.run(NftTable("/nonexistent/nft").apply(CLOSED))
-
-
-def test_threads_are_not_left() -> None:
-    """The namespace helper's own promise, which the tests above lean on."""
-    before = threading.active_count()
-
-    async def play() -> None:
-        return None
-
-    in_netns(play)
-    assert threading.active_count() <= before

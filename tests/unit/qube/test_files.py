@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Settings, profiles, credentials and resolv.conf on disk."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import fields
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+
+import pytest
+
+from qubes_miragevpn.base.errors import ConfigError, SystemRefused
+from qubes_miragevpn.config.model import Dns
+from qubes_miragevpn.qube import dns
+from qubes_miragevpn.qube.dns import ResolvConf, choose
+from qubes_miragevpn.qube.profiles import Profiles
+from qubes_miragevpn.qube.settings import _PARSERS, Settings, load
+
+
+def conf(tmp_path: Path, text: str, mode: int = 0o644) -> Path:
+    path = tmp_path / "service.conf"
+    path.write_text(text)
+    path.chmod(mode)
+    return path
+
+
+# --- settings ---------------------------------------------------------------------------------------------
+
+
+def test_every_setting_has_a_parser() -> None:
+    assert set(_PARSERS) == {field.name for field in fields(Settings)}
+
+
+def test_defaults(tmp_path: Path) -> None:
+    assert load({}, tmp_path / "none") == Settings()
+
+
+@pytest.mark.needs_root
+def test_file_and_environment(tmp_path: Path) -> None:
+    path = conf(tmp_path, "# ours\n\nuplink = eth1\nfallback_resolvers = 9.9.9.9, 1.1.1.1\nretry_max=5\n")
+    settings = load({"MIRAGEVPN_UPLINK": "ens5", "MIRAGEVPN_STATE_FILE": "/x/y", "OTHER": "1"}, path)
+    assert settings.uplink == "ens5" and settings.state_file == Path("/x/y") and settings.retry_max == 5.0
+    assert settings.fallback_resolvers == (IPv4Address("9.9.9.9"), IPv4Address("1.1.1.1"))
+
+
+@pytest.mark.needs_root
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("uplnk = eth0\n", r"service.conf:1: there is no such setting"),
+        ("\nuplink\n", r"service.conf:2: a line is `name = value`"),
+        ("uplink = vif1.0\n", "uplink interface"),
+        ("uplink = a/b\n", "uplink interface"),
+        ("profile_dir = profiles\n", "absolute path"),
+        ("profile_dir = /etc/../x\n", "absolute path"),
+        ("retry_max = soon\n", "could not convert"),
+        ("retry_max = nan\n", "between"),
+        ("fallback_resolvers = ::1\n", "fallback_resolvers"),
+        ("control_group = a b\n", "letters, digits"),
+        ("x" * 20000, "longer than"),
+    ],
+)
+def test_settings_that_are_refused(tmp_path: Path, text: str, problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        load({}, conf(tmp_path, text))
+
+
+def test_settings_that_others_may_write(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="belong to root"):
+        load({}, conf(tmp_path, "uplink = eth1\n", 0o666))
+    with pytest.raises(ConfigError, match="MIRAGEVPN_UPLINK: uplink"):
+        load({"MIRAGEVPN_UPLINK": "lo"}, tmp_path / "none")
+
+
+# --- profiles ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    for name in ("profiles", "credentials"):
+        (tmp_path / name).mkdir()
+    return Settings(
+        profile_dir=tmp_path / "profiles",
+        credentials_dir=tmp_path / "credentials",
+        state_file=tmp_path / "current",
+        resolv_conf=tmp_path / "resolv.conf",
+        firewall_unit="",
+    )
+
+
+def put(settings: Settings, *names: str, text: str = "client\n") -> None:
+    for name in names:
+        path = settings.profile_dir / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+
+
+def test_names(settings: Settings) -> None:
+    """Files *.ovpn and directories, by name; whatever is named otherwise is not there."""
+    put(settings, "b.ovpn", "a/x.ovpn", "notes.txt", ".hidden.ovpn", "a b.ovpn", "ä.ovpn", "..ovpn", "a..b.ovpn")
+    os.mkfifo(settings.profile_dir / "pipe.ovpn")
+    (settings.profile_dir / "gone.ovpn").symlink_to("nowhere")
+    assert Profiles(settings).names() == ["a", "b"]
+
+
+def test_no_directory(settings: Settings) -> None:
+    settings.profile_dir.rmdir()
+    profiles = Profiles(settings)
+    assert profiles.names() == [] and profiles.current() is None
+
+
+def test_the_current_profile(settings: Settings) -> None:
+    """Remembered, else dom0's, else the only one; what does not exist (any more) is none."""
+    profiles = Profiles(settings)
+    put(settings, "a.ovpn")
+    assert profiles.current() == "a"
+    put(settings, "b.ovpn")
+    assert profiles.current() is None and profiles.current("b") == "b" and profiles.current("c") is None
+    profiles.remember("a")
+    assert profiles.current("b") == "a" and settings.state_file.read_text() == "a\n"
+    (settings.profile_dir / "a.ovpn").unlink()
+    assert profiles.current() == "b"
+    for damage in (b"", b"../../etc/passwd\n", b"\xff" * 100, b"a\nb"):
+        settings.state_file.write_bytes(damage)
+        assert profiles.current() == "b"
+    assert [path.name for path in settings.state_file.parent.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_disk_that_cannot_be_written(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
+    settings.state_file.mkdir()
+    Profiles(settings).remember("a")
+    assert "cannot be remembered" in caplog.text
+    assert [path.name for path in settings.state_file.parent.iterdir() if path.name.startswith(".")] == []
+
+
+def test_loading_tells_what_is_wrong(settings: Settings) -> None:
+    put(settings, "bad.ovpn", text="client\nno-such-directive\n")
+    put(settings, "two/a.ovpn", "two/b.ovpn")
+    (settings.profile_dir / "none").mkdir()
+    (settings.profile_dir / "out.ovpn").symlink_to("/etc/hostname")
+    profiles = Profiles(settings)
+    for name, problem in (
+        ("bad", r"bad.ovpn:2: "),
+        ("two", r"two: holds 2 files"),
+        ("none", r"none: holds 0 files"),
+        ("gone", r"gone.ovpn: cannot be read"),
+        ("out", r"out.ovpn: cannot be read"),
+        ("../x", "not the name of a profile"),
+    ):
+        with pytest.raises(ConfigError, match=problem):
+            profiles.load(name)
+
+
+def test_files_of_a_profile_stay_in_its_directory(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("key")
+    put(settings, "p/p.ovpn", text="client\nremote a.example 1194\nca ../../secret\nauth-user-pass\n")
+    with pytest.raises(ConfigError, match=r"p.ovpn:3.*outside"):
+        Profiles(settings).load("p")
+
+
+def test_credentials(settings: Settings) -> None:
+    profiles = Profiles(settings)
+    path = settings.credentials_dir / "a"
+    assert profiles.credentials("a") is None and profiles.credentials("../current") is None
+    path.write_bytes(b"me\r\npass word\n")
+    path.chmod(0o600)
+    found = profiles.credentials("a")
+    assert found is not None and (found.username, found.password.reveal()) == ("me", b"pass word")
+    path.chmod(0o640)
+    with pytest.raises(ConfigError, match="may be read by others"):
+        profiles.credentials("a")
+    path.chmod(0o600)
+    for damage in (b"", b"me\n", b"\npass\n", b"me\npass\nmore\n", b"me\n" + b"x" * 5000):
+        path.write_bytes(damage)
+        with pytest.raises(ConfigError, match="two lines") as refused:
+            profiles.credentials("a")
+        assert "pass" not in str(refused.value).replace("password", "")
+
+
+def test_credentials_outside_the_directory(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "other").write_text("me\npass\n")
+    (tmp_path / "other").chmod(0o600)
+    (settings.credentials_dir / "a").symlink_to(tmp_path / "other")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        Profiles(settings).credentials("a")
+
+
+# --- resolvers --------------------------------------------------------------------------------------------
+
+
+R1, R2, R3 = (IPv4Address(f"10.8.0.{n}") for n in (1, 2, 3))
+
+
+def test_choosing_resolvers(caplog: pytest.LogCaptureFixture) -> None:
+    six = IPv6Address("2001:db8::53")
+    assert choose(Dns((R1, six, R1, R2, R3)), (R3,)) == (R1, R2)
+    assert choose(Dns((six,)), (R3,)) == (R3,)
+    assert choose(Dns(), ()) == ()
+    assert choose(Dns((IPv4Address("10.137.0.9"), IPv4Address("127.0.0.1"))), ()) == ()
+    assert "10.137.0.9 refused" in caplog.text
+
+
+def test_resolv_conf(settings: Settings) -> None:
+    path = settings.resolv_conf
+    path.write_text("nameserver 10.139.1.1\n")
+    file = ResolvConf(path, "")
+    asyncio.run(file.write((R1, R2)))
+    assert path.read_text() == f"{dns.HEADER}nameserver 10.8.0.1\nnameserver 10.8.0.2\n"
+    assert path.stat().st_mode & 0o777 == 0o644
+    asyncio.run(file.write((R3,)))
+    file.restore()
+    assert path.read_text() == "nameserver 10.139.1.1\n"
+    path.write_text("nameserver 192.0.2.1\n")  # somebody else wrote: it is theirs
+    file.restore()
+    assert path.read_text() == "nameserver 192.0.2.1\n"
+    assert [each.name for each in path.parent.iterdir() if each.name.startswith(".")] == []
+
+
+def test_resolv_conf_of_a_killed_service(settings: Settings) -> None:
+    settings.resolv_conf.write_text(f"{dns.HEADER}nameserver 10.8.0.1\n")
+    ResolvConf(settings.resolv_conf, "").restore()
+    assert settings.resolv_conf.read_text() == "nameserver 10.139.1.1\nnameserver 10.139.1.2\n"
+
+
+def test_a_link_to_the_stub_is_replaced(settings: Settings, tmp_path: Path) -> None:
+    stub = tmp_path / "stub"
+    stub.write_text("nameserver 127.0.0.53\n")
+    settings.resolv_conf.symlink_to(stub)
+    asyncio.run(ResolvConf(settings.resolv_conf, "").write((R1,)))
+    assert not settings.resolv_conf.is_symlink() and stub.read_text() == "nameserver 127.0.0.53\n"
+
+
+def test_qubes_firewall_is_reloaded_once_for_each_change(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only where it is active; if it does not come back, the tunnel must not open."""
+    calls: list[str] = []
+    codes = {"is-active": 0, "try-reload-or-restart": 0}
+
+    async def systemctl(*arguments: str) -> int:
+        calls.append(arguments[0])
+        return codes[arguments[0]]
+
+    monkeypatch.setattr(dns, "_systemctl", systemctl)
+    monkeypatch.setattr(dns.os.path, "isdir", lambda path: True)
+    file = ResolvConf(settings.resolv_conf, "qubes-firewall.service")
+
+    async def play() -> None:
+        await file.write((R1,))
+        await file.write((R1,))
+        assert calls == ["is-active", "try-reload-or-restart"]
+        codes["try-reload-or-restart"] = 1
+        with pytest.raises(SystemRefused):
+            await file.write((R2,))
+        with pytest.raises(SystemRefused):
+            await file.write((R2,))
+        codes["is-active"] = 3
+        await file.write((R2,))
+
+    asyncio.run(play())

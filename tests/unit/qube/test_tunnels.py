@@ -1,0 +1,519 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""A tunnel's life as a play: what is asked, what the driver ends with, which states are demanded in which order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
+from itertools import pairwise
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from qubes_miragevpn.base.errors import ConfigError, MirageError, PeerError
+from qubes_miragevpn.base.secret import Secret
+from qubes_miragevpn.config.model import Credentials, Dns, Family, TunnelSettings
+from qubes_miragevpn.dataplane.interface import Counters
+from qubes_miragevpn.protocol.contract import Command, Stop, StopKind
+from qubes_miragevpn.qube import tunnels
+from qubes_miragevpn.qube.settings import Settings
+from qubes_miragevpn.qube.states import Demand, Live, State
+from qubes_miragevpn.qube.tunnelhost import QubeHost
+from qubes_miragevpn.qube.tunnels import Running, Tunnel
+
+LIVE = Live((IPv4Address("10.8.0.2"),))
+CONFIG = SimpleNamespace(remotes=(SimpleNamespace(host="vpn.example.org"), SimpleNamespace(host="203.0.113.7")))
+FAST = Settings(retry_first=0.05, retry_max=0.2, retry_auth=0.1)
+
+
+class FakeDriver:
+    """Runs until told how to end; `enter` is the way its host goes to states."""
+
+    def __init__(self, enter: Any) -> None:
+        self.enter = enter
+        self.commands: list[Command] = []
+        self.end: asyncio.Future[Stop] = asyncio.get_running_loop().create_future()
+        self.stubborn = False
+
+    async def run(self) -> Stop:
+        return await self.end
+
+    def command(self, command: Command) -> None:
+        self.commands.append(command)
+        if command is Command.DISCONNECT and not self.stubborn and not self.end.done():
+            self.end.set_result(Stop(StopKind.ASKED, "asked"))
+
+    def counters(self) -> Counters:
+        return Counters(bytes_in=10, bytes_out=20)
+
+
+class FakeHost:
+    def __init__(self) -> None:
+        self.closed = 0
+
+    async def close(self) -> None:
+        self.closed += 1
+
+
+class Play:
+    """A tunnel with fakes around it. `demands` is what the enforcer was asked for, in order."""
+
+    def __init__(self, settings: Settings = FAST) -> None:
+        self.demands: list[Demand] = []
+        self.states: list[str] = []
+        self.drivers: list[FakeDriver] = []
+        self.hosts: list[FakeHost] = []
+        self.loads: dict[str, Any] = {"a": CONFIG, "b": CONFIG}
+        self.refuse: Exception | None = None
+        self.clock = 1000.0
+        self.tunnel = Tunnel(
+            0,
+            settings=settings,
+            profiles=self,  # type: ignore[arg-type]
+            enforcer=self,  # type: ignore[arg-type]
+            start=self._start,
+            changed=lambda: self.states.append(self.tunnel.state.value),
+            wall_clock=lambda: self.clock,
+        )
+        self.tunnel.profile = "a"
+
+    def names(self) -> list[str]:
+        return sorted(self.loads)
+
+    def load(self, name: str) -> Any:
+        found = self.loads[name]
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    async def enforce(self, index: int, wanted: Demand) -> None:
+        assert index == 0
+        if self.refuse is not None:
+            raise self.refuse
+        self.demands.append(wanted)
+
+    def _start(self, config: Any, name: str, enter: Any) -> Running:
+        driver, host = FakeDriver(enter), FakeHost()
+        self.drivers.append(driver)
+        self.hosts.append(host)
+        return Running(driver, host, "fake")  # type: ignore[arg-type]
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        async with asyncio.timeout(5):
+            while not condition():
+                await asyncio.sleep(0.001)
+
+    async def connected(self) -> FakeDriver:
+        self.tunnel.connect()
+        count = len(self.drivers)
+        await self.until(lambda: len(self.drivers) > count)
+        await self.drivers[-1].enter(State.CONNECTED, LIVE)
+        return self.drivers[-1]
+
+
+def play(act: Callable[[Play], Coroutine[Any, Any, None]], settings: Settings = FAST) -> Play:
+    made: list[Play] = []
+
+    async def run() -> None:
+        stage = Play(settings)
+        made.append(stage)
+        life = asyncio.create_task(stage.tunnel.run())
+        try:
+            await act(stage)
+            assert not life.done()
+        finally:
+            life.cancel()
+            await asyncio.gather(life, return_exceptions=True)
+
+    asyncio.run(run())
+    return made[0]
+
+
+def test_connect_and_the_end() -> None:
+    async def act(stage: Play) -> None:
+        await stage.until(lambda: stage.demands)
+        assert stage.tunnel.state is State.CLOSED
+        await stage.connected()
+        assert stage.tunnel.state is State.CONNECTED and stage.tunnel.backend == "fake"
+        assert stage.tunnel.counters() == Counters(bytes_in=10, bytes_out=20)
+
+    stage = play(act)
+    assert stage.demands == [Demand(), Demand(True), Demand(True, LIVE), Demand()]
+    assert stage.tunnel.state is State.CLOSED and stage.hosts[0].closed == 1
+    assert stage.tunnel.reason == "the service ended"
+
+
+def test_the_opening_is_named_when_it_is_true_and_the_closing_before() -> None:
+    async def act(stage: Play) -> None:
+        driver = await stage.connected()
+        stage.refuse = MirageError("no nft")
+        with pytest.raises(MirageError):
+            await driver.enter(State.CONNECTING, None, "silent")
+        assert stage.tunnel.state is State.CONNECTING
+        with pytest.raises(MirageError):
+            await driver.enter(State.CONNECTED, LIVE)
+        assert stage.tunnel.state is State.CONNECTING
+        stage.refuse = None
+
+    play(act)
+
+
+def test_switch_closes_before_the_new_one_begins() -> None:
+    async def act(stage: Play) -> None:
+        old = await stage.connected()
+        stage.tunnel.switch("b")
+        await stage.until(lambda: len(stage.drivers) == 2)
+        assert old.commands == [Command.DISCONNECT] and stage.hosts[0].closed == 1
+        with pytest.raises(MirageError, match="being closed"):
+            await old.enter(State.CONNECTED, LIVE)  # a host that outlived its attempt opens nothing in the next
+        assert stage.tunnel.state is State.CONNECTING
+
+    stage = play(act)
+    assert stage.states[:5] == ["connecting", "connected", "switching", "connecting", "closed"]
+    opened = stage.demands.index(Demand(True, LIVE))
+    assert stage.demands[opened + 1 :] == [Demand(True), Demand(True), Demand()]
+
+
+def test_an_ending_tunnel_opens_nothing() -> None:
+    """The host was about to open when the switch came: it is told no, and what it closes is closed already."""
+
+    async def act(stage: Play) -> None:
+        old = await stage.connected()
+        old.stubborn = True
+        stage.tunnel.disconnect()
+        await stage.until(lambda: old.commands)
+        with pytest.raises(MirageError, match="being closed"):
+            await old.enter(State.CONNECTED, LIVE)
+        await old.enter(State.CONNECTING, None, "down")
+        assert stage.tunnel.state is State.SWITCHING
+        assert stage.demands[-1] == Demand(True)
+        old.end.set_result(Stop(StopKind.ASKED, ""))
+        await stage.until(lambda: stage.tunnel.state is State.CLOSED)
+
+    play(act)
+
+
+def test_a_driver_that_does_not_end_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tunnels, "GOODBYE", 0.01)
+
+    async def act(stage: Play) -> None:
+        driver = await stage.connected()
+        driver.stubborn = True
+        stage.tunnel.disconnect()
+        await stage.until(lambda: stage.tunnel.state is State.CLOSED)
+        assert driver.end.cancelled() and stage.hosts[0].closed == 1
+
+    play(act)
+
+
+ENDS = [
+    (Stop(StopKind.CONNECTION, "the server said HALT"), 3),
+    (Stop(StopKind.AUTH, "wrong password"), 2),
+    (Stop(StopKind.SYSTEM, "no TUN"), 3),
+    (MirageError("odd"), 3),
+    (OSError(5, "I/O"), 3),
+    (RuntimeError("bug"), 3),
+    (Stop(StopKind.CREDENTIALS, "none"), 1),
+]
+
+
+@pytest.mark.parametrize(("end", "attempts"), ENDS, ids=[str(end) for end, _ in ENDS])
+def test_how_a_driver_ends(end: Any, attempts: int) -> None:
+    """It is tried again, with a pause; but not without credentials, which waits for a command."""
+
+    async def act(stage: Play) -> None:
+        stage.tunnel.connect()
+        for number in range(attempts):
+            await stage.until(lambda number=number: len(stage.drivers) > number)  # type: ignore[misc]
+            future = stage.drivers[number].end
+            future.set_result(end) if isinstance(end, Stop) else future.set_exception(end)
+            await stage.until(lambda: stage.tunnel.state is State.FAILED)
+            assert stage.demands[-1] == Demand()
+        if attempts == 1:
+            await asyncio.sleep(0.1)
+            assert len(stage.drivers) == 1
+            stage.tunnel.connect()
+            await stage.until(lambda: len(stage.drivers) == 2)
+
+    play(act)
+
+
+def test_pauses_double_up_to_a_limit() -> None:
+    async def act(stage: Play) -> None:
+        loop, times = asyncio.get_running_loop(), []
+        stage.tunnel.connect()
+        for number in range(5):
+            await stage.until(lambda number=number: len(stage.drivers) > number)  # type: ignore[misc]
+            times.append(loop.time())
+            stage.drivers[number].end.set_result(Stop(StopKind.CONNECTION, ""))
+        pauses = [after - before for before, after in pairwise(times)]
+        for pause, least in zip(pauses, (0.05, 0.1, 0.2, 0.2), strict=True):
+            assert pause >= least * 0.99
+
+    play(act)
+
+
+@pytest.mark.parametrize(
+    ("loads", "profile", "reason"),
+    [
+        ({}, None, "there is no profile"),
+        ({"a": CONFIG, "b": CONFIG}, None, "no profile is chosen"),
+        (
+            {"a": ConfigError("secret word", file="a.ovpn", line=7)},
+            "a",
+            "profile a cannot be used, see the log (a.ovpn line 7)",
+        ),
+    ],
+)
+def test_what_cannot_mend_itself_waits(loads: dict[str, Any], profile: str | None, reason: str) -> None:
+    async def act(stage: Play) -> None:
+        stage.loads, stage.tunnel.profile = loads, profile
+        stage.tunnel.connect()
+        await stage.until(lambda: stage.tunnel.state is State.FAILED)
+        await asyncio.sleep(0.1)
+        assert stage.tunnel.public_reason == reason and stage.drivers == []
+        stage.loads = {"b": CONFIG}
+        stage.tunnel.switch("b")
+        await stage.until(lambda: len(stage.drivers) == 1)
+
+    play(act)
+
+
+def test_a_firewall_that_fails_does_not_end_the_tunnel() -> None:
+    async def act(stage: Play) -> None:
+        stage.refuse = MirageError("nft is gone")
+        stage.tunnel.connect()
+        await stage.until(lambda: stage.tunnel.state is State.FAILED)
+        assert "nft is gone" in stage.tunnel.reason
+        stage.refuse = None
+        await stage.until(lambda: stage.drivers)
+
+    play(act)
+
+
+def test_reconnect() -> None:
+    """While connected it is the machine's; while pausing it is an attempt at once; unwanted it is nothing."""
+
+    async def act(stage: Play) -> None:
+        stage.tunnel.reconnect()
+        await asyncio.sleep(0.01)
+        assert stage.drivers == []
+        driver = await stage.connected()
+        stage.tunnel.reconnect()
+        assert driver.commands == [Command.RECONNECT]
+        driver.end.set_result(Stop(StopKind.CONNECTION, ""))
+        await stage.until(lambda: stage.tunnel.state is State.FAILED)
+        stage.tunnel.reconnect()
+        await stage.until(lambda: len(stage.drivers) == 2)
+
+    play(act, Settings(retry_first=1000, retry_max=1000))
+
+
+def test_restart_is_another_attempt() -> None:
+    async def act(stage: Play) -> None:
+        stage.tunnel.restart("nothing runs: nothing to do")
+        old = await stage.connected()
+        stage.tunnel.restart("vpn0 lost its routes")
+        await stage.until(lambda: len(stage.drivers) == 2)
+        assert old.commands == [Command.DISCONNECT]
+
+    play(act)
+
+
+def test_a_status_names_no_server() -> None:
+    async def act(stage: Play) -> None:
+        driver = await stage.connected()
+        reason = "vpn.example.org (203.0.113.7, 2001:db8::7 or 198.51.100.9:1194) at 12:30 said no"
+        await driver.enter(State.CONNECTING, None, reason)
+        expected = "the server (the server, (address) or (address):1194) at 12:30 said no"
+        assert stage.tunnel.public_reason == expected
+
+    play(act)
+
+
+def test_since_is_the_beginning_of_the_state() -> None:
+    async def act(stage: Play) -> None:
+        stage.clock = 86400.0
+        driver = await stage.connected()
+        stage.clock = 90000.0
+        await driver.enter(State.CONNECTED, Live((IPv4Address("10.8.0.3"),)))
+        assert stage.tunnel.since == "1970-01-02T00:00:00Z"
+
+    play(act)
+
+
+# --- the host ---------------------------------------------------------------------------------------------
+
+
+class HostPlay:
+    """A QubeHost with fakes around it that write down what is done."""
+
+    def __init__(self) -> None:
+        self.did: list[str] = []
+        self.addresses_there: list[Any] = []
+        self.fail = ""
+        self.host = QubeHost(
+            "vpn0",
+            netconf=self,  # type: ignore[arg-type]
+            uplink=self,  # type: ignore[arg-type]
+            resolver=self,  # type: ignore[arg-type]
+            resolv_conf=self,  # type: ignore[arg-type]
+            fallback=(IPv4Address("9.9.9.9"),),
+            enter=self.enter,
+            ask=lambda: Credentials("me", Secret(b"pass")),
+            open_device=self.open,
+        )
+
+    def _do(self, what: str) -> None:
+        if self.fail and what.startswith(self.fail):
+            raise MirageError(what)
+        self.did.append(what)
+
+    async def enter(self, state: State, live: Live | None = None, reason: str = "") -> None:
+        self._do(f"enter {state.value}")
+        self.live = live
+
+    def open(self, name: str) -> Any:
+        self._do(f"open {name}")
+        return SimpleNamespace(fd=7, close=lambda: self._do("close tun"))
+
+    async def set_link(self, dev: str, **changes: Any) -> None:
+        self._do(f"link {' '.join(sorted(changes))}")
+
+    async def addresses(self, dev: str) -> list[Any]:
+        return self.addresses_there
+
+    async def remove_address(self, address: Any) -> None:
+        self._do(f"remove {address.interface}")
+
+    async def replace_address(self, address: Any) -> None:
+        self._do(f"add {address.interface}")
+        self.addresses_there.append(address)
+
+    async def write(self, resolvers: Any) -> None:
+        self._do("resolvers " + " ".join(map(str, resolvers)))
+
+    def restore(self) -> None:
+        self._do("restore resolv.conf")
+
+    async def pin(self, address: Any) -> None:
+        self._do(f"pin {address}")
+
+    async def unpin(self) -> None:
+        self._do("unpin")
+
+    async def resolve(self, host: str, family: Family) -> list[Any]:
+        return [host, family]
+
+
+SETTINGS = TunnelSettings(
+    ipv4=IPv4Interface("10.8.0.2/24"),
+    ipv6=IPv6Interface("2001:db8::2/64"),
+    dns=Dns((IPv4Address("10.8.0.1"),)),
+    mtu=1400,
+)
+
+
+def test_up_opens_last() -> None:
+    """Addresses come without their networks; the firewall opens when all else is there."""
+    stage = HostPlay()
+    assert asyncio.run(stage.host.up(SETTINGS)) == 7
+    assert stage.did == [
+        "open vpn0", "link mtu txqueuelen", "link up", "add 10.8.0.2/32", "add 2001:db8::2/128",
+        "resolvers 10.8.0.1", "enter connected",
+    ]  # fmt: skip
+    expected = (IPv4Address("10.8.0.2"), IPv6Address("2001:db8::2"))
+    assert stage.live == Live(expected, (IPv4Address("10.8.0.1"),))
+
+
+def test_other_settings_close_first() -> None:
+    stage = HostPlay()
+
+    async def act() -> None:
+        await stage.host.up(SETTINGS)
+        stage.did.clear()
+        await stage.host.up(TunnelSettings(ipv4=IPv4Interface("10.8.0.3/24")))
+        assert stage.did[0] == "enter connecting" and stage.did[-1] == "enter connected"
+        assert "remove 10.8.0.2/32" in stage.did and "remove 2001:db8::2/128" in stage.did
+        assert "open vpn0" not in stage.did and "resolvers 9.9.9.9" in stage.did
+        stage.did.clear()
+        await stage.host.down("silent")
+        await stage.host.down("silent")
+        assert stage.did == ["enter connecting"]
+        await stage.host.close()
+        await stage.host.close()
+        assert stage.did[1:] == ["close tun", "restore resolv.conf", "unpin", "restore resolv.conf", "unpin"]
+
+    asyncio.run(act())
+
+
+@pytest.mark.parametrize("step", ["open", "link up", "add 2001", "resolvers", "enter connected"])
+def test_a_failure_on_the_way_up_can_be_closed(step: str) -> None:
+    stage = HostPlay()
+
+    async def act() -> None:
+        stage.fail = step
+        with pytest.raises(MirageError):
+            await stage.host.up(SETTINGS)
+        stage.fail = ""
+        await stage.host.close()
+        assert ("close tun" in stage.did) == (step != "open")
+        assert ("enter connecting" in stage.did) == (step == "enter connected")
+
+    asyncio.run(act())
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        TunnelSettings(),
+        TunnelSettings(ipv6=IPv6Interface("2001:db8::2/64"), block_ipv6=True),
+        TunnelSettings(ipv4=IPv4Interface("10.137.0.20/24")),
+        TunnelSettings(ipv4=IPv4Interface("10.139.1.1/32")),
+        TunnelSettings(ipv4=IPv4Interface("127.0.0.2/8")),
+        TunnelSettings(ipv4=IPv4Interface("10.8.0.2/24"), ipv6=IPv6Interface("fd09:24ef:4179::a89:15/64")),
+    ],
+)
+def test_addresses_that_a_server_may_not_give(settings: TunnelSettings) -> None:
+    stage = HostPlay()
+    with pytest.raises(PeerError):
+        asyncio.run(stage.host.up(settings))
+    assert stage.did == []
+
+
+def test_resolvers_that_are_used() -> None:
+    """Not the tunnel's own address, and none at all for a tunnel without IPv4."""
+    own = HostPlay()
+    ipv4 = IPv4Interface("10.8.0.2/24")
+    asyncio.run(own.host.up(TunnelSettings(ipv4=ipv4, dns=Dns((ipv4.ip, IPv4Address("10.8.0.9"))))))
+    assert own.live is not None and own.live.resolvers == (IPv4Address("10.8.0.9"),)
+    six = HostPlay()
+    asyncio.run(six.host.up(TunnelSettings(ipv6=IPv6Interface("2001:db8::2/64"), dns=Dns((IPv4Address("10.8.0.9"),)))))
+    assert six.live is not None and six.live.resolvers == ()
+
+
+def test_before_the_transport() -> None:
+    stage = HostPlay()
+
+    async def act() -> None:
+        await stage.host.before_transport(IPv4Address("198.51.100.1"))
+        assert stage.did == ["pin 198.51.100.1"]
+        for address in (IPv4Address("10.137.0.9"), IPv6Address("::1")):
+            with pytest.raises(OSError, match="may have"):
+                await stage.host.before_transport(address)
+        assert stage.host.mark == 0x51564D
+
+    asyncio.run(act())
+
+
+def test_credentials_once_refused_are_not_given_again() -> None:
+    stage = HostPlay()
+
+    async def act() -> None:
+        first = await stage.host.credentials("")
+        assert first is not None and first.username == "me"
+        assert await stage.host.credentials("AUTH_FAILED") is None
+
+    asyncio.run(act())
