@@ -7,6 +7,7 @@ import json
 import subprocess
 import time
 from collections import Counter
+from collections.abc import Callable
 from types import TracebackType
 
 from tests.lab.network import FOREIGN_DNS4, SITE_A, VPN_DOMID, WEB4, WEB6, Address, AppVM, python
@@ -60,9 +61,8 @@ class Noise:
         report = json.loads(line)
         self.sent, self.answers = Counter(report["sent"]), Counter(report["answers"])
 
-    def wait(self, condition: object, timeout: float = 10) -> None:
+    def wait(self, condition: Callable[[], bool], timeout: float = 10) -> None:
         """Return when `condition()` holds; raises AssertionError when it does not in time."""
-        assert callable(condition)
         deadline = time.monotonic() + timeout
         while not condition():
             if time.monotonic() > deadline:

@@ -40,7 +40,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from tests.lab.qube import LabError, Qube, processes_in
+from tests.lab.qube import LabError, Qube
 from tests.lab.tables import QUBES_TABLES, VIRTUAL_DNS, dnat_dns, flowtable
 
 BACKEND_MAC = "fe:ff:ff:ff:ff:ff"
@@ -147,6 +147,8 @@ class Lab:
         for tool in ("ip", "nft", "unshare", "nsenter", "setpriv"):
             if shutil.which(tool) is None:
                 raise LabError(f"{tool} is not installed (packages iproute2/iproute, nftables, util-linux)")
+        if not Path("/proc/sys/net/ipv6").is_dir():
+            raise LabError("this kernel has no IPv6 (ipv6.disable=1): the lab could not show that it does not leak")
         names = ["internet", SITE_A.name, SITE_B.name, "sys-net", "sys-vpn", *self.first_appvms]
         self.qubes = [Qube.start(name, self.folder / name) for name in names]
         for qube in self.qubes:
@@ -325,7 +327,7 @@ address replace {back.ip6}/128 dev {vif} nodad""")
 
     def leftovers(self) -> list[str]:
         """What `close` did not take away, one line each; empty when all is well."""
-        left = [f"process {line}" for line in processes_in({qube.inode for qube in self.qubes if qube.inode})]
+        left = [line for qube in self.qubes for line in qube.survivors]
         if self.folder.exists():
             left.append(f"folder {self.folder}")
         mounts = Path("/proc/self/mounts").read_text().splitlines()
@@ -355,8 +357,22 @@ def _nodad(address: str) -> str:
 
 
 def _sysctl_defaults(qube: Qube) -> None:
-    """What systemd's 50-default.conf sets (loose reverse-path filter); and no waiting for duplicate addresses."""
-    qube.sysctl({"ipv4/conf/default/rp_filter": 2, "ipv6/conf/default/accept_dad": 0})
+    """A qube's sysctls, of which a namespace may have inherited others from this machine.
+
+    Loose reverse-path filter as in systemd's 50-default.conf; nothing is forwarded until somebody says so. Duplicate
+    addresses are not looked for, which saves a second.
+    """
+    qube.sysctl(
+        {
+            "ipv4/ip_forward": 0,
+            "ipv4/conf/all/rp_filter": 0,
+            "ipv4/conf/default/rp_filter": 2,
+            "ipv6/conf/all/forwarding": 0,
+            "ipv6/conf/all/disable_ipv6": 0,
+            "ipv6/conf/default/disable_ipv6": 0,
+            "ipv6/conf/default/accept_dad": 0,
+        }
+    )
 
 
 def add_default_user(qube: Qube) -> None:

@@ -66,6 +66,7 @@ class Qube:
         self.holder = holder
         self._net = -1
         self.inode = 0
+        self.survivors: list[str] = []
         self._processes: list[subprocess.Popen[Any]] = []
 
     # --- life ---------------------------------------------------------------------------------------------
@@ -96,7 +97,7 @@ class Qube:
 
     def pids(self) -> list[int]:
         """Every process whose network namespace is this qube's."""
-        return [pid for pid in _all_pids() if _net_inode(pid) == self.inode] if self.inode else []
+        return processes_in({self.inode}) if self._net >= 0 else []
 
     def close(self) -> None:
         """Kill what runs here, and the holder last; returns when all of it is gone."""
@@ -110,9 +111,11 @@ class Qube:
             for stream in (process.stdin, process.stdout, process.stderr):
                 if stream is not None:
                     stream.close()
+        # The open descriptor keeps the namespace's number from being given to another one until this is known.
         deadline = time.monotonic() + 5
-        while self.pids() and time.monotonic() < deadline:
+        while (left := self.pids()) and time.monotonic() < deadline:
             time.sleep(0.01)
+        self.survivors += [f"process {pid} in {self.name}" for pid in left]
         if self._net >= 0:
             os.close(self._net)
             self._net = -1
@@ -218,14 +221,9 @@ def _net_inode(pid: int) -> int:
         return -1
 
 
-def processes_in(inodes: set[int]) -> list[str]:
-    """Processes that live in one of the network namespaces, as "pid command" (zombies have none)."""
-    found = []
-    for pid in _all_pids():
-        if _net_inode(pid) in inodes:
-            with contextlib.suppress(OSError):
-                found.append(f"{pid} {Path(f'/proc/{pid}/cmdline').read_bytes().replace(bytes(1), b' ').decode()}")
-    return found
+def processes_in(inodes: set[int]) -> list[int]:
+    """Processes in these network namespaces; somebody must hold them, or their numbers are given away again."""
+    return [pid for pid in _all_pids() if _net_inode(pid) in inodes]
 
 
 def drain(stream: IO[bytes], into: Callable[[bytes], None]) -> threading.Thread:

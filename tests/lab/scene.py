@@ -17,8 +17,8 @@ from tests.lab.network import SITE_A, AppVM, Lab, Site
 from tests.lab.providers import OWN, Providers
 from tests.lab.service import Service, add_profiles, early
 
-ROUNDS = 25
-"""Rounds of noise in a closed state: a second, some three hundred packets."""
+ROUNDS = 18
+"""Rounds of noise in a closed state: three quarters of a second, some two hundred packets."""
 
 
 class Scene:
@@ -45,7 +45,7 @@ class Scene:
 
     def must_be_closed(self, rounds: int = ROUNDS) -> None:
         """The noise gets no answer at all, work gets no page, and nothing clear is seen."""
-        self.noise.rounds(8)  # what was on its way when the door closed has come by now
+        self.noise.rounds(6)  # what was on its way when the door closed has come by now
         before = self.noise.answers.copy()
         self.noise.rounds(rounds)
         answers = self.noise.answers - before

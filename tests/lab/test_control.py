@@ -89,21 +89,25 @@ def test_nothing_is_left_when_the_lab_is_killed(deadly: signal.Signals) -> None:
     script = (
         "import sys, time\nfrom tests.lab.network import Lab\nfrom tests.lab.signals import ending_signals\n"
         "with ending_signals(), Lab(None) as lab:\n"
-        "    print(lab.folder, *[qube.inode for qube in lab.qubes], flush=True)\n    time.sleep(60)\n"
+        "    print(lab.folder, *[qube.holder.pid for qube in lab.qubes], flush=True)\n    time.sleep(60)\n"
     )
     root = Path(__file__).parents[2]
     process = subprocess.Popen(
         [sys.executable, "-c", script], cwd=root, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     )
     assert process.stdout is not None
-    folder, *inodes = process.stdout.readline().decode().split()
-    assert len(inodes) == 7
+    folder, *holders = process.stdout.readline().decode().split()
+    assert len(holders) == 7
+    namespaces = [os.open(f"/proc/{pid}/ns/net", os.O_RDONLY) for pid in holders]
+    inodes = {os.fstat(namespace).st_ino for namespace in namespaces}
     os.kill(process.pid, deadly)
     process.wait()
     process.stdout.close()
     deadline = time.monotonic() + 5
-    while (left := processes_in({int(inode) for inode in inodes})) and time.monotonic() < deadline:
+    while (left := processes_in(inodes)) and time.monotonic() < deadline:
         time.sleep(0.02)
+    for namespace in namespaces:
+        os.close(namespace)
     assert left == []
     if deadly is signal.SIGKILL:
         Lab.remove_folder(Path(folder))

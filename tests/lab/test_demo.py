@@ -28,13 +28,15 @@ def test_the_demo(provider: str) -> None:
     assert time.monotonic() - begin < 60
 
 
-@pytest.mark.parametrize("deadly", [signal.SIGINT, signal.SIGTERM])
-def test_the_demo_interrupted(deadly: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("deadly", "when"), [(signal.SIGINT, "the tunnel comes up"), (signal.SIGTERM, "the providers start")]
+)
+def test_the_demo_interrupted(deadly: signal.Signals, when: str) -> None:
     """Ctrl-C in the middle takes everything down."""
     process = subprocess.Popen(DEMO, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert process.stdout is not None
     for line in process.stdout:
-        if "the tunnel comes up" in line:
+        if when in line:
             process.send_signal(deadly)
             break
     rest = process.stdout.read()

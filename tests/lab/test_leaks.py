@@ -52,7 +52,7 @@ def test_connecting_to_a_server_that_is_not_there(stage: Scene) -> None:
     """Trying for ever opens nothing."""
     stage.service.start()
     stage.service.wait_state("connecting")
-    stage.must_be_closed(rounds=75)
+    stage.must_be_closed(rounds=50)
     assert stage.service.state() in ("connecting", "failed")
     stage.providers.start()
     stage.must_heal()
@@ -111,7 +111,7 @@ def test_killed_while_connecting(stage: Scene) -> None:
 def test_frozen(live: Scene) -> None:
     """SIGSTOP: the kernel still routes into a tunnel that nobody reads; after SIGCONT it goes on."""
     live.service.send(signal.SIGSTOP)
-    live.must_be_closed(rounds=75)
+    live.must_be_closed(rounds=50)
     live.service.send(signal.SIGCONT)
     live.must_heal()
 
@@ -274,7 +274,7 @@ def test_flows_older_than_the_end_of_the_tunnel(live: Scene) -> None:
     before = live.noise.answers["stream"]
     live.noise.wait(lambda: live.noise.answers["stream"] > before + 3 and live.noise.answers["udp4"] > 3)
     live.service.kill()
-    live.must_be_closed(rounds=75)
+    live.must_be_closed(rounds=50)
 
 
 def test_flows_older_than_the_lockdown() -> None:
