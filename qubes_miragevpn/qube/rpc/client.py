@@ -6,6 +6,7 @@ Imports nothing heavy: a status has to come at once.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import time
 from pathlib import Path
@@ -32,7 +33,8 @@ def call(path: Path, request: Request) -> Any:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as link:
             link.settimeout(TIMEOUT)
             link.connect(str(path))
-            link.sendall(render_request(request))
+            with contextlib.suppress(BrokenPipeError):  # a refusal may have come before we said a word
+                link.sendall(render_request(request))
             ok, result = parse_reply(_line(link, deadline))
     except FileNotFoundError:
         raise NoService("the service is not running") from None
@@ -54,7 +56,10 @@ def _line(link: socket.socket, deadline: float) -> bytes:
         if left <= 0:
             raise TimeoutError("timed out")
         link.settimeout(left)
-        part = link.recv(65536)
+        try:
+            part = link.recv(65536)
+        except ConnectionResetError:  # closed with our request unread; what was said before counts
+            break
         if not part:
             break
         received += part

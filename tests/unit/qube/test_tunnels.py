@@ -22,6 +22,7 @@ from qubes_miragevpn.qube.settings import Settings
 from qubes_miragevpn.qube.states import Demand, Live, State
 from qubes_miragevpn.qube.tunnelhost import QubeHost
 from qubes_miragevpn.qube.tunnels import Running, Tunnel
+from tests.unit.qube import fastloop
 
 LIVE = Live((IPv4Address("10.8.0.2"),))
 CONFIG = SimpleNamespace(remotes=(SimpleNamespace(host="vpn.example.org"), SimpleNamespace(host="203.0.113.7")))
@@ -127,7 +128,7 @@ def play(act: Callable[[Play], Coroutine[Any, Any, None]], settings: Settings = 
             life.cancel()
             await asyncio.gather(life, return_exceptions=True)
 
-    asyncio.run(run())
+    fastloop.run(run())
     return made[0]
 
 

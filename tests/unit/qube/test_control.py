@@ -1,0 +1,324 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The control socket under its callers: good ones, slow ones, many, and liars."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import stat
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qubes_miragevpn.base.errors import SystemRefused
+from qubes_miragevpn.qube.rpc import client, control
+from qubes_miragevpn.qube.rpc.client import NoService, ServiceRefused, call
+from qubes_miragevpn.qube.rpc.control import MAX_CALLERS, ControlServer, Refused
+from qubes_miragevpn.qube.rpc.messages import (
+    MAX_REPLY,
+    MAX_REQUEST,
+    VERBS,
+    BadMessage,
+    Request,
+    parse_reply,
+    parse_request,
+    render_reply,
+    render_request,
+)
+
+
+async def answer(request: Request) -> Any:
+    if request.verb == "connect":
+        raise Refused("not now")
+    if request.verb == "disconnect":
+        raise RuntimeError("secret detail")
+    return {"verb": request.verb, "name": request.name, "caller": request.caller}
+
+
+def served(tmp_path: Path, play: Callable[[Path], Coroutine[Any, Any, None]], group: str = "no-such-group") -> None:
+    async def run() -> None:
+        path = tmp_path / "run" / "control.sock"
+        server = ControlServer(path, group, answer)
+        await server.start()
+        try:
+            await play(path)
+        finally:
+            await server.close()
+        assert not path.exists()
+
+    asyncio.run(run())
+
+
+async def talk(path: Path, data: bytes, *, end: bool = False) -> bytes:
+    """Say `data`, return what comes back; a connection that is cut off returns what came before."""
+    loop = asyncio.get_running_loop()
+    received = b""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as link:
+        await loop.sock_connect(link, str(path))
+        with contextlib.suppress(ConnectionError):
+            await loop.sock_sendall(link, data)
+            if end:
+                link.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(ConnectionError):
+            while piece := await loop.sock_recv(link, 65536):
+                received += piece
+    return received
+
+
+def error_of(reply: bytes) -> str:
+    ok, text = parse_reply(reply)
+    assert not ok
+    return str(text)
+
+
+# --- the language -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb(verb: str) -> None:
+    name = "se-1" if VERBS[verb] else None
+    request = Request(verb, name, "work")
+    assert parse_request(render_request(request)) == request
+
+
+BAD_REQUESTS = {
+    "nothing": b"\n",
+    "no JSON": b"status\n",
+    "no object": b'["status"]\n',
+    "no UTF-8": b'{"verb": "\xff"}\n',
+    "no verb": b"{}\n",
+    "another verb": b'{"verb": "quit"}\n',
+    "a verb that is none": b'{"verb": ["status"]}\n',
+    "a key more": b'{"verb": "status", "path": "/"}\n',
+    "a name too many": b'{"verb": "status", "name": "a"}\n',
+    "a name too many, null": b'{"verb": "status", "name": null}\n',
+    "no name": b'{"verb": "switch"}\n',
+    "no string": b'{"verb": "switch", "name": 1}\n',
+    "a path": b'{"verb": "switch", "name": "../a"}\n',
+    "a line break": b'{"verb": "switch", "name": "a\\n"}\n',
+    "a long name": json.dumps({"verb": "switch", "name": "a" * 65}).encode() + b"\n",
+    "no caller": b'{"verb": "status", "caller": ""}\n',
+    "an odd caller": b'{"verb": "status", "caller": "a b"}\n',
+    "deep": b'{"verb": ' + b"[" * 2000 + b"\n",
+    "long": b'{"verb": "status", "x": "' + b"x" * MAX_REQUEST + b'"}\n',
+}
+
+
+@pytest.mark.parametrize("line", BAD_REQUESTS.values(), ids=list(BAD_REQUESTS))
+def test_bad_requests(line: bytes, tmp_path: Path) -> None:
+    """Refused by the parser, and over the socket with an answer that repeats nothing of it."""
+    with pytest.raises(BadMessage):
+        parse_request(line)
+
+    async def play(path: Path) -> None:
+        assert error_of(await talk(path, line))
+        assert parse_reply(await talk(path, render_request(Request("status"))))[0]
+
+    served(tmp_path, play)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"", b'{"ok": true}\n', b'{"ok": 1, "result": 2}\n', b'{"ok": false}\n', b"[]\n", b'{"ok": true, "result": 1}'],
+)
+def test_bad_replies(line: bytes) -> None:
+    with pytest.raises(BadMessage):
+        parse_reply(line)
+
+
+def test_the_longest_reply_fits() -> None:
+    names = {"profiles": ["x" * 64] * 1000, "current": "x" * 64}
+    assert parse_reply(render_reply(names)) == (True, names)
+    with pytest.raises(BadMessage):
+        parse_reply(b'{"ok": true, "result": "' + b"x" * MAX_REPLY + b'"}\n')
+
+
+# --- the server -------------------------------------------------------------------------------------------
+
+
+def test_answers(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def play(path: Path) -> None:
+        reply = parse_reply(await talk(path, render_request(Request("switch", "a", "work"))))
+        assert reply == (True, {"verb": "switch", "name": "a", "caller": "work"})
+        assert error_of(await talk(path, render_request(Request("connect")))) == "not now"
+        assert error_of(await talk(path, render_request(Request("disconnect")))) == "internal error"
+
+    served(tmp_path, play)
+    assert "secret detail" in caplog.text
+
+
+def test_one_request_for_each_connection(tmp_path: Path) -> None:
+    async def play(path: Path) -> None:
+        reply = await talk(path, render_request(Request("status")) * 3)
+        assert reply.count(b"\n") == 1
+
+    served(tmp_path, play)
+
+
+def test_slow_and_cut_requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "REQUEST_TIME", 0.05)
+
+    async def play(path: Path) -> None:
+        assert error_of(await talk(path, b'{"verb": ')) == "no whole request in time"
+        assert error_of(await talk(path, b'{"verb": ', end=True)) == "no whole request in time"
+        assert error_of(await talk(path, b"")) == "no whole request in time"
+
+    served(tmp_path, play)
+
+
+def test_a_flood_of_bytes(tmp_path: Path) -> None:
+    async def play(path: Path) -> None:
+        reply = await talk(path, b"x" * 4_000_000)
+        assert not reply or error_of(reply) == "the request is too long"
+        assert parse_reply(await talk(path, render_request(Request("status"))))[0]
+
+    served(tmp_path, play)
+
+
+def test_too_many_callers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sixteen that say nothing; the next is told at once; when their time is over, others are served again."""
+    monkeypatch.setattr(control, "REQUEST_TIME", 0.5)
+
+    async def play(path: Path) -> None:
+        silent = [asyncio.create_task(talk(path, b"")) for _ in range(MAX_CALLERS)]
+        reply = b""
+        while not reply:
+            reply = await asyncio.wait_for(talk(path, render_request(Request("status"))), 5)
+            if parse_reply(reply)[0]:
+                reply = b""  # not all of them have been accepted yet
+        assert error_of(reply) == "too many callers"
+        assert {error_of(each) for each in await asyncio.gather(*silent)} == {"no whole request in time"}
+        assert parse_reply(await talk(path, render_request(Request("status"))))[0]
+
+    served(tmp_path, play)
+
+
+def test_a_caller_that_does_not_read(tmp_path: Path) -> None:
+    async def play(path: Path) -> None:
+        with socket.socket(socket.AF_UNIX) as link:
+            link.connect(str(path))
+            link.sendall(render_request(Request("status")))
+        assert parse_reply(await talk(path, render_request(Request("status"))))[0]
+
+    served(tmp_path, play)
+
+
+def test_garbage_of_every_kind(tmp_path: Path) -> None:
+    import random
+
+    rng = random.Random(7)
+
+    async def play(path: Path) -> None:
+        for _ in range(200):
+            data = rng.randbytes(rng.randrange(1, 200)) + b"\n"
+            reply = await talk(path, data)
+            assert error_of(reply)
+
+    served(tmp_path, play)
+
+
+# --- the file ---------------------------------------------------------------------------------------------
+
+
+def test_who_may_connect(tmp_path: Path) -> None:
+    async def roots(path: Path) -> None:
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+    async def groups(path: Path) -> None:
+        assert stat.S_IMODE(path.stat().st_mode) == 0o660
+        assert path.stat().st_gid == os.getgid()
+
+    import grp
+
+    served(tmp_path, roots)
+    served(tmp_path, groups, grp.getgrgid(os.getgid()).gr_name)
+
+
+def test_a_socket_left_behind_is_replaced_a_service_is_not(tmp_path: Path) -> None:
+    async def play(path: Path) -> None:
+        with pytest.raises(SystemRefused, match="answers there already"):
+            await ControlServer(path, "", answer).start()
+        assert parse_reply(await talk(path, render_request(Request("status"))))[0]
+
+    (tmp_path / "run").mkdir()
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(tmp_path / "run" / "control.sock"))
+    served(tmp_path, play)
+
+
+def test_another_file_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "control.sock"
+    path.write_text("precious")
+    with pytest.raises(SystemRefused, match="not a socket"):
+        asyncio.run(ControlServer(path, "", answer).start())
+    assert path.read_text() == "precious"
+
+
+# --- the caller's side ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def background(tmp_path: Path) -> Iterator[Path]:
+    """A server on a thread of its own."""
+    path = tmp_path / "control.sock"
+    ready, end = threading.Event(), threading.Event()
+
+    async def run() -> None:
+        server = ControlServer(path, "", answer)
+        await server.start()
+        ready.set()
+        await asyncio.to_thread(end.wait)
+        await server.close()
+
+    thread = threading.Thread(target=lambda: asyncio.run(run()))
+    thread.start()
+    ready.wait()
+    yield path
+    end.set()
+    thread.join()
+
+
+def test_the_client(background: Path, tmp_path: Path) -> None:
+    assert call(background, Request("status"))["verb"] == "status"
+    with pytest.raises(ServiceRefused, match="not now"):
+        call(background, Request("connect"))
+    with pytest.raises(NoService, match="not running"):
+        call(tmp_path / "none", Request("status"))
+
+
+@pytest.mark.parametrize("reply", [b"", b"{", b"nonsense\n", b"x" * (MAX_REPLY + 70000)])
+def test_a_service_that_answers_nonsense(tmp_path: Path, reply: bytes) -> None:
+    path = tmp_path / "odd.sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+
+        def serve() -> None:
+            link, _ = listener.accept()
+            with link, contextlib.suppress(OSError):
+                link.recv(4096)
+                link.sendall(reply)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with pytest.raises(NoService):
+            call(path, Request("status"))
+        thread.join()
+
+
+def test_a_service_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "TIMEOUT", 0.05)
+    path = tmp_path / "dead.sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        with pytest.raises(NoService):  # bound, but nobody listens
+            call(path, Request("status"))
+        listener.listen()
+        with pytest.raises(NoService, match="does not answer"):
+            call(path, Request("status"))

@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The qrexec services: their table, the programs run as the agent runs them, and what dom0 is told."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qubes_miragevpn.base.exitcodes import ExitCode
+from qubes_miragevpn.qube.rpc.control import ControlServer, Refused
+from qubes_miragevpn.qube.rpc.messages import VERBS, Request
+from qubes_miragevpn.qube.rpc.services import SERVICES, BadCall, check_call
+
+REPOSITORY = Path(__file__).parents[3]
+PROGRAMS = REPOSITORY / "qubes-rpc"
+POLICY = REPOSITORY / "install" / "dom0" / "90-default-miragevpn.policy"
+
+
+def environment(name: str, argument: str = "", caller: str = "work") -> dict[str, str]:
+    return {
+        "QREXEC_REMOTE_DOMAIN": caller,
+        "QREXEC_SERVICE_FULL_NAME": f"{name}+{argument}",
+        "QREXEC_SERVICE_ARGUMENT": argument,
+    }
+
+
+# --- the table --------------------------------------------------------------------------------------------
+
+
+def test_every_verb_has_one_service_and_a_program() -> None:
+    assert {row.verb for row in SERVICES} == set(VERBS)
+    assert {row.name for row in SERVICES} == {path.name for path in PROGRAMS.iterdir()}
+    assert all(row.takes_profile == VERBS[row.verb] for row in SERVICES)
+
+
+def test_the_programs_are_two_lines() -> None:
+    for row in SERVICES:
+        path = PROGRAMS / row.name
+        assert path.read_text() == f'#!/bin/sh\nexec "${{MIRAGEVPN:-miragevpn}}" rpc {row.name} "$@"\n'
+        assert path.stat().st_mode & 0o777 == 0o755
+
+
+def test_the_policy_is_the_tables() -> None:
+    """Deny by default, and ask where the table says so; qubes-policy refuses a comment behind a rule."""
+    lines = [line.split() for line in POLICY.read_text().splitlines() if line and not line.startswith("#")]
+    for row in SERVICES:
+        mine = [line for line in lines if line[0] == row.name]
+        expected = [[row.name, "*", "@anyvm", "@anyvm", "deny"]]
+        if row.policy == "ask":
+            expected.insert(0, [row.name, "*", "@anyvm", "@tag:miragevpn", "ask"])
+        assert mine == expected
+    assert {line[0] for line in lines} == {row.name for row in SERVICES}
+    assert "#" not in "".join("".join(line) for line in lines)
+
+
+# --- what is checked of a call ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("row", SERVICES, ids=lambda row: row.name)
+def test_good_calls(row: Any) -> None:
+    argument = "se-1.fast_2" if row.takes_profile else ""
+    words = [argument] if argument else []
+    expected = Request(row.verb, argument or None, "work")
+    assert check_call(row.name, words, environment(row.name, argument)) == expected
+    assert check_call(row.name, words, {"QREXEC_REMOTE_DOMAIN": "work"}) == expected, "an agent older than 4.1"
+
+
+BAD_CALLS = {
+    "another service": ("miragevpn.Nothing", [], environment("miragevpn.Nothing")),
+    "no caller": ("miragevpn.Status", [], {}),
+    "an odd caller": ("miragevpn.Status", [], environment("miragevpn.Status", caller="a;b")),
+    "a long caller": ("miragevpn.Status", [], environment("miragevpn.Status", caller="a" * 65)),
+    "an argument too many": ("miragevpn.Status", ["x"], environment("miragevpn.Status", "x")),
+    "two arguments": ("miragevpn.Switch", ["a", "b"], environment("miragevpn.Switch", "a")),
+    "no argument": ("miragevpn.Switch", [], environment("miragevpn.Switch")),
+    "dots": ("miragevpn.Switch", [".."], environment("miragevpn.Switch", "..")),
+    "inner dots": ("miragevpn.Switch", ["a..b"], environment("miragevpn.Switch", "a..b")),
+    "an option": ("miragevpn.Switch", ["--json"], environment("miragevpn.Switch", "--json")),
+    "a path": ("miragevpn.Switch", ["a/b"], environment("miragevpn.Switch", "a/b")),
+    "a line break": ("miragevpn.Switch", ["a\n"], environment("miragevpn.Switch", "a\n")),
+    "a long one": ("miragevpn.Switch", ["a" * 65], environment("miragevpn.Switch", "a" * 65)),
+    "another in the environment": ("miragevpn.Switch", ["a"], environment("miragevpn.Switch", "b")),
+    "another name": ("miragevpn.Status", [], environment("miragevpn.Connect")),
+}
+
+
+@pytest.mark.parametrize(("name", "words", "environ"), BAD_CALLS.values(), ids=list(BAD_CALLS))
+def test_bad_calls(name: str, words: list[str], environ: dict[str, str]) -> None:
+    with pytest.raises(BadCall):
+        check_call(name, words, environ)
+
+
+# --- the programs -----------------------------------------------------------------------------------------
+
+
+class Fake:
+    """A service on a thread: answers every request with what it was, and refuses the profile "gone"."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.requests: list[Request] = []
+        self._ready, self._end = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
+        self._thread.start()
+        self._ready.wait()
+
+    async def _answer(self, request: Request) -> Any:
+        self.requests.append(request)
+        if request.name == "gone":
+            raise Refused("there is no such profile")
+        return {"verb": request.verb}
+
+    async def _run(self) -> None:
+        server = ControlServer(self.path, "", self._answer)
+        await server.start()
+        self._ready.set()
+        await asyncio.to_thread(self._end.wait)
+        await server.close()
+
+    def close(self) -> None:
+        self._end.set()
+        self._thread.join()
+
+
+@pytest.fixture
+def fake(tmp_path: Path) -> Iterator[Fake]:
+    made = Fake(tmp_path / "control.sock")
+    yield made
+    made.close()
+
+
+def run_program(tmp_path: Path, name: str, argument: str = "", caller: str = "work") -> tuple[int, str, str]:
+    """As the agent does: through a login shell, argv[1] only if there is an argument, and its environment."""
+    entry = tmp_path / "bin" / "miragevpn"
+    if not entry.exists():
+        entry.parent.mkdir()
+        entry.write_text(f'#!/bin/sh\nPYTHONPATH={REPOSITORY} exec {sys.executable} -m qubes_miragevpn "$@"\n')
+        entry.chmod(0o755)
+    done = subprocess.run(
+        ["/bin/sh", "-c", 'exec "$0" "$@"', str(PROGRAMS / name), *([argument] if argument else [])],
+        env={
+            "PATH": f"{entry.parent}:{os.environ['PATH']}",
+            "MIRAGEVPN_CONTROL_SOCKET": str(tmp_path / "control.sock"),
+            **environment(name, argument, caller),
+        },
+        input="", capture_output=True, text=True, timeout=20, check=False,
+    )  # fmt: skip
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("row", SERVICES, ids=lambda row: row.name)
+def test_programs(row: Any, fake: Fake, tmp_path: Path) -> None:
+    argument = "se-1" if row.takes_profile else ""
+    code, output, complaint = run_program(tmp_path, row.name, argument)
+    assert (code, json.loads(output), complaint) == (0, {"verb": row.verb}, "")
+    assert fake.requests == [Request(row.verb, argument or None, "work")]
+
+
+@pytest.mark.parametrize(
+    ("name", "argument", "caller"),
+    [
+        ("miragevpn.Status", "x", "work"),
+        ("miragevpn.Switch", "", "work"),
+        ("miragevpn.Switch", "--help", "work"),
+        ("miragevpn.Switch", "--debug", "work"),
+        ("miragevpn.Switch", "-h", "work"),
+        ("miragevpn.Switch", "--", "work"),
+        ("miragevpn.Switch", "..", "work"),
+        ("miragevpn.Connect", "", "no body"),
+    ],
+)
+def test_refusals_say_little(name: str, argument: str, caller: str, fake: Fake, tmp_path: Path) -> None:
+    """The same few words for every reason, and nothing on standard error, which the caller would read."""
+    assert run_program(tmp_path, name, argument, caller) == (ExitCode.REFUSED, '{"error": "refused"}\n', "")
+    assert fake.requests == []
+
+
+def test_a_refusal_of_the_service(fake: Fake, tmp_path: Path) -> None:
+    assert run_program(tmp_path, "miragevpn.Switch", "gone") == (ExitCode.REFUSED, '{"error": "refused"}\n', "")
+
+
+def test_no_service(tmp_path: Path) -> None:
+    assert run_program(tmp_path, "miragevpn.Status") == (ExitCode.NO_SERVICE, '{"error": "no service"}\n', "")
+
+
+def test_commands(fake: Fake, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same verbs for people."""
+    from qubes_miragevpn.cli.main import main
+
+    monkeypatch.setenv("MIRAGEVPN_CONTROL_SOCKET", str(fake.path))
+    assert main(["status"]) == 0 and capsys.readouterr().out == "verb       status\n"
+    assert main(["switch", "--json", "se-1"]) == 0 and json.loads(capsys.readouterr().out) == {"verb": "switch"}
+    assert main(["switch", "gone"]) == ExitCode.REFUSED and "no such profile" in capsys.readouterr().err
+    assert main(["switch", "../x"]) == ExitCode.CONFIG
+    monkeypatch.setenv("MIRAGEVPN_CONTROL_SOCKET", f"{fake.path}.none")
+    assert main(["connect"]) == ExitCode.NO_SERVICE and "not running" in capsys.readouterr().err
+    assert fake.requests == [Request("status"), Request("switch", "se-1"), Request("switch", "gone")]
