@@ -82,7 +82,7 @@ def load_certificates(pem: bytes) -> list[x509.Certificate]:
         raise ConfigError("cert: no PEM certificate in it")
     try:
         return [x509.load_pem_x509_certificate(block) for block in blocks]
-    except ValueError:
+    except (ValueError, x509.InvalidVersion):
         raise ConfigError("cert: a certificate in it cannot be read") from None
 
 
