@@ -115,7 +115,7 @@ def _client(builder: Builder) -> ClientConfig:
     redirects = settings.all("redirect-gateway")
     return ClientConfig(
         common=builder.common(server=False),
-        remotes=_remotes(settings),
+        remotes=_forced(_remotes(settings), settings),
         auth_user_pass=login is not None,
         credentials=_credentials(builder, login),
         bind_port=settings.value("lport"),
@@ -139,6 +139,17 @@ def _remotes(settings: Settings) -> tuple[Remote, ...]:
             raise block.error("the <connection> block names no server", "write 'remote HOST PORT' into it")
         remotes.append(_remote(entry, settings, inner))
     return tuple(remotes)
+
+
+def _forced(remotes: tuple[Remote, ...], settings: Settings) -> tuple[Remote, ...]:
+    """Those that ``proto-force`` leaves."""
+    entry = settings.last("proto-force")
+    if entry is None:
+        return remotes
+    left = tuple(remote for remote in remotes if remote.proto.value == entry.args[0])
+    if not left:
+        raise entry.error(f"'proto-force {entry.args[0]}' leaves no remote", "remove the line, or add such a remote")
+    return left
 
 
 def _remote(entry: Entry, settings: Settings, inner: Settings | None) -> Remote:

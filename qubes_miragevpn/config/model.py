@@ -61,7 +61,29 @@ class TlsCrypt:
     key: Secret
 
 
-ControlWrap = NoWrap | TlsAuth | TlsCrypt
+@dataclass(frozen=True)
+class TlsCryptV2Client:
+    """``tls-crypt-v2`` of a client: its own 256-byte `key`, and that key `wrapped` for the server (WKc)."""
+
+    key: Secret
+    wrapped: bytes
+
+
+@dataclass(frozen=True)
+class TlsCryptV2Server:
+    """``tls-crypt-v2`` of a server: the 128-byte `key` that opens wrapped client keys.
+
+    `beside` is for clients that have no key of their own. `force_cookie`: clients too old for a stateless first
+    answer are refused. `max_age_days`: client keys issued longer ago are refused; 0 any age.
+    """
+
+    key: Secret
+    beside: TlsAuth | TlsCrypt | None = None
+    force_cookie: bool = False
+    max_age_days: int = 0
+
+
+ControlWrap = NoWrap | TlsAuth | TlsCrypt | TlsCryptV2Client | TlsCryptV2Server
 
 
 @dataclass(frozen=True)
@@ -194,6 +216,7 @@ class ClientConfig:
     redirect: frozenset[str] | None = None  # flags of ``redirect-gateway``; None when not asked for
     route_nopull: bool = False
     route_gateway: IPv4Address | None = None  # ``route-gateway`` of the profile itself
+    route_gateway6: IPv6Address | None = None  # ``route-ipv6-gateway``
     route_metric: int | None = None  # metric of routes without one
     dns: Dns = field(default_factory=lambda: Dns())  # ``dhcp-option`` and ``dns`` of the profile itself
     pull_filters: tuple[PullFilter, ...] = ()

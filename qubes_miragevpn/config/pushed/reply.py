@@ -37,7 +37,17 @@ REDIRECT_KEPT = frozenset({"def1", "ipv6", "!ipv4", "block-local"})
 """Flags of redirect-gateway that mean something here; the others ask for a way around the tunnel."""
 
 _NOPULL = frozenset(
-    {"route", "route-ipv6", "route-metric", "redirect-gateway", "redirect-private", "block-ipv6", "dhcp-option", "dns"}
+    {
+        "route",
+        "route-ipv6",
+        "route-ipv6-gateway",
+        "route-metric",
+        "redirect-gateway",
+        "redirect-private",
+        "block-ipv6",
+        "dhcp-option",
+        "dns",
+    }
 )
 """What ``route-nopull`` keeps out (OpenVPN's classes of routes and of DHCP options)."""
 
@@ -56,6 +66,7 @@ class _Reply:
     ifconfig6: tuple[IPv6Interface, IPv6Address | None] | None = None
     topology: str | None = None
     gateway4: IPv4Address | None = None
+    gateway6: IPv6Address | None = None
     metric: int | None = None
     mtu: int = 0
     dropped: list[str] = field(default_factory=list)
@@ -185,6 +196,12 @@ def _on_route_gateway(reply: _Reply, gateway: IPv4Address | None) -> None:
     reply.gateway4 = gateway
 
 
+def _on_route_gateway6(reply: _Reply, gateway: IPv6Address) -> None:
+    if not gateway.is_link_local:
+        demand_unicast(gateway)
+    reply.gateway6 = gateway
+
+
 def _on_route_metric(reply: _Reply, metric: int) -> None:
     reply.metric = metric
 
@@ -263,6 +280,7 @@ _TAKEN: Mapping[str, tuple[Callable[..., None], bool]] = {
     "route": (_on_route, False),
     "route-ipv6": (_on_route6, False),
     "route-gateway": (_on_route_gateway, False),
+    "route-ipv6-gateway": (_on_route_gateway6, False),
     "route-metric": (_on_route_metric, False),
     "redirect-gateway": (_on_redirect, True),
     "dhcp-option": (_on_dhcp_option, False),
@@ -298,7 +316,7 @@ def _finish(reply: _Reply, remote: IPv4Address | IPv6Address | None) -> PulledOp
         ipv4_peer=peer,
         ipv6=ipv6,
         gateway4=_gateway4(reply, ipv4, peer),
-        gateway6=gateway6,
+        gateway6=_gateway6(reply, ipv6, gateway6),
         routes=_routes(reply, ipv4, peer, ipv6, remote),
         redirect=_redirect(reply),
         block_ipv6=reply.block_ipv6,
@@ -354,6 +372,16 @@ def _gateway4(reply: _Reply, ipv4: IPv4Interface | None, peer: IPv4Address | Non
     if gateway is not None and gateway != peer and (ipv4 is None or gateway not in ipv4.network):
         reply.drop(f"route-gateway {gateway}", "not an address of the tunnel")
         return peer
+    return gateway
+
+
+def _gateway6(reply: _Reply, ipv6: IPv6Interface | None, pushed_peer: IPv6Address | None) -> IPv6Address | None:
+    gateway = reply.gateway6 or reply.config.route_gateway6
+    if gateway is None or ipv6 is None:
+        return pushed_peer if ipv6 is not None else None
+    if gateway not in ipv6.network and not gateway.is_link_local:
+        reply.drop(f"route-ipv6-gateway {gateway}", "not an address of the tunnel")
+        return pushed_peer
     return gateway
 
 

@@ -64,6 +64,12 @@ ROWS = (
         connection=True,
         repeat=Repeat.ADD,
     ),
+    Row(
+        "proto-force",
+        "only try the remotes of this transport",
+        (Arg("transport", choice("udp", "tcp")),),
+        client=APPLIED,
+    ),
     Row("connection", "a server with settings of its own", client=APPLIED, block=True, repeat=Repeat.ADD),
     Row(
         "port",

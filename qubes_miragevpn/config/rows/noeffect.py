@@ -46,6 +46,8 @@ _SILENT = (
     ("ignore-unknown-option", "the names it lists may be unknown to this program"),
     ("comp-noadapt", "nothing is ever compressed"),
     ("setenv-safe", "scripts are never run"),
+    ("preresolve", "names are looked up before each attempt"),
+    ("keying-material-exporter", "it exports a secret to scripts, which are never run"),
     ("echo", "it is a note to a graphical client"),
     ("parameter", "it is a note to a graphical client"),
     ("disable-occ", "the options string is sent and never enforced"),
@@ -108,7 +110,8 @@ _WARNED = (
     ("compat-mode", "old protocol versions are not imitated"),
     ("socket-flags", "sockets are set up by the program itself"),
     ("vlan-accept", "it concerns TAP interfaces"),
-    ("proto-force", "every remote is tried by its own protocol"),
+    ("remap-usr1", "signals mean what `miragevpn client --help` says"),
+    ("win-sys", _OTHER_SYSTEM),
 )
 
 _PUSHED = frozenset(

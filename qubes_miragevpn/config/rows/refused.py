@@ -18,14 +18,20 @@ _HARDWARE = "use 'cert' and 'key' with PEM files"
 _POOL = "remove the line: addresses come from 'server NETWORK NETMASK'"
 _MANAGEMENT = "remove the line; `miragevpn status` and the control socket take its place"
 _ETHERNET = "remove the line: only IP (tun) tunnels are supported"
+_COMMAND = "is a command of openvpn's, not a setting"
+_NO_COMMAND = "remove the line"
+
+_COMMANDS = (
+    "help", "version", "gremlin", "memstats", "mktun", "rmtun", "show-adapters", "show-ciphers", "show-curves",
+    "show-digests", "show-engines", "show-gateway", "show-groups", "show-net", "show-pkcs11-ids",
+    "show-pkcs11-objects", "show-pkcs11-slots", "show-tls", "show-valid-subnets",
+)  # fmt: skip
 
 ROWS = tuple(
     refused(name, reason, fix)
     for name, reason, fix in (
         # control-channel protection and certificates
-        ("tls-crypt-v2", _YET, "ask the provider for a profile with 'tls-crypt' or 'tls-auth'"),
-        ("tls-crypt-v2-verify", _YET, "use 'tls-crypt'"),
-        ("tls-crypt-v2-max-age", _YET, "use 'tls-crypt'"),
+        ("tls-crypt-v2-verify", "runs a script, which is never done", "use 'tls-crypt-v2-max-age'"),
         (
             "crl-verify",
             _YET,
@@ -97,7 +103,22 @@ ROWS = tuple(
         ("management-up-down", "is not supported", _MANAGEMENT),
         ("management-signal", "is not supported", _MANAGEMENT),
         ("management-log-cache", "is not supported", _MANAGEMENT),
+        ("management-client-group", "is not supported", _MANAGEMENT),
+        ("management-client-user", "is not supported", _MANAGEMENT),
+        ("management-client-pf", "is not supported", _MANAGEMENT),
+        ("management-forget-disconnect", "is not supported", _MANAGEMENT),
+        ("http-proxy-override", "is not supported", _MANAGEMENT),
+        ("ip-remote-hint", _YET, "write the address as 'remote'"),
+        ("setcon", "is the service manager's business", "remove the line, and confine the service by its unit"),
+        ("compat-names", "is obsolete", "remove the line, and write names as they are in 'verify-x509-name'"),
+        ("no-name-remapping", "is obsolete", "remove the line, and write names as they are in 'verify-x509-name'"),
+        # what openvpn does instead of connecting
+        *((name, _COMMAND, _NO_COMMAND) for name in _COMMANDS),
+        ("genkey", _COMMAND, "run `miragevpn genkey`"),
         # a server's
+        ("disable", "is for one client's settings, which are not supported yet", "revoke its certificate"),
+        ("ifconfig-pool-linear", "is obsolete", _POOL),
+        ("ifconfig-push-constraint", _YET, "remove the line"),
         ("server-ipv6", _YET, "remove the line: clients get IPv4 addresses"),
         ("server-bridge", "is not supported", _ETHERNET),
         ("ifconfig-pool", _YET, _POOL),

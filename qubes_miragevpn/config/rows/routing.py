@@ -59,6 +59,14 @@ ROWS = (
         fills=(ClientConfig, "route_gateway"),
     ),
     Row(
+        "route-ipv6-gateway",
+        "gateway of IPv6 routes without one",
+        (Arg("gateway", IPV6),),
+        client=APPLIED,
+        pushed=APPLIED,
+        fills=(ClientConfig, "route_gateway6"),
+    ),
+    Row(
         "route-metric",
         "metric of routes without one",
         (Arg("metric", integer(0, 0x7FFFFFFF)),),

@@ -102,6 +102,12 @@ ROWS = (
         server=APPLIED,
         fills=(Common, "replay_window"),
     ),
+    Row(
+        "push-continuation",
+        "",
+        (Arg("what follows", integer(1, 2)),),
+        pushed=NoEffect("the parts of a reply are joined before they are read", warn=False),
+    ),
     Row("peer-id", "our number at the server", (Arg("number", integer(0, 0xFFFFFF)),), pushed=APPLIED),
     Row("key-derivation", "how data keys are made", (Arg("method", choice("tls-ekm")),), pushed=APPLIED),
     Row("protocol-flags", "what both ends will do", (), Arg("flag", choice("cc-exit", "tls-ekm")), pushed=APPLIED),

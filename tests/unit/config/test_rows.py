@@ -23,6 +23,14 @@ def test_document_is_made_from_the_rows() -> None:
     assert OPTIONS.read_text(encoding="utf-8") == render(), "make doc/options.md again: see config/document.py"
 
 
+OPENVPN_OPTIONS = (Path(__file__).parent / "openvpn_options.txt").read_text(encoding="ascii").splitlines()
+
+
+@pytest.mark.parametrize("name", [line for line in OPENVPN_OPTIONS if not line.startswith("#")])
+def test_every_option_of_openvpn_has_a_row(name: str) -> None:
+    assert name in ROWS
+
+
 def test_every_row_is_found_by_its_name_and_aliases() -> None:
     assert all(ROWS[name] is row for row in ALL for name in (row.name, *row.aliases))
     assert len(ROWS) == sum(1 + len(row.aliases) for row in ALL)
