@@ -282,8 +282,8 @@ def test_a_server_ends_the_connection(pki: Pki, message: str, expected: list[str
 
 @pytest.mark.parametrize(
     "message",
-    ["INFO_PRE,OPEN_URL:file:///etc/passwd", "AUTH_PENDING,timeout 2147483648", "PUSH_REQUEST", "PUSH_REPLY,route 0.0.0.0",
-     "PUSH_UPDATE,?-x", "x" * 5000, "\x1b[2J", "a\r\nb", "PUSH_REPLY," + "push-continuation 2," * 50, ""],
+    ["INFO_PRE,OPEN_URL:file:///etc/passwd", "AUTH_PENDING,timeout 2147483648", "PUSH_REQUEST",
+     "PUSH_REPLY,route 0.0.0.0", "PUSH_UPDATE,?-x", "x" * 5000, "\x1b[2J", "a\r\nb", "PUSH_REPLY," + "push-continuation 2," * 50, ""],
 )  # fmt: skip
 def test_a_server_says_what_has_no_effect(pki: Pki, message: str) -> None:
     world, client = saying(pki, message, message)
@@ -334,8 +334,8 @@ def test_a_server_that_never_pushes_is_given_up(pki: Pki) -> None:
     "push",
     [
         ("up /bin/sh",), ("plugin x.so",), ("script-security 2",), ("setenv LD_PRELOAD /x",), ("ca /etc/passwd",),
-        ("remote evil.example",), ("config /etc/shadow",), ("cd /",), ("log /x",), ("management 0.0.0.0 1",), ("route-up x",),
-        ("dns server 1 address $(touch /tmp/x)",), ("dhcp-option DNS `id`",), ("dhcp-option DOMAIN ;reboot",),
+        ("remote evil.example",), ("config /etc/shadow",), ("cd /",), ("log /x",), ("management 0.0.0.0 1",),
+        ("route-up x",), ("dns server 1 address $(touch /tmp/x)",), ("dhcp-option DNS `id`",), ("dhcp-option DOMAIN ;reboot",),
         ("route 10.9.0.0 255.0.255.0",), ("route 198.51.100.1 255.255.255.255",), ("redirect-gateway local",),
         ("setenv-safe \u202e\x9b x",), ("verb 11",), ("'unterminated",),
     ],
@@ -353,8 +353,8 @@ def test_hostile_pushes_have_no_effect_and_are_shown(pki: Pki, push: tuple[str, 
 
 @pytest.mark.parametrize(
     "push",
-    ["cipher none", "cipher BF-CBC", "cipher " + "x" * 300, "protocol-flags bogus", "ifconfig x y", "auth none,cipher x",
-     "tun-mtu 0", "tun-mtu -1", "tun-mtu 65536", "ifconfig 10.8.0.2 0.0.0.0"],
+    ["cipher none", "cipher BF-CBC", "cipher " + "x" * 300, "protocol-flags bogus", "ifconfig x y",
+     "auth none,cipher x", "tun-mtu 0", "tun-mtu -1", "tun-mtu 65536", "ifconfig 10.8.0.2 0.0.0.0"],
 )  # fmt: skip
 def test_pushes_that_the_session_cannot_live_with(pki: Pki, push: str) -> None:
     reply = f"PUSH_REPLY,ifconfig 10.8.0.2 255.255.255.0,topology subnet,{push}"
@@ -371,7 +371,8 @@ def test_silence_and_exit_of_the_server(pki: Pki) -> None:
         world, client = saying(pki)
         client.event(event)
         assert brief(client.seen)[-3:] == ["TunnelDown", "RemovePeer", "close 1"], "a server that left at once"
-        assert world.run(5, lambda: up(client))
+        world.run(5)
+        assert up(client)
     _, client = saying(pki, push=("ping-exit 60",))
     client.event(PeerSilent(0))
     assert brief(client.seen)[-1] == "stop connection"
