@@ -17,7 +17,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from qubes_miragevpn.base.errors import MirageError
+from qubes_miragevpn.base.errors import ConfigError, MirageError
 from qubes_miragevpn.base.text import printable
 from qubes_miragevpn.config.model import ClientConfig, Credentials
 from qubes_miragevpn.qube import qdb
@@ -34,11 +34,13 @@ from qubes_miragevpn.qube.sdnotify import Notifier
 from qubes_miragevpn.qube.settings import TRANSPORT_MARK, Settings, tunnel_name
 from qubes_miragevpn.qube.states import State
 from qubes_miragevpn.qube.tunnelhost import Enter, QubeHost
-from qubes_miragevpn.qube.tunnels import Running, Tunnel
+from qubes_miragevpn.qube.tunnels import GOODBYE, Running, Tunnel
 from qubes_miragevpn.qube.vif import Downstream, assign
-from qubes_miragevpn.runtime.netconf import Netconf, Watcher
+from qubes_miragevpn.runtime.netlink.netconf import Netconf, Watcher
 
 SETTLE = 0.02  # seconds to gather a burst of the kernel's events in (a vif's coming makes a dozen)
+BREATH = 0.2  # seconds between two looks, so that a storm of events leaves the data plane its time
+LEAVE = GOODBYE + 2  # seconds that the tunnels have to end in good order
 
 _log = logging.getLogger("miragevpn.service")
 
@@ -116,8 +118,10 @@ class Service:
         try:
             waiting: set[asyncio.Task[Any]] = {*tasks, stop}
             done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        finally:
             self._notifier.send(STOPPING="1")
+            if stop in done:
+                await self._leave()
+        finally:
             for task in (*tasks, stop):
                 task.cancel()
             await asyncio.gather(*tasks, stop, return_exceptions=True)
@@ -125,6 +129,13 @@ class Service:
             if task is not stop and not task.cancelled():
                 error = task.exception()
                 raise error if error is not None else RuntimeError("a part of the service ended by itself")
+
+    async def _leave(self) -> None:
+        """Close the tunnels in good order; one that takes too long is cut off."""
+        leaving = [asyncio.create_task(tunnel.leave()) for tunnel in self._tunnels.values()]
+        _, late = await asyncio.wait(leaving, timeout=LEAVE)
+        for task in late:
+            task.cancel()
 
     async def _watch(self, watcher: Watcher) -> None:
         async for event in watcher:
@@ -141,6 +152,7 @@ class Service:
                     await self._attention.wait()
                     await asyncio.sleep(SETTLE)
             self._attention.clear()
+            begin = asyncio.get_running_loop().time()
             try:
                 await self._look()
             except (MirageError, OSError) as error:
@@ -150,6 +162,7 @@ class Service:
             else:
                 if self._notifier.watchdog:
                     self._notifier.send(WATCHDOG="1")
+                await asyncio.sleep(begin + BREATH - asyncio.get_running_loop().time())
 
     async def _look(self) -> None:
         signature = await self._enforcer.heal()
@@ -179,7 +192,7 @@ class Service:
         from qubes_miragevpn.protocol.client import Client
         from qubes_miragevpn.runtime.driver import ClientDriver
         from qubes_miragevpn.runtime.pump import Pump
-        from qubes_miragevpn.runtime.transports import SocketOptions
+        from qubes_miragevpn.runtime.sockets.transports import SocketOptions
 
         def ask() -> Credentials | None:
             return self._profiles.credentials(profile)
@@ -217,6 +230,7 @@ class Service:
             case "switch":
                 if request.name not in self._profiles.names():
                     raise Refused("there is no such profile")
+                self._must_load(request.name)
                 self._profiles.remember(request.name)
                 tunnel.switch(request.name)
             case "connect":
@@ -225,6 +239,14 @@ class Service:
             case "disconnect":
                 tunnel.disconnect()
         return self._status(tunnel)
+
+    def _must_load(self, name: str) -> None:
+        """A profile that is broken is no reason to end the tunnel that works; the log has the whole story."""
+        try:
+            self._profiles.load(name)
+        except ConfigError as error:
+            _log.error("%s", printable(str(error), 500))
+            raise Refused("the profile cannot be used" + (f": line {error.line}" if error.line else "")) from None
 
     def _status(self, tunnel: Tunnel) -> dict[str, Any]:
         """What anybody who may ask is told: no secret, and no server's address."""

@@ -22,7 +22,7 @@ from qubes_miragevpn.base.errors import MisuseError
 from qubes_miragevpn.qube.firewall.routing import Assignment, tunnel_routes
 from qubes_miragevpn.qube.firewall.table import FirewallDemand, OpenTunnel
 from qubes_miragevpn.qube.settings import tunnel_mark, tunnel_name
-from qubes_miragevpn.runtime.netconf import NetRoute
+from qubes_miragevpn.runtime.netlink.netconf import NetRoute
 
 
 class State(Enum):

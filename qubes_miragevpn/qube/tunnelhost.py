@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The VPN qube as the host of one tunnel (see `runtime.host.TunnelHost`).
+"""The VPN qube as the host of one tunnel (see `runtime.driving.host.TunnelHost`).
 
 `up` opens in this order: TUN, addresses, resolv.conf, routes, and the firewall last; `down` closes the firewall
 first. Addresses are given to the TUN without their network, so that the main table learns no route into the
@@ -27,7 +27,7 @@ from qubes_miragevpn.qube.ranges import reserved
 from qubes_miragevpn.qube.resolver import Resolver
 from qubes_miragevpn.qube.settings import TRANSPORT_MARK
 from qubes_miragevpn.qube.states import Live, State
-from qubes_miragevpn.runtime.netconf import NetAddress, Netconf
+from qubes_miragevpn.runtime.netlink.netconf import NetAddress, Netconf
 from qubes_miragevpn.runtime.tun import Tun, open_tun
 
 TUN_QUEUE = 1000  # packets that wait in the kernel while the data plane is busy

@@ -28,7 +28,7 @@ from qubes_miragevpn.qube.profiles import Profiles
 from qubes_miragevpn.qube.settings import Settings
 from qubes_miragevpn.qube.states import Live, State
 from qubes_miragevpn.qube.tunnelhost import Enter
-from qubes_miragevpn.runtime.host import TunnelHost
+from qubes_miragevpn.runtime.driving.host import TunnelHost
 
 GOODBYE = 6.0  # seconds that an ending tunnel has; the driver gives its machine five
 
@@ -105,6 +105,7 @@ class Tunnel:
         self._again = False  # the present attempt is to end, another to begin
         self._may_open: object = None  # the present attempt's token; an attempt that ends may open nothing any more
         self._wake = asyncio.Event()
+        self._idle = asyncio.Event()  # closed, and nothing is wanted
         self._entering = asyncio.Lock()
         self._running: Running | None = None
         self._failures = 0
@@ -125,6 +126,11 @@ class Tunnel:
         """Want it no more."""
         self._wanted = False
         self._wake.set()
+
+    async def leave(self) -> None:
+        """Want it no more, say goodbye to the server, and return when it is closed."""
+        self.disconnect()
+        await self._idle.wait()
 
     def switch(self, name: str) -> None:
         """Want the tunnel by profile `name`, which exists; the old one closes first."""
@@ -188,9 +194,13 @@ class Tunnel:
         self._again = False
         if self._wanted:
             await self._attempt()
-        else:
-            await self._enter(State.CLOSED)
+            return
+        await self._enter(State.CLOSED)
+        self._idle.set()
+        try:
             await self._wake.wait()
+        finally:
+            self._idle.clear()
 
     async def _fail(self, trouble: Trouble) -> None:
         try:

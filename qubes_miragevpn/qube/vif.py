@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from qubes_miragevpn.base.errors import MisuseError
 from qubes_miragevpn.qube.firewall.routing import Assignment
 from qubes_miragevpn.qube.firewall.table import VIF_NAME
-from qubes_miragevpn.runtime.netconf import EventsLost, LinkEvent, NetEvent, NetLink
+from qubes_miragevpn.runtime.netlink.netconf import EventsLost, LinkEvent, NetEvent, NetLink
 
 _log = logging.getLogger("miragevpn.vif")
 

@@ -23,7 +23,7 @@ from qubes_miragevpn.qube.firewall.table import CLOSED, FirewallDemand
 from qubes_miragevpn.qube.firewall.uplink import Signature, Uplink
 from qubes_miragevpn.qube.settings import tunnel_table
 from qubes_miragevpn.qube.states import Demand
-from qubes_miragevpn.runtime.netconf import Netconf, NetRoute
+from qubes_miragevpn.runtime.netlink.netconf import Netconf, NetRoute
 
 _log = logging.getLogger("miragevpn.firewall")
 
@@ -45,8 +45,10 @@ class Enforcer:
     async def start(self) -> Signature:
         """Close everything, whatever was before; raises if the machine does not let us."""
         async with self._lock:
-            await self._set_firewall(CLOSED)
-            await self._mend_routing()
+            try:
+                await self._set_firewall(CLOSED)
+            finally:  # a barrier that cannot be had is no reason to leave the others out
+                await self._mend_routing()
             for index in self._assignment:
                 await self._set_routes(index, ())
             self._forget()
@@ -121,16 +123,21 @@ class Enforcer:
     async def heal(self) -> Signature:
         """Mend what is not as demanded; return what the uplink is now. Raises if it cannot be mended."""
         async with self._lock:
-            wanted = states.firewall(self._demands, self._assignment)
-            if wanted != self._applied or not await self._nft.intact():
-                _log.error("the firewall table is missing or was changed: loading it again")
-                self._applied = None
-                await self._set_firewall(wanted)
-                self._forget()
-            if await self._mend_routing():
-                _log.error("policy rules or closing routes were missing: set again")
-                self._forget()
+            try:
+                await self._mend_firewall()
+            finally:
+                if await self._mend_routing():
+                    _log.error("policy rules or closing routes were missing: set again")
+                    self._forget()
             return await self._uplink.keep()
+
+    async def _mend_firewall(self) -> None:
+        wanted = states.firewall(self._demands, self._assignment)
+        if wanted != self._applied or not await self._nft.intact():
+            _log.error("the firewall table is missing or was changed: loading it again")
+            self._applied = None
+            await self._set_firewall(wanted)
+            self._forget()
 
     async def routes_present(self, index: int) -> bool:
         """True if the tunnel's routes are as its state demands; they vanish when its interface goes, or goes down."""
@@ -143,10 +150,13 @@ class Enforcer:
     async def _mend_routing(self) -> bool:
         """Make rules and closing routes what they should be; True if something had to be done."""
         changed = False
-        for route in closing_routes(self._assignment):
-            if route.family in self._families and route not in await self._netconf.routes(route.table, route.family):
-                await self._netconf.replace_route(route)
-                changed = True
+        closing = [route for route in closing_routes(self._assignment) if route.family in self._families]
+        for table in sorted({route.table for route in closing}):
+            present = await self._netconf.routes(table)
+            for route in closing:
+                if route.table == table and route not in present:
+                    await self._netconf.replace_route(route)
+                    changed = True
         wanted = [rule for rule in rules(self._uplink.name, self._assignment) if rule.family in self._families]
         there = [rule for rule in await self._netconf.rules() if rule.priority in OUR_PRIORITIES]
         for rule in wanted:

@@ -34,7 +34,7 @@ from qubes_miragevpn.qube.settings import (
     tunnel_name,
     tunnel_table,
 )
-from qubes_miragevpn.runtime.netconf import MAIN_TABLE, NetRoute, NetRule, RouteType, RuleAction
+from qubes_miragevpn.runtime.netlink.netconf import MAIN_TABLE, NetRoute, NetRule, RouteType, RuleAction
 
 Assignment = Mapping[int, frozenset[str] | None]
 """Tunnel -> its downstream interfaces; None (one tunnel only): all, present and to come."""

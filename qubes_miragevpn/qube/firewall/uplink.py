@@ -17,7 +17,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_network
 
 from qubes_miragevpn.qube.firewall.routing import DEFAULT4, DEFAULT6
 from qubes_miragevpn.qube.settings import UPLINK_TABLE, WORST_METRIC
-from qubes_miragevpn.runtime.netconf import Netconf, NetconfError, NetRoute, RouteType
+from qubes_miragevpn.runtime.netlink.netconf import Netconf, NetconfError, NetRoute, RouteType
 
 Address = IPv4Address | IPv6Address
 Signature = tuple[int, tuple[tuple[int, str], ...]]

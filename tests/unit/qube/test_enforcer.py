@@ -27,7 +27,7 @@ from qubes_miragevpn.qube.firewall.table import CLOSED, FirewallDemand, OpenTunn
 from qubes_miragevpn.qube.firewall.uplink import NO_UPLINK, Address, Uplink
 from qubes_miragevpn.qube.firewall.watch import NFTABLES, RULES, ChangeSignal
 from qubes_miragevpn.qube.states import Demand, Live, State, demand
-from qubes_miragevpn.runtime.netconf import Netconf
+from qubes_miragevpn.runtime.netlink.netconf import Netconf
 from qubes_miragevpn.runtime.tun import open_tun
 from tests.unit.runtime.netns import in_netns, ip
 

@@ -12,7 +12,7 @@ from qubes_miragevpn.qube.firewall.routing import WORST_METRIC, closing_routes, 
 from qubes_miragevpn.qube.firewall.table import CLOSED, FirewallDemand
 from qubes_miragevpn.qube.settings import MAX_TUNNELS, tunnel_mark, tunnel_name, tunnel_table
 from qubes_miragevpn.qube.states import Demand, Live, State, demand, firewall, routes
-from qubes_miragevpn.runtime.netconf import RouteType, RuleAction
+from qubes_miragevpn.runtime.netlink.netconf import RouteType, RuleAction
 
 A4, A6, R4 = IPv4Address("10.8.0.2"), IPv6Address("2001:db8::2"), IPv4Address("10.8.0.1")
 LIVE = Live((A4,), (R4,))

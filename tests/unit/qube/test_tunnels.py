@@ -312,6 +312,17 @@ def test_reconnect() -> None:
     play(act, Settings(retry_first=1000, retry_max=1000))
 
 
+def test_leaving_says_goodbye() -> None:
+    async def act(stage: Play) -> None:
+        driver = await stage.connected()
+        await stage.tunnel.leave()
+        assert driver.commands == [Command.DISCONNECT] and stage.tunnel.state is State.CLOSED
+        await stage.tunnel.leave()
+        await stage.connected()  # and can be wanted again
+
+    play(act)
+
+
 def test_restart_is_another_attempt() -> None:
     async def act(stage: Play) -> None:
         stage.tunnel.restart("nothing runs: nothing to do")

@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What the service answers, who is downstream, what systemd is told, and that the installed files agree."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import socket
+import subprocess
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+from qubes_miragevpn.runtime.netlink.netconf import AddressEvent, EventsLost, LinkEvent, NetLink
+
+from qubes_miragevpn.base.errors import MisuseError
+from qubes_miragevpn.qube import qdb
+from qubes_miragevpn.qube.rpc.control import Refused
+from qubes_miragevpn.qube.rpc.messages import STATUS_KEYS, Request
+from qubes_miragevpn.qube.sdnotify import Notifier
+from qubes_miragevpn.qube.service import Service
+from qubes_miragevpn.qube.settings import Settings
+from qubes_miragevpn.qube.states import State
+from qubes_miragevpn.qube.vif import Downstream, assign, is_vif
+
+INSTALL = Path(__file__).parents[3] / "install" / "vm"
+
+
+# --- answers ----------------------------------------------------------------------------------------------
+
+
+def with_service(tmp_path: Path, play: Callable[[Service], Coroutine[Any, Any, None]]) -> None:
+    """A service that does not run; only its answers are asked for."""
+    (tmp_path / "profiles").mkdir()
+    settings = Settings(profile_dir=tmp_path / "profiles", state_file=tmp_path / "current")
+
+    async def run() -> None:
+        service = Service(settings, {})
+        try:
+            await play(service)
+        finally:
+            await service._netconf.close()
+
+    asyncio.run(run())
+
+
+def test_status_is_these_keys_and_no_other(tmp_path: Path) -> None:
+    async def play(service: Service) -> None:
+        status = await service._answer(Request("status"))
+        assert tuple(status) == STATUS_KEYS
+        assert (status["state"], status["profile"], status["bytes_in"], status["reason"]) == ("closed", None, 0, "")
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", status["since"])
+        tunnel = service._tunnels[0]
+        tunnel.state, tunnel.reason = State.FAILED, "203.0.113.9 said no"
+        status = await service._answer(Request("status"))
+        assert (status["state"], status["reason"]) == ("failed", "(address) said no")
+
+    with_service(tmp_path, play)
+
+
+def test_switching_to_what_is_not_there_or_broken_changes_nothing(tmp_path: Path) -> None:
+    async def play(service: Service) -> None:
+        (tmp_path / "profiles" / "bad.ovpn").write_text("client\nno-such-directive secret\n")
+        for name, problem in (("gone", "no such profile"), ("bad", "cannot be used: line 2")):
+            with pytest.raises(Refused, match=problem) as refused:
+                await service._answer(Request("switch", name))
+            assert "secret" not in str(refused.value)
+        assert service._tunnels[0].profile is None and not (tmp_path / "current").exists()
+        assert await service._answer(Request("profiles")) == {"profiles": ["bad"], "current": None}
+
+    with_service(tmp_path, play)
+
+
+def test_connect_takes_a_profile_that_came_later(tmp_path: Path) -> None:
+    async def play(service: Service) -> None:
+        await service._answer(Request("connect"))
+        assert service._tunnels[0].profile is None
+        (tmp_path / "profiles" / "new.ovpn").write_text("client\n")
+        assert (await service._answer(Request("connect", caller="dom0")))["profile"] == "new"
+
+    with_service(tmp_path, play)
+
+
+def test_resolvers_of_the_uplink(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What dom0 says, and outside Qubes the virtual ones."""
+    told = {"/qubes-primary-dns": "10.139.1.1", "/qubes-secondary-dns": "nonsense", "/qubes-gateway": "10.137.0.5"}
+    monkeypatch.setattr(qdb, "_read", told.get)
+
+    async def play(service: Service) -> None:
+        assert [str(address) for address in await service._uplink_resolvers()] == ["10.139.1.1"]
+        assert str(await qdb.address("/qubes-gateway")) == "10.137.0.5" and await qdb.address("/qubes-ip") is None
+        told.clear()
+        assert [str(address) for address in await service._uplink_resolvers()] == ["10.139.1.1", "10.139.1.2"]
+
+    with_service(tmp_path, play)
+
+
+@pytest.mark.parametrize(("value", "profile"), [("se-1", "se-1"), ("../x", None), ("", None), (None, None)])
+def test_the_profile_that_dom0_names(value: str | None, profile: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(qdb, "_read", lambda key: value if key == "/vm-config/miragevpn-profile" else "wrong key")
+    assert asyncio.run(qdb.profile()) == profile
+
+
+def test_qubesdb_by_its_tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tool = tmp_path / "qubesdb-read"
+    tool.write_text('#!/bin/sh\n[ "$1" = /name ] && echo sys-vpn || exit 1\n')
+    tool.chmod(0o755)
+    assert asyncio.run(qdb.read("/name")) is None
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert asyncio.run(qdb.read("/name")) == "sys-vpn" and asyncio.run(qdb.read("/other")) is None
+
+
+# --- downstream -------------------------------------------------------------------------------------------
+
+
+def link(index: int, name: str) -> NetLink:
+    return NetLink(index, name, up=True, carrier=True, mtu=1500, txqueuelen=1000)
+
+
+def test_downstream_interfaces() -> None:
+    calls: list[int] = []
+    downstream = Downstream(lambda: calls.append(1))
+    downstream.seen([link(1, "lo"), link(2, "eth0"), link(3, "vif3.0")])
+    assert downstream.names == {"vif3.0"} and len(calls) == 1
+    assert not downstream.event(LinkEvent(link(4, "vif4.0"), True))
+    assert not downstream.event(LinkEvent(link(4, "vif4.0"), True))  # told again: nothing new
+    assert not downstream.event(AddressEvent(4, True))
+    assert downstream.names == {"vif3.0", "vif4.0"} and len(calls) == 2
+    downstream.event(LinkEvent(link(4, "renamed"), True))
+    assert downstream.names == {"vif3.0"}
+    downstream.event(LinkEvent(link(3, "vif3.0"), False))
+    assert downstream.names == frozenset() and downstream.event(EventsLost())
+
+
+@pytest.mark.parametrize("name", ["vif0.0", "vif3.0", "vif12345.1"])
+def test_names_of_vifs(name: str) -> None:
+    assert is_vif(name)
+
+
+@pytest.mark.parametrize("name", ["vif", "vif3", "vif03.0", "vif3.0-p", "xvif3.0", "vif3.0\n", "eth0", "vpn0"])
+def test_names_that_are_none(name: str) -> None:
+    assert not is_vif(name)
+
+
+def test_assigning() -> None:
+    assert assign(["vif3.0"], [0], {}) == {0: None}
+    chosen = {"vif3.0": 1, "vif9.0": 0}
+    assert assign(["vif3.0", "vif4.0"], [1, 0], chosen) == {0: frozenset(), 1: frozenset({"vif3.0"})}
+    with pytest.raises(MisuseError):
+        assign([], [0, 1], {"vif3.0": 2})
+
+
+# --- systemd ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("abstract", [False, True])
+def test_notifying(abstract: bool, tmp_path: Path) -> None:
+    path = f"@qmv-test-{os.getpid()}" if abstract else str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(path.replace("@", "\0", 1))
+        notifier = Notifier({"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "30000000"})
+        notifier.send(READY="1", STATUS="a\nSTOPPING=1")
+        assert systemd.recv(4096) == b"READY=1\nSTATUS=a\\x0aSTOPPING=1"
+        assert notifier.watchdog == 15.0
+
+
+def test_no_systemd(tmp_path: Path) -> None:
+    for environ in ({}, {"NOTIFY_SOCKET": "relative"}, {"NOTIFY_SOCKET": str(tmp_path / "none")}):
+        notifier = Notifier(environ)
+        notifier.send(READY="1")
+        assert notifier.watchdog == 0
+    assert Notifier({"WATCHDOG_USEC": "5", "WATCHDOG_PID": "1"}).watchdog == 0
+    assert Notifier({"WATCHDOG_USEC": "soon"}).watchdog == 0
+
+
+# --- what is installed ------------------------------------------------------------------------------------
+
+
+def unit(name: str) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for line in (INSTALL / "systemd" / name).read_text().splitlines():
+        key, equals, value = line.partition("=")
+        if equals and not line.startswith("#"):
+            found.setdefault(key, []).extend(value.split() if key in ("After", "Before", "Requires") else [value])
+    return found
+
+
+def test_the_early_unit_needs_neither_python_nor_the_service() -> None:
+    early = unit("qubes-miragevpn-lockdown.service")
+    assert early["DefaultDependencies"] == ["no"] and early["Type"] == ["oneshot"]
+    assert {"network-pre.target", "qubes-network.service", "qubes-firewall.service"} <= set(early["Before"])
+    nft, script = early["ExecStart"]
+    assert nft.split()[:2] == ["/usr/sbin/nft", "-f"] and Path(nft.split()[2]).name == "qubes-miragevpn-lockdown.nft"
+    assert (INSTALL / "nft" / Path(nft.split()[2]).name).is_file()
+    path = INSTALL / Path(script).name
+    assert path.read_text().startswith("#!/bin/sh\n") and "miragevpn service" not in path.read_text()
+
+
+def test_forwarding_waits_for_the_lockdown() -> None:
+    drop_in = unit("qubes-network.service.d/30-qubes-miragevpn.conf")
+    assert drop_in["Requires"] == drop_in["After"] == ["qubes-miragevpn-lockdown.service"]
+
+
+def test_units_run_only_where_asked_for() -> None:
+    for name in ("qubes-miragevpn.service", "qubes-miragevpn-lockdown.service"):
+        assert unit(name)["ConditionPathExists"] == [
+            "/run/qubes-service/qubes-miragevpn",
+            "!/run/qubes/this-is-templatevm",
+        ]
+
+
+def test_shell_programs_parse() -> None:
+    scripts = [path for path in INSTALL.rglob("*") if path.is_file() and path.read_bytes().startswith(b"#!/bin/sh")]
+    assert len(scripts) == 4
+    for path in scripts:
+        assert path.stat().st_mode & 0o111, path
+        subprocess.run(["sh", "-n", str(path)], check=True)
+
+
+@pytest.mark.parametrize(("present", "expected"), [(True, "lockdown"), (False, "lockdown all")])
+def test_the_firewall_hook(present: bool, expected: str, tmp_path: Path) -> None:
+    """A table that is there is left alone: qubes-firewall restarts while a tunnel is open. No feature: nothing."""
+    (tmp_path / "nft").write_text(f"#!/bin/sh\nexit {0 if present else 1}\n")
+    (tmp_path / "lockdown").write_text('#!/bin/sh\necho lockdown "$@"\n')
+    for name in ("nft", "lockdown"):
+        (tmp_path / name).chmod(0o755)
+    hook = (INSTALL / "qubes-firewall.d" / "30-qubes-miragevpn").read_text()
+    flag = tmp_path / "flag"
+    hook = hook.replace("/usr/lib/qubes-miragevpn/qubes-miragevpn-lockdown", str(tmp_path / "lockdown"))
+    hook = hook.replace("/run/qubes-service/qubes-miragevpn", str(flag))
+    environ = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+
+    def run() -> str:
+        return subprocess.run(["sh", "-c", hook], env=environ, capture_output=True, text=True, check=True).stdout
+
+    assert run() == ""
+    flag.touch()
+    assert run() == f"{expected}\n"
