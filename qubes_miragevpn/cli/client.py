@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     from qubes_miragevpn.cli.foreground import read_profile
     from qubes_miragevpn.config.loader import load_client
-    from qubes_miragevpn.runtime.privilege import demand_net_admin
+    from qubes_miragevpn.runtime.plain.privilege import demand_net_admin
 
     text, read_file = read_profile(arguments.file)
     loaded = load_client(text, file=arguments.file, read_file=read_file)
@@ -49,11 +49,11 @@ async def _connect(config: ClientConfig) -> int:
     from qubes_miragevpn.cli.foreground import report_end, run_in_foreground, totals
     from qubes_miragevpn.protocol.client import Client
     from qubes_miragevpn.protocol.contract import Command
-    from qubes_miragevpn.runtime.credentials import ask_at_terminal
     from qubes_miragevpn.runtime.driver import ClientDriver
-    from qubes_miragevpn.runtime.plainhost import PlainHost
+    from qubes_miragevpn.runtime.plain.credentials import ask_at_terminal
+    from qubes_miragevpn.runtime.plain.plainhost import PlainHost
     from qubes_miragevpn.runtime.pump import Pump
-    from qubes_miragevpn.runtime.transports import SocketOptions
+    from qubes_miragevpn.runtime.sockets.transports import SocketOptions
 
     machine = Client(config, entropy=os.urandom, unix_time=lambda: int(time.time()))
     host = PlainHost(config.common.dev, ask_at_terminal, keep_credentials=not config.auth_nocache)

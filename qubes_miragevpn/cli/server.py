@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     from qubes_miragevpn.cli.foreground import read_profile
     from qubes_miragevpn.config.loader import load_server
-    from qubes_miragevpn.runtime.privilege import demand_net_admin
+    from qubes_miragevpn.runtime.plain.privilege import demand_net_admin
 
     text, read_file = read_profile(arguments.file)
     loaded = load_server(text, file=arguments.file, read_file=read_file)
@@ -51,7 +51,7 @@ async def _serve(config: ServerConfig) -> int:
     from qubes_miragevpn.cli.foreground import report_end, run_in_foreground
     from qubes_miragevpn.protocol.server import Server
     from qubes_miragevpn.runtime.driver import ServerDriver
-    from qubes_miragevpn.runtime.plainhost import ServerHost
+    from qubes_miragevpn.runtime.plain.plainhost import ServerHost
     from qubes_miragevpn.runtime.pump import Pump
 
     machine = Server(config, entropy=os.urandom, unix_time=lambda: int(time.time()))

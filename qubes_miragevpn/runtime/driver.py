@@ -50,9 +50,9 @@ from qubes_miragevpn.protocol.contract import (
     UserCommand,
 )
 from qubes_miragevpn.runtime.driving.base import Driver, Machine, log
+from qubes_miragevpn.runtime.driving.host import TunnelHost
 from qubes_miragevpn.runtime.driving.jobs import Jobs
-from qubes_miragevpn.runtime.host import TunnelHost
-from qubes_miragevpn.runtime.transports import Acceptor, SocketOptions, open_client, open_listener
+from qubes_miragevpn.runtime.sockets.transports import Acceptor, SocketOptions, open_client, open_listener
 
 HOST_TIMEOUT = 30.0  # seconds that bringing the tunnel's interface up may take
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds before trying again after this machine failed, doubling

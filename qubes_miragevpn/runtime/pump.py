@@ -37,7 +37,7 @@ from qubes_miragevpn.dataplane.interface import (
     TunFailed,
 )
 from qubes_miragevpn.dataplane.reference import DATA_OPCODES, DataChannel, Outgoing
-from qubes_miragevpn.runtime.links import BATCH, Addressed, LinkBroken, TransportLink, open_link
+from qubes_miragevpn.runtime.sockets.links import BATCH, Addressed, LinkBroken, TransportLink, open_link
 
 TUN_READ = 16384  # larger than any MTU of a TUN that `framing.MAX_FRAME` allows
 

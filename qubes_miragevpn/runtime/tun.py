@@ -4,7 +4,7 @@
 Flags are IFF_TUN | IFF_NO_PI (linux/if_tun.h, Documentation/networking/tuntap.rst). python-pytun does it where
 it is installed; otherwise the same ioctl is made here, with the same result. A missing device node or privilege is a
 `SystemRefused` that says what to do. The interface vanishes when its descriptor is closed; addresses, MTU and link
-state are `runtime.netconf`'s.
+state are `runtime.netlink.netconf`'s.
 """
 
 from __future__ import annotations

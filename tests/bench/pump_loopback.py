@@ -35,7 +35,7 @@ from qubes_miragevpn.base.secret import Secret  # noqa: E402
 from qubes_miragevpn.crypto.suites import SUITES  # noqa: E402
 from qubes_miragevpn.dataplane.interface import DataKeys, DirectionKeys, PeerLimits, PlaneEvent  # noqa: E402
 from qubes_miragevpn.runtime.pump import Pump  # noqa: E402
-from qubes_miragevpn.runtime.transports import UDP_RCVBUF, UDP_SNDBUF  # noqa: E402
+from qubes_miragevpn.runtime.sockets.transports import UDP_RCVBUF, UDP_SNDBUF  # noqa: E402
 from qubes_miragevpn.runtime.tun import open_tun  # noqa: E402
 
 OUTER = {"a": "192.0.2.1", "b": "192.0.2.2"}

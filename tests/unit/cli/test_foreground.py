@@ -21,7 +21,7 @@ import pytest
 from qubes_miragevpn.base.errors import SystemRefused
 from qubes_miragevpn.cli.foreground import totals
 from qubes_miragevpn.dataplane.interface import Counters
-from qubes_miragevpn.runtime.privilege import demand_net_admin
+from qubes_miragevpn.runtime.plain.privilege import demand_net_admin
 from tests.interop.pki import Authority
 
 ROOT = Path(__file__).parents[3]

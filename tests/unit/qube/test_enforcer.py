@@ -270,6 +270,41 @@ def test_healing() -> None:
     staged(play)
 
 
+def test_without_qubes_tables_nothing_opens() -> None:
+    """One that was there and is missing closes at once; when it is back, so is the tunnel."""
+
+    async def play(stage: Stage) -> None:
+        def opened() -> bool:
+            return "out-vpn0" in nft("list", "ruleset")
+
+        enforcer = Enforcer(stage.netconf, stage.uplink, {0: None}, needed=frozenset({("ip", "qubes")}))
+        await enforcer.start()
+        tun = open_tun("vpn0")
+        ip("link set vpn0 up")
+        await enforcer.enforce(0, CONNECTED)
+        assert not opened() and enforcer.missing == {("ip", "qubes")}
+        nft("add", "table", "ip", "qubes")
+        nft("add", "table", "ip", "other")
+        await enforcer.heal()
+        assert opened() and not enforcer.missing
+        nft("delete", "table", "ip", "other")
+        nft("add", "table", "ip6", "qubes-firewall")
+        await enforcer.heal()
+        assert opened()
+        nft("delete", "table", "ip6", "qubes-firewall")
+        await enforcer.heal()
+        assert not opened() and enforcer.missing == {("ip6", "qubes-firewall")}
+        nft("add", "table", "ip6", "qubes-firewall")
+        await enforcer.heal()
+        assert opened()
+        nft("flush", "ruleset")
+        await enforcer.heal()
+        assert not opened() and "downstream-refused" in nft("list", "ruleset")
+        tun.close()
+
+    staged(play)
+
+
 def test_the_uplink_that_comes_and_goes() -> None:
     async def play(stage: Stage) -> None:
         first = await stage.enforcer.start()

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 from qubes_miragevpn.base.secret import Secret
-from qubes_miragevpn.runtime.credentials import ask_at_terminal
+from qubes_miragevpn.runtime.plain.credentials import ask_at_terminal
 
 
 @pytest.fixture

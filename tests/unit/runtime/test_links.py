@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from qubes_miragevpn.runtime.links import LinkBroken, UdpLink, _runs
+from qubes_miragevpn.runtime.sockets.links import LinkBroken, UdpLink, _runs
 from tests.unit.dataplane.packets import HERE, THERE
 
 

@@ -17,7 +17,7 @@ import pytest
 from pyroute2.netlink.exceptions import NetlinkDumpInterrupted
 
 from qubes_miragevpn.base.errors import MisuseError, SystemRefused
-from qubes_miragevpn.runtime.netconf import (
+from qubes_miragevpn.runtime.netlink.netconf import (
     AddressEvent,
     LinkEvent,
     NetAddress,
@@ -31,7 +31,7 @@ from qubes_miragevpn.runtime.netconf import (
     RuleAction,
     Watcher,
 )
-from qubes_miragevpn.runtime.rtnl import Kernel
+from qubes_miragevpn.runtime.netlink.rtnl import Kernel
 from tests.unit.runtime.netns import in_netns, ip, settled
 
 pytestmark = pytest.mark.needs_root

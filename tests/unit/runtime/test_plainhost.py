@@ -26,8 +26,8 @@ from qubes_miragevpn.config.model import (
     ServerConfig,
     TunnelSettings,
 )
-from qubes_miragevpn.runtime import plainhost
-from qubes_miragevpn.runtime.plainhost import PlainHost, ServerHost
+from qubes_miragevpn.runtime.plain import plainhost
+from qubes_miragevpn.runtime.plain.plainhost import PlainHost, ServerHost
 from tests.unit.runtime.netns import in_netns, ip, settled
 
 SERVER = IPv4Address("192.0.2.1")

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from qubes_miragevpn.config.model import Route, TunnelSettings
-from qubes_miragevpn.runtime.netvalues import NetRoute, RouteType
-from qubes_miragevpn.runtime.plainroutes import tunnel_routes
+from qubes_miragevpn.runtime.netlink.netvalues import NetRoute, RouteType
+from qubes_miragevpn.runtime.plain.plainroutes import tunnel_routes
 
 WAY = NetRoute(ip_network("192.0.2.1/32"), dev="eth0", via=ip_address("10.0.0.254"))
 WAY6 = NetRoute(ip_network("2001:db8::1/128"), dev="eth0", via=ip_address("fe80::1"))

@@ -32,8 +32,8 @@ from qubes_miragevpn.dataplane.interface import (
 )
 from qubes_miragevpn.dataplane.reference import OCC_EXIT, DataChannel
 from qubes_miragevpn.runtime import pump as pump_module
-from qubes_miragevpn.runtime.links import BATCH, MAX_BACKLOG
 from qubes_miragevpn.runtime.pump import Pump
+from qubes_miragevpn.runtime.sockets.links import BATCH, MAX_BACKLOG
 from tests.unit.dataplane.packets import HERE, data_keys, ip_packet, wire
 from tests.unit.runtime.test_links import udp_pair
 

@@ -13,8 +13,8 @@ import pytest
 
 from qubes_miragevpn.base.errors import ConfigError, SystemRefused
 from qubes_miragevpn.config.model import Family, Listen, Proto
-from qubes_miragevpn.runtime import transports
-from qubes_miragevpn.runtime.transports import Acceptor, SocketOptions, open_client, open_listener
+from qubes_miragevpn.runtime.sockets import transports
+from qubes_miragevpn.runtime.sockets.transports import Acceptor, SocketOptions, open_client, open_listener
 from tests.unit.runtime.netns import in_netns
 
 LOCAL = {4: IPv4Address("127.0.0.1"), 6: IPv6Address("::1")}

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from qubes_miragevpn.base.errors import SystemRefused
-from qubes_miragevpn.runtime.netvalues import NetLink, link_of
+from qubes_miragevpn.runtime.netlink.netvalues import NetLink, link_of
 
 _log = logging.getLogger("miragevpn.netconf")
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 
 from qubes_miragevpn.config.model import TunnelSettings
-from qubes_miragevpn.runtime.netvalues import NetRoute, RouteType
+from qubes_miragevpn.runtime.netlink.netvalues import NetRoute, RouteType
 
 EVERYTHING4 = (IPv4Network("0.0.0.0/0"),)
 HALVES4 = (IPv4Network("0.0.0.0/1"), IPv4Network("128.0.0.0/1"))

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Changes to links, addresses, routes and rules from asyncio, with a journal that takes them back.
 
-`Netconf` runs `runtime.rtnl.Kernel` in one thread of its own, so changes happen one after the other, in the
+`Netconf` runs `runtime.netlink.rtnl.Kernel` in one thread of its own, so changes happen one after the other, in the
 order of their calls, and never hold the event loop. The journal keeps, for every object touched, what was there
 before the first touch; `undo()` restores that, the latest touched first. It therefore stays as small as the
 number of different objects, however often a tunnel reconnects, and what was put back by hand is not undone.
@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from qubes_miragevpn.base.errors import MirageError, MisuseError
-from qubes_miragevpn.runtime.netvalues import (
+from qubes_miragevpn.runtime.netlink.netvalues import (
     FULL_MASK,
     MAIN_TABLE,
     Address,
@@ -33,8 +33,8 @@ from qubes_miragevpn.runtime.netvalues import (
     RouteType,
     RuleAction,
 )
-from qubes_miragevpn.runtime.rtnl import Kernel, NetconfError, NoSuchLink
-from qubes_miragevpn.runtime.rtnlwatch import AddressEvent, EventsLost, LinkEvent, NetEvent, RouteEvent, Watcher
+from qubes_miragevpn.runtime.netlink.rtnl import Kernel, NetconfError, NoSuchLink
+from qubes_miragevpn.runtime.netlink.rtnlwatch import AddressEvent, EventsLost, LinkEvent, NetEvent, RouteEvent, Watcher
 
 __all__ = [
     "FULL_MASK",

@@ -19,8 +19,8 @@ from pathlib import Path
 from qubes_miragevpn.base.errors import MirageError, PeerError
 from qubes_miragevpn.config.model import Credentials, Dns, Family, ServerConfig, TunnelSettings
 from qubes_miragevpn.runtime import resolver
-from qubes_miragevpn.runtime.netconf import NetAddress, Netconf, NetRoute
-from qubes_miragevpn.runtime.plainroutes import tunnel_routes
+from qubes_miragevpn.runtime.netlink.netconf import NetAddress, Netconf, NetRoute
+from qubes_miragevpn.runtime.plain.plainroutes import tunnel_routes
 from qubes_miragevpn.runtime.tun import Tun, open_tun
 
 TUN_QUEUE = 1000  # packets that wait in the kernel while the data plane is busy

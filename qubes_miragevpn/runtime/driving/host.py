@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """What a client driver needs from the machine it runs on: the seam between the core and the two kinds of host.
 
-`runtime.plainhost.PlainHost` makes a plain Linux client of the core (routes in the main table);
+`runtime.plain.plainhost.PlainHost` makes a plain Linux client of the core (routes in the main table);
 `qube.tunnelhost.QubeHost` makes it the tunnel of a VPN qube (routes in the tunnel's own table, DNS to the
 virtual resolvers, firewall by state). The driver calls these in order and never two at once.
 """

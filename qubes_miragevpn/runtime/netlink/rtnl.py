@@ -3,7 +3,7 @@
 
 `Kernel` is one pyroute2 socket, used by one thread that runs no event loop (pyroute2 0.9 drives a loop of its
 own below its synchronous calls). Only what Debian 12's pyroute2 0.7.2 and 0.9 have in common is used.
-Everybody else uses `runtime.netconf`, which owns such a thread and a journal. Facts: rtnetlink(7), ip-route(8),
+Everybody else uses `runtime.netlink.netconf`, which owns such a thread and a journal. Facts: rtnetlink(7), ip-route(8),
 ip-rule(8). Refuses nothing: it says what the kernel said.
 """
 
@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from qubes_miragevpn.base.errors import MirageError, SystemRefused
-from qubes_miragevpn.runtime.netvalues import (
+from qubes_miragevpn.runtime.netlink.netvalues import (
     MAIN_TABLE,
     RTNH_F_ONLINK,
     Address,

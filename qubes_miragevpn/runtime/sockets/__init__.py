@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The outer sockets: opening them, and reading and writing packets."""
