@@ -10,7 +10,8 @@ from collections import Counter
 from collections.abc import Callable
 from types import TracebackType
 
-from tests.lab.network import FOREIGN_DNS4, SITE_A, VPN_DOMID, WEB4, WEB6, Address, AppVM, python
+from tests.lab.network import AppVM, python
+from tests.lab.places import FOREIGN_DNS4, SITE_A, VPN_DOMID, WEB4, WEB6, Address
 from tests.lab.qube import drain
 from tests.lab.tables import VIRTUAL_DNS
 

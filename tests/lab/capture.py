@@ -17,8 +17,9 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 from types import TracebackType
 
-from tests.lab.network import NET4, NET_DOMID, PROVIDER_NAMES, SITE_A, SITE_B, UPLINK, VPN_DOMID, Address, Lab
+from tests.lab.network import Lab
 from tests.lab.packets import TCP, UDP, Allowed, Kind, describe, label
+from tests.lab.places import NET4, NET_DOMID, PROVIDER_NAMES, SITE_A, SITE_B, UPLINK, VPN_DOMID, Address
 from tests.lab.programs.noise import MARK
 from tests.lab.tables import VIRTUAL_DNS
 

@@ -18,8 +18,9 @@ from contextlib import ExitStack, suppress
 
 from tests.lab.appvm import Noise, ask, seen_address
 from tests.lab.capture import Capture, Seen
-from tests.lab.network import SITE_A, SITE_B, WEB6, AppVM, Lab, Site
+from tests.lab.network import AppVM, Lab
 from tests.lab.packets import Kind
+from tests.lab.places import SITE_A, SITE_B, WEB6, Site
 from tests.lab.providers import OPENVPN, OWN, Providers
 from tests.lab.qube import LabError
 from tests.lab.service import Service, add_profiles, early

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.interop.pki import Authority, static_key
-from tests.lab.network import SITE_A, SITE_B, Lab, Site
+from tests.lab.network import Lab
+from tests.lab.places import SITE_A, SITE_B, Site
 from tests.lab.qube import LabError, Qube
 
 OWN, OPENVPN = "own", "openvpn"

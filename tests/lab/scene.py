@@ -13,7 +13,8 @@ from contextlib import contextmanager
 
 from tests.lab.appvm import Noise, seen_address
 from tests.lab.capture import Capture
-from tests.lab.network import SITE_A, AppVM, Lab, Site
+from tests.lab.network import AppVM, Lab
+from tests.lab.places import SITE_A, Site
 from tests.lab.providers import OWN, Providers
 from tests.lab.service import Service, add_profiles, early
 

@@ -14,8 +14,9 @@ import pytest
 
 from tests.lab.appvm import Noise, ask, seen_address
 from tests.lab.capture import Capture
-from tests.lab.network import DNS4, FOREIGN_DNS4, NET4, NET6, WEB6, Lab
+from tests.lab.network import Lab
 from tests.lab.packets import Kind
+from tests.lab.places import DNS4, FOREIGN_DNS4, NET4, NET6, WEB6
 from tests.lab.qube import processes_in
 
 

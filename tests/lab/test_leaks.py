@@ -18,7 +18,8 @@ import pytest
 
 from tests.lab.appvm import Noise, ask, seen_address
 from tests.lab.capture import Capture
-from tests.lab.network import FOREIGN_DNS4, SITE_A, SITE_B, VPN_DOMID, WEB4, WEB6, Address, Lab
+from tests.lab.network import Lab
+from tests.lab.places import FOREIGN_DNS4, SITE_A, SITE_B, VPN_DOMID, WEB4, WEB6, Address
 from tests.lab.scene import Scene, scene
 from tests.lab.service import early
 from tests.lab.tables import VIRTUAL_DNS

@@ -9,8 +9,8 @@ import struct
 import pytest
 
 from tests.lab.capture import allowed
-from tests.lab.network import NET4, SITE_A, SITE_B
 from tests.lab.packets import Kind, describe, label
+from tests.lab.places import NET4, SITE_A, SITE_B
 from tests.lab.programs.noise import MARK
 
 OURS, GATEWAY, APPVM = "10.137.0.6", "10.137.0.5", "10.137.0.21"

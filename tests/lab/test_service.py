@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.lab.network import SITE_A, SITE_B
+from tests.lab.places import SITE_A, SITE_B
 from tests.lab.providers import OPENVPN
 from tests.lab.scene import Scene, scene
 
