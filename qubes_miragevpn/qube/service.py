@@ -38,6 +38,7 @@ from qubes_miragevpn.qube.tunnels import GOODBYE, Running, Tunnel
 from qubes_miragevpn.qube.vif import Downstream, assign
 from qubes_miragevpn.runtime.netlink.netconf import Netconf, Watcher
 
+NEEDED_TABLES = frozenset({("ip", "qubes")})  # NAT and the check of sources; every network qube has it
 SETTLE = 0.02  # seconds to gather a burst of the kernel's events in (a vif's coming makes a dozen)
 BREATH = 0.2  # seconds between two looks, so that a storm of events leaves the data plane its time
 LEAVE = GOODBYE + 2  # seconds that the tunnels have to end in good order
@@ -55,7 +56,7 @@ class Service:
         self._profiles = Profiles(settings)
         self._uplink = Uplink(settings.uplink, self._netconf, _gateway)
         indexes = (0,)
-        self._enforcer = Enforcer(self._netconf, self._uplink, assign((), indexes, {}))
+        self._enforcer = Enforcer(self._netconf, self._uplink, assign((), indexes, {}), needed=NEEDED_TABLES)
         self._resolver = Resolver(self._uplink_resolvers, TRANSPORT_MARK)
         self._resolv_conf = ResolvConf(settings.resolv_conf, settings.firewall_unit)
         self._downstream = Downstream(self._downstream_changed)
@@ -251,13 +252,16 @@ class Service:
     def _status(self, tunnel: Tunnel) -> dict[str, Any]:
         """What anybody who may ask is told: no secret, and no server's address."""
         counters = tunnel.counters()
+        state, reason = tunnel.state, tunnel.public_reason
+        if state is State.CONNECTED and self._enforcer.missing:
+            state, reason = State.FAILED, "Qubes' own firewall tables are missing: closed until they are back"
         return {
-            "state": tunnel.state.value,
+            "state": state.value,
             "profile": tunnel.profile,
             "since": tunnel.since,
             "bytes_in": counters.bytes_in,
             "bytes_out": counters.bytes_out,
-            "reason": tunnel.public_reason,
+            "reason": reason,
             "backend": tunnel.backend,
         }
 

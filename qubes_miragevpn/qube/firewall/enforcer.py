@@ -6,6 +6,9 @@ changes routes, forgets the kernel's flows, and opens last; one that fails half-
 `heal` looks at the whole (table, rules, closing routes, uplink) and mends what is not as demanded;
 events of the kernel ask for it at once, a slow clock in any case. Nothing here is ever undone: when the service ends,
 the barriers stay.
+
+Qubes' own tables hold what is not ours: NAT, the check of downstream's sources, dom0's rules for each qube. Where one
+that was there is missing (``nft flush ruleset``, a restart of qubes-firewall), nothing is open until it is back.
 """
 
 from __future__ import annotations
@@ -25,19 +28,33 @@ from qubes_miragevpn.qube.settings import tunnel_table
 from qubes_miragevpn.qube.states import Demand
 from qubes_miragevpn.runtime.netlink.netconf import Netconf, NetRoute
 
+Table = tuple[str, str]
+"""An nftables table: family and name."""
+
+QUBES_TABLES = frozenset({("ip", "qubes"), ("ip6", "qubes"), ("ip", "qubes-firewall"), ("ip6", "qubes-firewall")})
+
 _log = logging.getLogger("miragevpn.firewall")
 
 
 class Enforcer:
-    """The barriers of the machine, for all tunnels."""
+    """The barriers of the machine, for all tunnels. `needed` are tables of Qubes' without which nothing ever opens."""
 
-    def __init__(self, netconf: Netconf, uplink: Uplink, assignment: Assignment, nft: NftTable | None = None) -> None:
+    def __init__(
+        self,
+        netconf: Netconf,
+        uplink: Uplink,
+        assignment: Assignment,
+        nft: NftTable | None = None,
+        needed: frozenset[Table] = frozenset(),
+    ) -> None:
         self._netconf = netconf
         self._uplink = uplink
         self._nft = nft or NftTable()
         self._assignment = assignment
         self._demands: dict[int, Demand] = {index: Demand() for index in assignment}
         self._applied: FirewallDemand | None = None
+        self._guarded = needed
+        self.missing: frozenset[Table] = frozenset()  # of Qubes' tables; while there are any, everything is closed
         # a kernel without IPv6 (ipv6.disable=1) has nothing to close there
         self._families = FAMILIES if os.path.exists("/proc/sys/net/ipv6") else FAMILIES[:1]
         self._lock = asyncio.Lock()
@@ -76,25 +93,45 @@ class Enforcer:
             self._assignment = assignment
             await self._mend_routing()
             self._forget()
-            await self._set_firewall(states.firewall(self._demands, assignment))
+            await self._set_firewall(self._wanted())
 
     async def _change(self, index: int, wanted: Demand) -> None:
         before = self._demands.get(index, Demand())
         reopened = before.live != wanted.live
         if reopened:
             self._demands[index] = Demand(wanted.marked)
-            await self._set_firewall(states.firewall(self._demands, self._assignment))
+            await self._set_firewall(self._wanted())
             await self._set_routes(index, states.routes(index, wanted))
             self._forget()
         self._demands[index] = wanted
-        await self._set_firewall(states.firewall(self._demands, self._assignment))
+        if wanted.live is not None:
+            await self._look_at_qubes()
+        await self._set_firewall(self._wanted())
 
     async def _close_after_error(self, index: int) -> None:
-        for step in (self._set_firewall(states.firewall(self._demands, self._assignment)), self._set_routes(index, ())):
+        for step in (self._set_firewall(self._wanted()), self._set_routes(index, ())):
             try:
                 await step
             except MirageError as error:
                 _log.error("while closing: %s", error)
+
+    def _wanted(self) -> FirewallDemand:
+        demands = self._demands
+        if self.missing:
+            demands = {index: Demand(each.marked) for index, each in demands.items()}
+        return states.firewall(demands, self._assignment)
+
+    async def _look_at_qubes(self) -> None:
+        """Remember which of Qubes' tables were ever there, and see which of those are not now."""
+        there = await self._nft.tables()
+        self._guarded |= there & QUBES_TABLES
+        before, self.missing = self.missing, self._guarded - there
+        if self.missing != before:
+            names = ", ".join(" ".join(table) for table in sorted(self.missing))
+            if names:
+                _log.error("Qubes' own firewall is not whole (%s): closed until it is", names)
+            else:
+                _log.info("Qubes' own firewall is whole again")
 
     async def _set_firewall(self, wanted: FirewallDemand) -> None:
         if wanted == self._applied:
@@ -132,11 +169,13 @@ class Enforcer:
             return await self._uplink.keep()
 
     async def _mend_firewall(self) -> None:
-        wanted = states.firewall(self._demands, self._assignment)
-        if wanted != self._applied or not await self._nft.intact():
+        await self._look_at_qubes()
+        intact = await self._nft.intact()
+        if not intact:
             _log.error("the firewall table is missing or was changed: loading it again")
             self._applied = None
-            await self._set_firewall(wanted)
+        if not intact or self._wanted() != self._applied:
+            await self._set_firewall(self._wanted())
             self._forget()
 
     async def routes_present(self, index: int) -> bool:

@@ -50,6 +50,14 @@ class NftTable:
         """True if the table is, to the letter, as `apply` left it."""
         return self._remembered is not None and await self._list() == self._remembered
 
+    async def tables(self) -> frozenset[tuple[str, str]]:
+        """Every table of the kernel's, as (family, name)."""
+        try:
+            items = json.loads(await self._run("-j", "list", "tables"))["nftables"]
+            return frozenset((str(i["table"]["family"]), str(i["table"]["name"])) for i in items if "table" in i)
+        except (ValueError, KeyError, TypeError):
+            raise FirewallError("nft's listing is not understood") from None
+
     async def _list(self) -> list[Any] | None:
         """The table's objects without what changes by itself; None if there is no table."""
         try:

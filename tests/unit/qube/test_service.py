@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from qubes_miragevpn.runtime.netlink.netconf import AddressEvent, EventsLost, LinkEvent, NetLink
 
 from qubes_miragevpn.base.errors import MisuseError
 from qubes_miragevpn.qube import qdb
@@ -24,6 +23,7 @@ from qubes_miragevpn.qube.service import Service
 from qubes_miragevpn.qube.settings import Settings
 from qubes_miragevpn.qube.states import State
 from qubes_miragevpn.qube.vif import Downstream, assign, is_vif
+from qubes_miragevpn.runtime.netlink.netconf import AddressEvent, EventsLost, LinkEvent, NetLink
 
 INSTALL = Path(__file__).parents[3] / "install" / "vm"
 
