@@ -369,9 +369,11 @@ class Session:
             raise PeerError(f"no TLS handshake within {timers.hand_window:g} s", Consequence.END_SESSION)
         current = self._current
         if current is not None:
-            if now >= current.use_by:
+            # While something of ours is not acknowledged, the peer may still lack what it needs to derive the key.
+            confirmed = current.reliability.idle
+            if confirmed and now >= current.use_by:
                 self._use(current)
-            if timers.reneg_sec and now >= current.established_at + timers.reneg_sec:
+            if confirmed and timers.reneg_sec and now >= current.established_at + timers.reneg_sec:
                 self.renegotiate(now)
         if self._lame is not None and current is not None and now >= current.established_at + timers.tran_window:
             self._forget(self._lame)
@@ -385,9 +387,9 @@ class Session:
             times.append(self._next.began + timers.hand_window)
         current = self._current
         if current is not None:
-            if not current.active:
+            if not current.active and current.reliability.idle:
                 times.append(current.use_by)
-            if timers.reneg_sec and self._next is None:
+            if timers.reneg_sec and self._next is None and current.reliability.idle:
                 times.append(current.established_at + timers.reneg_sec)
             if self._lame is not None:
                 times.append(current.established_at + timers.tran_window)
