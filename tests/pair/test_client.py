@@ -283,7 +283,8 @@ def test_a_server_ends_the_connection(pki: Pki, message: str, expected: list[str
 @pytest.mark.parametrize(
     "message",
     ["INFO_PRE,OPEN_URL:file:///etc/passwd", "AUTH_PENDING,timeout 2147483648", "PUSH_REQUEST",
-     "PUSH_REPLY,route 0.0.0.0", "PUSH_UPDATE,?-x", "x" * 5000, "\x1b[2J", "a\r\nb", "PUSH_REPLY," + "push-continuation 2," * 50, ""],
+     "PUSH_REPLY,route 0.0.0.0", "PUSH_UPDATE,?-x", "x" * 5000, "\x1b[2J", "a\r\nb",
+     "PUSH_REPLY," + "push-continuation 2," * 50, ""],
 )  # fmt: skip
 def test_a_server_says_what_has_no_effect(pki: Pki, message: str) -> None:
     world, client = saying(pki, message, message)
@@ -335,7 +336,8 @@ def test_a_server_that_never_pushes_is_given_up(pki: Pki) -> None:
     [
         ("up /bin/sh",), ("plugin x.so",), ("script-security 2",), ("setenv LD_PRELOAD /x",), ("ca /etc/passwd",),
         ("remote evil.example",), ("config /etc/shadow",), ("cd /",), ("log /x",), ("management 0.0.0.0 1",),
-        ("route-up x",), ("dns server 1 address $(touch /tmp/x)",), ("dhcp-option DNS `id`",), ("dhcp-option DOMAIN ;reboot",),
+        ("route-up x",), ("dns server 1 address $(touch /tmp/x)",), ("dhcp-option DNS `id`",),
+        ("dhcp-option DOMAIN ;reboot",),
         ("route 10.9.0.0 255.0.255.0",), ("route 198.51.100.1 255.255.255.255",), ("redirect-gateway local",),
         ("setenv-safe \u202e\x9b x",), ("verb 11",), ("'unterminated",),
     ],

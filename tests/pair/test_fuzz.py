@@ -23,9 +23,11 @@ def attack(attacker: Attacker, rounds: int, *, insider: bool) -> None:
     world = attacker.world
     for _ in range(rounds):
         for side in (world.server, world.clients[0]):
-            kinds = [attacker.noise, attacker.mutation, attacker.recorded]
-            packet = attacker.insider(side) if insider else attacker.dice.choice(kinds)()
-            attacker.throw(side, packet, attacker.dice.choice((None, None, STRANGER)))
+            kind = attacker.dice.choice((attacker.noise, attacker.mutation, attacker.recorded))
+            packet = attacker.insider(side) if insider else kind()
+            # Who plays a whole handshake back from elsewhere relays it, as a NAT does: that is no attack.
+            elsewhere = up(world.clients[0]) or kind != attacker.recorded
+            attacker.throw(side, packet, attacker.dice.choice((None, None, STRANGER)) if elsewhere else None)
             if attacker.dice.random() < 0.2:
                 attacker.event(side, attacker.odd_event(side))
 

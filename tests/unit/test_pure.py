@@ -15,8 +15,8 @@ ROOT = Path(__file__).parents[2] / "qubes_miragevpn"
 PURE = ("base", "crypto", "config", "protocol")
 BUILTINS = {"open", "print", "input", "exec", "eval", "breakpoint", "__import__"}
 METHODS = {
-    "now", "utcnow", "today", "urandom", "getrandbits", "token_bytes", "randbytes", "generate_private_key", "generate_key",
-    "getLogger", "read_text", "read_bytes", "write_text", "write_bytes",
+    "now", "utcnow", "today", "urandom", "getrandbits", "token_bytes", "randbytes", "generate_private_key",
+    "generate_key", "getLogger", "read_text", "read_bytes", "write_text", "write_bytes",
 }  # fmt: skip
 
 
