@@ -22,9 +22,9 @@
                                                        resolvers on 10.8.0.1 and 10.9.0.1, inside the tunnel
 
 Interface groups, addresses, routes, neighbours, sysctls, resolv.conf and nftables rules are equivalents of what Qubes
-4.2 and 4.3 set up (qubes-core-agent-linux: setup-ip, vif-route-qubes, network-proxy-setup), in the same order where
-order matters: forwarding is switched on only after the early firewall step has run. Without that step sys-vpn forwards
-in clear, as a real network qube would: `test_control` shows it, so that the leak tests are able to fail.
+4.2 and 4.3 set up (qubes-core-agent-linux: setup-ip, vif-route-qubes, network-proxy-setup, firewall.py), in the same
+order where order matters: forwarding is switched on only after the early firewall step has run. Without that step
+sys-vpn forwards in clear, as a real network qube would: `test_control` shows it, so that the leak tests can fail.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
+from tests.lab import qubesfirewall
 from tests.lab.places import (
     APPVM_MAC,
     BACKEND_MAC,
@@ -186,6 +187,7 @@ route add default via 192.0.2.1
 route add default via 2001:db8:2::1""")
         self.net.write("/etc/resolv.conf", f"nameserver {DNS4}\n")
         self.net.nft(dnat_dns(DNS4))
+        qubesfirewall.start(self.net)
         self.net.sysctl({"ipv4/ip_forward": 1, "ipv6/conf/all/forwarding": 1})
 
     def _boot_vpn(self) -> None:
@@ -198,6 +200,7 @@ route add default via 2001:db8:2::1""")
         vpn.nft(QUBES_TABLES)
         if self.early is not None:
             self.early(self)
+        qubesfirewall.start(vpn)
         vpn.sysctl({"ipv4/ip_forward": 1, "ipv6/conf/all/forwarding": 1})
         self.add_uplink()
 
@@ -251,6 +254,7 @@ route add default via 2001:db8:2::1""")
             backend.nft(f"""
 add element {family} qubes allowed {{ "{vif}" . {address} }}
 add element {family} qubes downstream {{ {address} }}""")
+            qubesfirewall.connect(backend, address)
             backend.ip(f"""
 link set dev {vif} group 2 up
 route replace {address} dev {vif} metric {32752 - domid}""")

@@ -10,7 +10,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.lab.places import SITE_A, SITE_B
+from tests.lab import qubesfirewall
+from tests.lab.appvm import ask, seen_address
+from tests.lab.places import FOREIGN_DNS4, SITE_A, SITE_B, WEB4
 from tests.lab.providers import OPENVPN
 from tests.lab.scene import Scene, scene
 
@@ -82,6 +84,26 @@ def test_the_command_line_in_sys_vpn(live: Scene) -> None:
     assert SITE_B.name in vpn.run("miragevpn", "profiles").stdout
     assert vpn.run("miragevpn", "switch", "no-such-profile", check=False).returncode == REFUSED
     assert live.service.state() == "connected"
+
+
+def test_the_firewall_that_dom0_gives_an_appvm_holds_in_the_tunnel(live: Scene) -> None:
+    """An AppVM that may only ask its resolver and fetch from one server does so by the tunnel, and no more.
+
+    The set of resolvers comes from sys-vpn's resolv.conf, which the service therefore writes.
+    """
+    vpn, work = live.lab.vpn, live.work
+    address = work.address.ip4
+    try:
+        qubesfirewall.set_rules(vpn, address, (*qubesfirewall.DNS, f"ip daddr {WEB4} tcp dport 80 accept"))
+        assert ask(work, "resolver").startswith("no: "), "the set of resolvers is still empty"
+        qubesfirewall.reload(vpn)
+        assert (ask(work, "resolver"), ask(work, "name", "web.lab")) == (SITE_A.name, WEB4)
+        assert seen_address(work, "web.lab") == SITE_A.public4
+        assert ask(work, "resolver", FOREIGN_DNS4).startswith("no: ")
+    finally:
+        qubesfirewall.set_rules(vpn, address, qubesfirewall.ACCEPT)
+    assert ask(work, "resolver", FOREIGN_DNS4) == "foreign"
+    live.must_be_tight()
 
 
 def test_systemd_hears_of_readiness_state_and_life(live: Scene) -> None:
