@@ -74,8 +74,8 @@ def test_published_hmac() -> None:
     ("name", "canonical"),
     [
         ("SHA1", "SHA1"), ("sha1", "SHA1"), ("SHA-256", "SHA256"), ("rsa-sha512", "SHA512"), ("Sha384", "SHA384"),
-        ("MD5", None), ("none", None), ("", None), ("SHA512-256", None), ("SHA256 ", None), ("RSA-", None),
-        ("SHA3-256", None),
+        ("SHA512-256", "SHA512-256"), ("sha3-256", "SHA3-256"), ("BLAKE2b512", "BLAKE2b512"), ("MD5", "MD5"),
+        ("rmd160", "RIPEMD160"), ("none", None), ("", None), ("SHA256 ", None), ("RSA-", None), ("SHAKE256", None),
     ],
 )  # fmt: skip
 def test_names_of_digests(name: str, canonical: str | None) -> None:
@@ -83,13 +83,17 @@ def test_names_of_digests(name: str, canonical: str | None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "size"), [("SHA1", 20), ("SHA224", 28), ("SHA256", 32), ("SHA384", 48), ("SHA512", 64)]
-)
+    ("name", "size"),
+    [
+        ("SHA1", 20), ("SHA224", 28), ("SHA256", 32), ("SHA384", 48), ("SHA512", 64), ("SHA3-384", 48),
+        ("SHA512-224", 28), ("BLAKE2s256", 32), ("RIPEMD160", 20), ("MD5", 16),
+    ],
+)  # fmt: skip
 def test_sizes_of_digests(name: str, size: int) -> None:
     assert digest_size(name) == size == len(hmac_digest(name, b"key", b"text"))
 
 
-@pytest.mark.parametrize("name", ["sha1", "MD5", "", "shake128"])
+@pytest.mark.parametrize("name", ["sha1", "md5", "", "shake128"])
 def test_only_canonical_names_make_a_digest(name: str) -> None:
     with pytest.raises(MisuseError):
         digest_size(name)
