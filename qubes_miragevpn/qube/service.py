@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import time
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ from typing import Any
 from qubes_miragevpn.base.errors import ConfigError, MirageError
 from qubes_miragevpn.base.text import printable
 from qubes_miragevpn.config.model import ClientConfig, Credentials
+from qubes_miragevpn.protocol.client import Client
 from qubes_miragevpn.qube import qdb
 from qubes_miragevpn.qube.dns import ResolvConf
 from qubes_miragevpn.qube.firewall.enforcer import Enforcer
@@ -36,7 +38,10 @@ from qubes_miragevpn.qube.states import State
 from qubes_miragevpn.qube.tunnelhost import Enter, QubeHost
 from qubes_miragevpn.qube.tunnels import GOODBYE, Running, Tunnel
 from qubes_miragevpn.qube.vif import Downstream, assign
+from qubes_miragevpn.runtime.driver import ClientDriver
 from qubes_miragevpn.runtime.netlink.netconf import Netconf, Watcher
+from qubes_miragevpn.runtime.pump import Pump
+from qubes_miragevpn.runtime.sockets.transports import SocketOptions
 
 NEEDED_TABLES = frozenset({("ip", "qubes")})  # NAT and the check of sources; every network qube has it
 SETTLE = 0.02  # seconds to gather a burst of the kernel's events in (a vif's coming makes a dozen)
@@ -188,13 +193,6 @@ class Service:
     # --- making a tunnel ----------------------------------------------------------------------------------
 
     def _start(self, index: int, config: ClientConfig, profile: str, enter: Enter) -> Running:
-        import os
-
-        from qubes_miragevpn.protocol.client import Client
-        from qubes_miragevpn.runtime.driver import ClientDriver
-        from qubes_miragevpn.runtime.pump import Pump
-        from qubes_miragevpn.runtime.sockets.transports import SocketOptions
-
         def ask() -> Credentials | None:
             return self._profiles.credentials(profile)
 

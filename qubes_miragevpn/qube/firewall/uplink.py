@@ -45,7 +45,7 @@ class Uplink:
             if link is not None and route.dev == self.name and route.via is not None:
                 await self._adopt(route.via)
             if route.type == RouteType.UNICAST:
-                _log.info("default route by %s taken out of the main table", route.dev)
+                _log.info("IPv%d default route by %s taken out of the main table", route.network.version, route.dev)
                 await self._netconf.delete_route(route)
         if link is None:
             return NO_UPLINK
