@@ -89,9 +89,9 @@ def run_rpc(arguments: argparse.Namespace) -> int:
 
 def _call(request: Any) -> Any:
     from qubes_miragevpn.qube.rpc.client import call
-    from qubes_miragevpn.qube.settings import load
+    from qubes_miragevpn.qube.settings import control_socket
 
-    return call(load(os.environ).control_socket, request)
+    return call(control_socket(os.environ), request)
 
 
 def _shown(verb: str, result: Any) -> str:

@@ -147,6 +147,18 @@ def load(environ: Mapping[str, str], file: Path = CONFIG_FILE) -> Settings:
     return replace(Settings(), **values)
 
 
+def control_socket(environ: Mapping[str, str]) -> Path:
+    """Where callers find the service: the default, or MIRAGEVPN_CONTROL_SOCKET.
+
+    The service's file is not read: its directory is root's alone, and callers need not be root.
+    """
+    text = environ.get("MIRAGEVPN_CONTROL_SOCKET")
+    if text is None:
+        return Settings.control_socket
+    path: Path = _parse("control_socket", text, "MIRAGEVPN_CONTROL_SOCKET", 0)
+    return path
+
+
 def _parse(name: str, text: str, where: str, line: int) -> Any:
     parser = _PARSERS.get(name)
     if parser is None:

@@ -16,7 +16,7 @@ from qubes_miragevpn.config.model import Dns
 from qubes_miragevpn.qube import dns
 from qubes_miragevpn.qube.dns import ResolvConf, choose
 from qubes_miragevpn.qube.profiles import Profiles
-from qubes_miragevpn.qube.settings import _PARSERS, Settings, load
+from qubes_miragevpn.qube.settings import _PARSERS, Settings, control_socket, load
 
 
 def conf(tmp_path: Path, text: str, mode: int = 0o644) -> Path:
@@ -72,6 +72,15 @@ def test_settings_that_others_may_write(tmp_path: Path) -> None:
         load({}, conf(tmp_path, "uplink = eth1\n", 0o666))
     with pytest.raises(ConfigError, match="MIRAGEVPN_UPLINK: uplink"):
         load({"MIRAGEVPN_UPLINK": "lo"}, tmp_path / "none")
+
+
+def test_callers_need_no_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its directory is root's alone; a caller is not root."""
+    monkeypatch.setattr("qubes_miragevpn.qube.settings._lines", lambda file: 1 / 0)
+    assert control_socket({}) == Settings().control_socket
+    assert control_socket({"MIRAGEVPN_CONTROL_SOCKET": "/x/y"}) == Path("/x/y")
+    with pytest.raises(ConfigError):
+        control_socket({"MIRAGEVPN_CONTROL_SOCKET": "relative"})
 
 
 # --- profiles ---------------------------------------------------------------------------------------------
