@@ -173,6 +173,7 @@ class Common:
     timers: Timers = Timers()
     data_ciphers: tuple[str, ...] = DEFAULT_DATA_CIPHERS
     data_ciphers_fallback: str | None = None
+    digest: str = "SHA1"  # of the HMAC that goes with a cipher that is not AEAD; "" none
     dev: str = "tun"
     tun_mtu: int = 1500
     mssfix: int = 1492  # largest outer packet that inner TCP may cause; 0 off (OpenVPN's ``mssfix N mtu``)

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 
 from qubes_miragevpn.base.errors import MisuseError, PeerError
 from qubes_miragevpn.base.secret import Secret
-from qubes_miragevpn.crypto.suites import Suite
+from qubes_miragevpn.crypto.suites import Mode, Suite
 
 NONCE_SIZE = 12
 
@@ -30,8 +30,8 @@ class Aead:
     __slots__ = ("_decrypt", "seal", "suite")
 
     def __init__(self, suite: Suite, key: Secret) -> None:
-        if len(key) != suite.key_size:
-            raise MisuseError(f"{suite.name} takes a key of {suite.key_size} bytes, not {len(key)}")
+        if suite.mode is not Mode.AEAD or len(key) != suite.key_size:
+            raise MisuseError(f"{suite.name} is not AEAD, or takes a key of {suite.key_size} bytes, not {len(key)}")
         cipher = ChaCha20Poly1305(key.reveal()) if suite.name == "CHACHA20-POLY1305" else AESGCM(key.reveal())
         self.suite = suite
         self.seal: Callable[[bytes, bytes, bytes], bytes] = cipher.encrypt

@@ -17,6 +17,10 @@ MAX_WINDOW = 65536  # the largest ``replay-window`` that OpenVPN takes; 8 KiB of
 CONTROL_WINDOW = 64  # control packets in flight are at most 12; the rest is room for retransmissions out of order
 
 
+class Replayed(PeerError):
+    """A packet id that was seen before, or that is too old to tell."""
+
+
 class ReplayWindow:
     """The last `size` ids below and including the highest one seen; 0 is never a valid id.
 
@@ -34,16 +38,16 @@ class ReplayWindow:
         self._seen = 0
 
     def check(self, packet_id: int) -> None:
-        """Raise `PeerError` if `packet_id` is 0, was marked before, or is too old to tell."""
+        """Raise `Replayed` if `packet_id` is 0, was marked before, or is too old to tell."""
         behind = self._highest - packet_id
         if behind < 0:
             return
         if packet_id == 0:
-            raise PeerError("packet id 0 is invalid")
+            raise Replayed("packet id 0 is invalid")
         if behind >= self._size:
-            raise PeerError("packet id is older than the replay window")
+            raise Replayed("packet id is older than the replay window")
         if self._seen >> behind & 1:
-            raise PeerError("packet is a replay")
+            raise Replayed("packet is a replay")
 
     def mark(self, packet_id: int) -> None:
         """Remember `packet_id`, which passed `check` and whose packet is authentic."""
@@ -71,11 +75,11 @@ class ControlReplay:
         self._window = ReplayWindow(size)
 
     def check(self, time: int, packet_id: int) -> None:
-        """Raise `PeerError` if (`time`, `packet_id`) goes back in time, is a replay, or is too old to tell."""
+        """Raise `Replayed` if (`time`, `packet_id`) goes back in time, is a replay, or is too old to tell."""
         if packet_id == 0:
-            raise PeerError("packet id 0 is invalid")
+            raise Replayed("packet id 0 is invalid")
         if time < self._time:
-            raise PeerError("control packet's time goes backwards")
+            raise Replayed("control packet's time goes backwards")
         if time == self._time:
             self._window.check(packet_id)
 

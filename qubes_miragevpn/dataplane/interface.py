@@ -27,21 +27,41 @@ NO_PEER_ID = 0xFFFFFF
 """`peer_id` on the wire that means "none": packets go out as DATA_V1."""
 
 
+_NO_KEY = Secret(b"")
+
+
 @dataclass(frozen=True)
 class DirectionKeys:
-    """Keys of one direction: cipher key and the 8 bytes of implicit IV (AEAD)."""
+    """Keys of one direction: cipher key, the 8 bytes of implicit IV (AEAD), the HMAC key (suites that are not AEAD)."""
 
     cipher_key: Secret
-    implicit_iv: Secret
+    implicit_iv: Secret = _NO_KEY
+    hmac_key: Secret = _NO_KEY
 
 
 @dataclass(frozen=True)
 class DataKeys:
-    """What one key slot needs: suite name as in `crypto.suites`, and the keys of both directions."""
+    """What one key slot needs: suite name as in `crypto.suites`, and the keys of both directions.
+
+    `digest` is the HMAC's, as in `crypto.digests`, for a suite that is not AEAD.
+    """
 
     suite: str
     send: DirectionKeys
     receive: DirectionKeys
+    digest: str = ""
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """What a relay on the way wants around every datagram of a link.
+
+    `header` goes in front of each, and a datagram that comes without it is dropped. The relay works for as long as
+    the connection `control` lasts; the link fails when that ends.
+    """
+
+    header: bytes
+    control: socket.socket
 
 
 @dataclass(frozen=True)
@@ -144,8 +164,13 @@ class DataPlane(Protocol):
     def detach_tun(self) -> None:
         """Forget the TUN device; without one, data from peers is authenticated, counted and dropped."""
 
-    def attach_link(self, link: Link, sock: socket.socket, remote: SockAddr | None) -> None:
-        """Take over the connected (or, for a UDP server, unconnected: `remote` None) non-blocking socket."""
+    def attach_link(
+        self, link: Link, sock: socket.socket, remote: SockAddr | None, envelope: Envelope | None = None
+    ) -> None:
+        """Take over the connected (or, for a UDP server, unconnected: `remote` None) non-blocking socket.
+
+        The connection of an `envelope` is taken over as well.
+        """
 
     def detach_link(self, link: Link) -> None:
         """Flush what the socket takes at once, close it."""

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""One key slot of a peer: packet ids, nonces, replay window and what may be done with one key.
+"""One key slot of a peer, whatever its format: packet ids, replay window, and what may be done with one key.
+
+How a packet looks is the business of the subclasses in `formats`, one for each format; a slot is made as one of them,
+so that no packet ever asks which.
 
 The limits, and what happens at them (soft: `KeySlot.look` says that the key should be replaced; hard: `KeySlot.spent`,
 it is not used again):
@@ -10,6 +13,7 @@ it is not used again):
 - Failed tags: soft at 2^35, hard at 2^36. ChaCha20-Poly1305 has the tighter bound: v tries against packets of up to l
   blocks succeed with p <= v * (l + 1) / 2^103 (draft-irtf-cfrg-aead-limits, section 5.2.2); with p = 2^-57 and packets
   of 16 KiB, l = 2^10, that is v <= 2^36.
+- 64-bit blocks: soft after 64 MB (`crypto.suites`).
 - ``reneg-bytes``, ``reneg-pkts``: soft as configured, both directions added up, as OpenVPN does.
 
 The packet path only counts packets and bytes. The sum is looked at when a count reaches `check_sent_at` or
@@ -18,14 +22,18 @@ The packet path only counts packets and bytes. The sum is looked at when a count
 
 from __future__ import annotations
 
-from qubes_miragevpn.base.errors import MisuseError
-from qubes_miragevpn.crypto.aead import Aead
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+from qubes_miragevpn.base.errors import PeerError
 from qubes_miragevpn.crypto.replay import ReplayWindow
-from qubes_miragevpn.crypto.suites import SUITES
+from qubes_miragevpn.crypto.suites import Suite
 from qubes_miragevpn.dataplane.interface import NO_PEER_ID, DataKeys, PeerLimits
 
 DATA_V1 = 6
 DATA_V2 = 9
+V1_HEADER = 1  # bytes: opcode and key id
+V2_HEADER = 4  # the same, and the peer id
 LAST_PACKET_ID = 0xFFFFFFFF
 RENEW_PACKET_ID = 0xFF000000
 RENEW_FAILED_TAGS = 1 << 35
@@ -35,10 +43,18 @@ _LARGEST_PACKET = 65536
 _UNLIMITED = 1 << 64
 
 
-class KeySlot:
+class TooShort(PeerError):
+    """A packet that cannot hold what its format demands."""
+
+    def __init__(self) -> None:
+        super().__init__("packet is too short")
+
+
+class KeySlot(ABC):
     """Keys, counts and limits of `key_id`; the fields of the packet path are plain attributes on purpose."""
 
     __slots__ = (
+        "_suite",
         "bytes_received",
         "bytes_sent",
         "check_received_at",
@@ -48,30 +64,22 @@ class KeySlot:
         "header",
         "in_use",
         "key_id",
-        "open",
         "packets_received",
         "packets_sent",
-        "receive_iv",
         "reneg_bytes",
         "reneg_packets",
-        "seal",
-        "send_iv",
         "spent",
         "usage_limit",
         "window",
     )
 
-    def __init__(self, key_id: int, keys: DataKeys, peer_id: int, limits: PeerLimits) -> None:
-        suite = SUITES.get(keys.suite)
-        if suite is None:
-            raise MisuseError(f"no suite is called {keys.suite!r}")
-        if any(len(way.implicit_iv) != suite.implicit_iv_size for way in (keys.send, keys.receive)):
-            raise MisuseError(f"{suite.name} takes an implicit IV of {suite.implicit_iv_size} bytes")
+    def __init__(
+        self, key_id: int, suite: Suite, keys: DataKeys, peer_id: int, limits: PeerLimits,
+        entropy: Callable[[int], bytes],
+    ) -> None:  # fmt: skip
+        """The arguments are alike for all formats; `keys` and `entropy` are for those that need them."""
         self.key_id = key_id
-        self.seal = Aead(suite, keys.send.cipher_key).seal
-        self.open = Aead(suite, keys.receive.cipher_key).open
-        self.send_iv = keys.send.implicit_iv.reveal()
-        self.receive_iv = keys.receive.implicit_iv.reveal()
+        self._suite = suite
         self.usage_limit = suite.usage_limit or _UNLIMITED
         self.window = ReplayWindow(limits.replay_window)
         self.packets_sent = 0  # also the last packet id: ids start at 1
@@ -86,6 +94,17 @@ class KeySlot:
         self.address(peer_id)
         self.limit(limits)
 
+    @abstractmethod
+    def seal(self, plaintext: bytes) -> bytes:
+        """Return `plaintext` as a packet for the wire, and count it."""
+
+    @abstractmethod
+    def open(self, packet: bytes, body_at: int) -> bytes:
+        """Return the plaintext of `packet`, whose header ends at `body_at`; mark and count it.
+
+        Raises `TooShort`, `Replayed`, or another `PeerError` if it is not authentic; then nothing is remembered.
+        """
+
     def address(self, peer_id: int) -> None:
         """Put `peer_id` into the header of what is sent: DATA_V2, or DATA_V1 for `NO_PEER_ID`."""
         if peer_id == NO_PEER_ID:
@@ -95,7 +114,7 @@ class KeySlot:
 
     def limit(self, limits: PeerLimits) -> None:
         """Take over the volume limits of `limits`."""
-        self.reneg_bytes = limits.reneg_bytes or _UNLIMITED
+        self.reneg_bytes = min(limits.reneg_bytes or _UNLIMITED, self._suite.renew_bytes or _UNLIMITED)
         self.reneg_packets = limits.reneg_pkts or _UNLIMITED
         self.check_sent_at = self.check_received_at = 0
 

@@ -5,11 +5,7 @@ Sans-IO. Three things drive it: packets from a link (`receive`), packets from th
 `next_deadline`); `now` is an argument everywhere. What it decides is returned, or collected in `events` (for the owner)
 and `outbox` (for the wire), which the caller empties.
 
-Packets (big endian; OpenVPN's crypto.c; opcode and key id share the first byte, ``opcode << 3 | key_id``)::
-
-    DATA_V2   op/kid 1 | peer-id 3 | packet id 4 | tag 16 | ciphertext      AD = the first 8 bytes
-    DATA_V1   op/kid 1 |             packet id 4 | tag 16 | ciphertext      AD = the packet id alone
-    nonce     packet id 4 | implicit IV 8
+How a packet looks is what `formats` is about, a module for each format; a key is made as one of them.
 
 The plaintext is one IP packet, the keep-alive "ping", or an OCC message, told apart by their first bytes.
 
@@ -20,11 +16,14 @@ Nothing that comes from outside raises; `MisuseError` is for the caller's mistak
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Callable, Iterable
 from ipaddress import IPv4Address, IPv6Address
 
 from qubes_miragevpn.base.errors import MisuseError, PeerError
+from qubes_miragevpn.crypto.replay import Replayed
 from qubes_miragevpn.dataplane import ip
+from qubes_miragevpn.dataplane.formats.choose import make_key
 from qubes_miragevpn.dataplane.inband import OCC_EXIT, OCC_MAGIC, PING
 from qubes_miragevpn.dataplane.interface import (
     Counters,
@@ -38,11 +37,18 @@ from qubes_miragevpn.dataplane.interface import (
     PlaneEvent,
     SockAddr,
 )
-from qubes_miragevpn.dataplane.keys import DATA_V1, DATA_V2, RENEW_FAILED_TAGS, KeySlot
+from qubes_miragevpn.dataplane.keys import (
+    DATA_V1,
+    DATA_V2,
+    RENEW_FAILED_TAGS,
+    V1_HEADER,
+    V2_HEADER,
+    KeySlot,
+    TooShort,
+)
 from qubes_miragevpn.dataplane.mss import clamp
 from qubes_miragevpn.dataplane.peers import Peer, Peers, checked_peer_id
 
-TAG_SIZE = 16
 MAX_KEYS = 3  # the active one, the next one, and the lame duck
 
 DATA_OPCODES = frozenset((DATA_V1, DATA_V2))
@@ -57,13 +63,17 @@ class DataChannel:
 
     `server`: a peer sends and receives nothing until it has addresses; otherwise one without takes everything.
     `client_to_client`: packets of a peer for another peer are passed on; otherwise they are dropped.
+    `entropy(n)` gives n random bytes (the IVs of CBC).
     """
 
-    def __init__(self, *, server: bool = False, client_to_client: bool = False) -> None:
+    def __init__(
+        self, *, server: bool = False, client_to_client: bool = False, entropy: Callable[[int], bytes] = os.urandom
+    ) -> None:
         self.events: list[PlaneEvent] = []
         self.outbox: list[Outgoing] = []
         self.dropped_unknown = 0  # packets that belong to no peer
         self._client_to_client = client_to_client
+        self._entropy = entropy
         self._peers = Peers(server)
 
     # --- packets ----------------------------------------------------------------------------------------
@@ -90,22 +100,21 @@ class DataChannel:
         limits = peer.limits
         peer.packets_out += 1
         peer.bytes_out += len(inner)
-        return peer.link, peer.endpoint, self._seal(peer, key, clamp(inner, limits.mss4, limits.mss6), now)
-
-    def _seal(self, peer: Peer, key: KeySlot, plaintext: bytes, now: float) -> bytes:
-        """Return `plaintext` as a data packet under `key`, the one to send with."""
-        number = key.packets_sent + 1
-        key.packets_sent = number
-        key.bytes_sent += len(plaintext)
+        packet = key.seal(clamp(inner, limits.mss4, limits.mss6))
         peer.sent = now
-        packet_id = number.to_bytes(4, "big")
-        header = key.header
-        prefix = header + packet_id
-        # AD: all that is in front of the tag, but DATA_V1 leaves the opcode out.
-        sealed = key.seal(packet_id + key.send_iv, plaintext, prefix if len(header) == 4 else packet_id)
-        if number >= key.check_sent_at:
+        if key.packets_sent >= key.check_sent_at:
             self._look(peer, key)
-        return prefix + sealed[-TAG_SIZE:] + sealed[:-TAG_SIZE]
+        return peer.link, peer.endpoint, packet
+
+    def _send_message(self, peer: Peer, payload: bytes, now: float) -> None:
+        """Put `payload`, which is not IP, sealed into the outbox; nothing happens without a key."""
+        key = peer.sending
+        if key is None or not payload:
+            return
+        self.outbox.append((peer.link, peer.endpoint, key.seal(payload)))
+        peer.sent = now
+        if key.packets_sent >= key.check_sent_at:
+            self._look(peer, key)
 
     def receive(self, link: Link, endpoint: SockAddr | None, packet: bytes, now: float) -> bytes | None:
         """Take a DATA_V1 or DATA_V2 packet from the wire; return the IP packet for the TUN if it holds one.
@@ -114,58 +123,44 @@ class DataChannel:
         """
         peer = self._peers.sole.get(link)
         if packet[0] >> 3 == DATA_V2:
-            id_at = 4
+            body_at = V2_HEADER
             if peer is None:
                 peer = self._peers.by_handle.get(int.from_bytes(packet[1:4], "big"))
         else:
-            id_at = 1
+            body_at = V1_HEADER
             if peer is None and endpoint is not None:
                 peer = self._peers.by_endpoint.get((link, endpoint))
         if peer is None or peer.link != link or (endpoint is not None and endpoint != peer.endpoint):
             self.dropped_unknown += 1
             return None
-        plaintext = self._open(peer, packet, id_at)
-        if plaintext is None:
-            return None
-        peer.heard = now
-        return self._deliver(peer, plaintext, now)
-
-    def _open(self, peer: Peer, packet: bytes, id_at: int) -> bytes | None:
-        """Check, decrypt and mark `packet`, whose packet id is at `id_at`; None (and counted) if it is refused."""
         key = peer.keys.get(packet[0] & 7)
-        tag_at = id_at + 4
-        data_at = tag_at + TAG_SIZE
-        if key is None or key.spent or len(packet) <= data_at:
+        if key is None or key.spent:
             peer.dropped_other += 1
             return None
-        packet_id = packet[id_at:tag_at]
-        number = int.from_bytes(packet_id, "big")
         try:
-            key.window.check(number)
-        except PeerError:
-            peer.dropped_replay += 1
+            plaintext = key.open(packet, body_at)
+        except PeerError as error:
+            self._refused(peer, key, error)
             return None
-        ad = packet[:tag_at] if id_at == 4 else packet_id
-        try:
-            plaintext = key.open(packet_id + key.receive_iv, packet[data_at:] + packet[tag_at:data_at], ad)
-        except PeerError:
-            self._failed_tag(peer, key)
-            return None
-        key.window.mark(number)
-        key.packets_received += 1
-        key.bytes_received += len(plaintext)
+        peer.heard = now
         if key.packets_received >= key.check_received_at:
             self._look(peer, key)
         if not key.in_use:
             key.in_use = True
             self.events.append(KeyInUse(peer.handle, key.key_id))
-        return plaintext
+        return self._deliver(peer, plaintext, now)
 
-    def _failed_tag(self, peer: Peer, key: KeySlot) -> None:
-        peer.dropped_auth += 1
-        key.failed_tags += 1
-        if key.failed_tags > RENEW_FAILED_TAGS:
-            self._look(peer, key)
+    def _refused(self, peer: Peer, key: KeySlot, error: PeerError) -> None:
+        """Count a packet that its key did not open; too many forgeries wear the key out."""
+        if isinstance(error, Replayed):
+            peer.dropped_replay += 1
+        elif isinstance(error, TooShort):
+            peer.dropped_other += 1
+        else:
+            peer.dropped_auth += 1
+            key.failed_tags += 1
+            if key.failed_tags > RENEW_FAILED_TAGS:
+                self._look(peer, key)
 
     def _look(self, peer: Peer, key: KeySlot) -> None:
         """Compare the use of `key` with its limits: report once that it should be replaced, stop using it at last."""
@@ -224,9 +219,9 @@ class DataChannel:
     def tick(self, now: float) -> None:
         """Send the pings that are due, report the peers that are silent (again every `silence` seconds)."""
         for peer in self._peers.by_handle.values():
-            limits, key = peer.limits, peer.sending
-            if limits.ping and key is not None and now >= peer.sent + limits.ping:
-                self.outbox.append((peer.link, peer.endpoint, self._seal(peer, key, PING, now)))
+            limits = peer.limits
+            if limits.ping and now >= peer.sent + limits.ping:
+                self._send_message(peer, PING, now)
             if limits.silence and peer.keys and now >= max(peer.heard, peer.silent_since) + limits.silence:
                 peer.silent_since = now
                 self.events.append(PeerSilent(peer.handle))
@@ -267,7 +262,7 @@ class DataChannel:
         if not peer.keys:
             peer.heard = now  # before there was a key, nothing could be heard
         self._stop_sending(peer, key_id)
-        peer.keys[key_id] = KeySlot(key_id, keys, peer.peer_id, peer.limits)
+        peer.keys[key_id] = make_key(key_id, keys, peer.peer_id, peer.limits, self._entropy)
 
     def activate_key(self, handle: int, key_id: int, now: float) -> None:
         """Send under `key_id` from now on."""
@@ -287,9 +282,7 @@ class DataChannel:
 
     def send_inner(self, handle: int, payload: bytes, now: float) -> None:
         """Put `payload`, an OCC message, sealed into the outbox; nothing happens without a key."""
-        peer = self._peers.get(handle)
-        if peer.sending is not None and payload:
-            self.outbox.append((peer.link, peer.endpoint, self._seal(peer, peer.sending, payload, now)))
+        self._send_message(self._peers.get(handle), payload, now)
 
     def counters(self, handle: int) -> Counters:
         """Totals of a peer."""

@@ -43,7 +43,7 @@ from qubes_miragevpn.protocol.contract import (
     TunnelDown,
     TunnelUp,
 )
-from qubes_miragevpn.protocol.control.negotiation import client_cipher
+from qubes_miragevpn.protocol.control.negotiation import client_cipher, digest_mismatch
 from qubes_miragevpn.protocol.limits import peer_limits
 from qubes_miragevpn.protocol.remotes import Try
 from qubes_miragevpn.protocol.session import (
@@ -290,6 +290,8 @@ class Conversation:
             return
         pulled = parse_push(tuple(self._parts), self._config, self.step.address)
         self._cipher = client_cipher(pulled.cipher, self._server_options, self._config.common)
+        if problem := digest_mismatch(self._cipher, self._server_options, self._config.common):
+            self._say(Level.WARNING, problem)
         self._pulled = pulled
         self.up_since = now
         for line in pulled.dropped:

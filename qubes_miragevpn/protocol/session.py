@@ -185,7 +185,8 @@ class Session:
         assert isinstance(slot.state, Established) and self.peer_sid is not None
         server = self.role is Role.SERVER
         sids = (self.peer_sid, self.own_sid) if server else (self.own_sid, self.peer_sid)
-        return derive_keys(slot.state, suite, ekm=ekm, server=server, client_sid=sids[0], server_sid=sids[1])
+        digest = self._common.digest
+        return derive_keys(slot.state, suite, digest, ekm=ekm, server=server, client_sid=sids[0], server_sid=sids[1])
 
     def key_in_use(self, key_id: int) -> None:
         """The peer was seen to use `key_id`: it has the key, so we may send under it."""

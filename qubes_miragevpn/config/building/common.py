@@ -6,10 +6,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from qubes_miragevpn.base.text import printable
 from qubes_miragevpn.config.building import material
+from qubes_miragevpn.config.building.dataciphers import DataCipherBuilder
 from qubes_miragevpn.config.model import (
-    DEFAULT_DATA_CIPHERS,
     Common,
     ControlWrap,
     Identity,
@@ -22,9 +21,7 @@ from qubes_miragevpn.config.model import (
     TlsCrypt,
     TlsVersions,
 )
-from qubes_miragevpn.config.reading.collect import Entry, Findings, Settings
-from qubes_miragevpn.crypto.digests import canonical_digest
-from qubes_miragevpn.crypto.suites import canonical_cipher
+from qubes_miragevpn.config.reading.collect import Findings, Settings
 
 UDP4_HEADERS = 28  # IPv4 20 + UDP 8: what ``mssfix N`` without ``mtu`` does not count
 DATA_OVERHEAD = 24  # DATA_V2 with AEAD: opcode and peer id 4, packet id 4, tag 16
@@ -44,15 +41,16 @@ class Builder:
     def common(self, *, server: bool) -> Common:
         """Everything that both roles share. Raises `ConfigError`."""
         filled = self.settings.fields(Common)
-        ciphers = self._data_ciphers()
+        data = DataCipherBuilder(self.settings, self.findings).build()
         return Common(
             wrap=self._wrap(),
             identity=self._identity(),
             peer=self._peer(),
             tls=self._tls_versions(),
             timers=self._timers(server=server),
-            data_ciphers=ciphers,
-            data_ciphers_fallback=self._fallback(ciphers),
+            data_ciphers=data.offered,
+            data_ciphers_fallback=data.fallback,
+            digest=data.digest,
             dev=self.settings.value("dev", "tun"),
             mssfix=self._mssfix(filled.get("tun_mtu", DEFAULT_TUN_MTU)),
             explicit_exit_notify=self._exit_notify(),
@@ -68,17 +66,8 @@ class Builder:
         if (entry := settings.last("tls-auth")) is None:
             return NoWrap()
         direction = entry.args[1] if entry.args[1] is not None else settings.value("key-direction")
-        return TlsAuth(material.static_key(entry, self.read_file), direction, self._digest())
-
-    def _digest(self) -> str:
-        entry = self.settings.last("auth")
-        if entry is None:
-            return "SHA1"
-        digest = canonical_digest(entry.args[0])
-        if digest is None:
-            shown = printable(entry.args[0], 40)
-            raise entry.error(f"the digest '{shown}' is not supported", "SHA1, SHA224, SHA256, SHA384 and SHA512 are")
-        return digest
+        digest = DataCipherBuilder(settings, self.findings).digest()
+        return TlsAuth(material.static_key(entry, self.read_file), direction, digest)
 
     def _identity(self) -> Identity | None:
         cert, key = self.settings.last("cert"), self.settings.last("key")
@@ -119,48 +108,6 @@ class Builder:
         return TlsVersions(minimum, maximum)
 
     # --- data channel --------------------------------------------------------------------------------
-
-    def _data_ciphers(self) -> tuple[str, ...]:
-        entry = self.settings.last("data-ciphers")
-        ciphers = DEFAULT_DATA_CIPHERS if entry is None else self._cipher_list(entry)
-        single = self.settings.last("cipher")
-        if single is not None and canonical_cipher(single.args[0]) not in ciphers:
-            # As openvpn 2.6: `cipher` takes no part in the negotiation.
-            self.findings.warn(
-                single.warning(
-                    f"'cipher {printable(single.args[0], 40)}' is ignored; {':'.join(ciphers)} are negotiated"
-                )
-            )
-        return ciphers
-
-    def _cipher_list(self, entry: Entry) -> tuple[str, ...]:
-        ciphers: list[str] = []
-        for word in entry.args[0].split(":"):
-            if word == "DEFAULT":
-                ciphers += DEFAULT_DATA_CIPHERS
-                continue
-            cipher = canonical_cipher(word.removeprefix("?"))
-            if cipher is not None:
-                ciphers.append(cipher)
-            elif not word.startswith("?"):
-                shown = printable(word, 40)
-                self.findings.warn(entry.warning(f"the data cipher '{shown}' is not supported and left out"))
-        if not ciphers:
-            fix = f"write 'data-ciphers {':'.join(DEFAULT_DATA_CIPHERS)}'"
-            raise entry.error("none of these data ciphers is supported", fix)
-        return tuple(dict.fromkeys(ciphers))
-
-    def _fallback(self, ciphers: tuple[str, ...]) -> str | None:
-        entry = self.settings.last("data-ciphers-fallback")
-        if entry is None:
-            return None
-        cipher = canonical_cipher(entry.args[0])
-        if cipher is None:
-            shown = printable(entry.args[0], 40)
-            self.findings.warn(
-                entry.warning(f"'data-ciphers-fallback {shown}' has no effect: this cipher is not supported")
-            )
-        return cipher
 
     def _mssfix(self, tun_mtu: int) -> int:
         """OpenVPN's three meanings, as the size of the whole outer packet over IPv4 and UDP."""

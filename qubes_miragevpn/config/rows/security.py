@@ -16,7 +16,10 @@ from qubes_miragevpn.config.rows.arguments import (
     integer,
 )
 from qubes_miragevpn.config.rows.row import APPLIED, ByFirstWord, NoEffect, Refused, Repeat, Row
+from qubes_miragevpn.crypto.digests import INSECURE_DIGESTS
+from qubes_miragevpn.crypto.suites import SUITES
 
+INSECURE = choice(*(suite.name for suite in SUITES.values() if suite.insecure), *INSECURE_DIGESTS)
 _FILE = Arg("file", PATH)
 _DIRECTION = Arg("direction", integer(0, 1), optional=True)
 _METHOD_2 = ByFirstWord(
@@ -92,7 +95,7 @@ ROWS = (
     Row("tls-version-max", "newest TLS version", (Arg("version", TLS_VERSION),), client=APPLIED, server=APPLIED),
     Row(
         "cipher",
-        "one data cipher; ignored unless `data-ciphers` holds it",
+        "one data cipher; without `data-ciphers` it joins the defaults, and is the fallback",
         (Arg("cipher", TEXT),),
         client=APPLIED,
         server=APPLIED,
@@ -113,7 +116,21 @@ ROWS = (
         client=APPLIED,
         server=APPLIED,
     ),
-    Row("auth", "digest of `tls-auth`", (Arg("digest", TEXT),), client=APPLIED, server=APPLIED),
+    Row(
+        "auth",
+        "digest of `tls-auth`, and of the HMAC beside a data cipher that is not AEAD",
+        (Arg("digest", TEXT),),
+        client=APPLIED,
+        server=APPLIED,
+    ),
+    Row(
+        "allow-insecure-crypto",
+        "use these broken algorithms for the data channel where they are asked for; each is warned of (our own option)",
+        (Arg("name", INSECURE),),
+        Arg("name", INSECURE),
+        client=APPLIED,
+        server=APPLIED,
+    ),
     Row(
         "auth-user-pass",
         "log in with name and password, asked for or from a file",

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from qubes_miragevpn.base.secret import Secret
+from qubes_miragevpn.crypto.digests import digest_size
 from qubes_miragevpn.crypto.kdf import EXPORTER_LABEL, KeySource, prf_key_material
 from qubes_miragevpn.crypto.statickey import KEY2_SIZE, split_key2
-from qubes_miragevpn.crypto.suites import SUITES
+from qubes_miragevpn.crypto.suites import SUITES, Mode
 from qubes_miragevpn.dataplane.interface import DataKeys, DirectionKeys
 from qubes_miragevpn.protocol.control.legality import Phase
 from qubes_miragevpn.protocol.control.reliability import Reliability
@@ -89,12 +90,12 @@ def phase_of(slot: KeySlot | None) -> Phase:
 
 
 def derive_keys(
-    state: Established, suite: str, *, ekm: bool, server: bool, client_sid: bytes, server_sid: bytes
+    state: Established, suite: str, digest: str, *, ekm: bool, server: bool, client_sid: bytes, server_sid: bytes
 ) -> DataKeys:
     """Derive the data-channel keys: by TLS exporter if `ekm`, else by the PRF of key method 2.
 
     The client sends with key[0], the server with key[1] of the 256 bytes; the AEAD's implicit IV is the beginning
-    of the half meant for the HMAC.
+    of the half meant for the HMAC. `digest` is for suites that are not AEAD.
     """
     if ekm:
         material = state.tls.export(EXPORTER_LABEL, KEY2_SIZE)
@@ -102,9 +103,16 @@ def derive_keys(
         material = prf_key_material(state.client, state.server, client_sid, server_sid)
     halves = split_key2(material.reveal())
     facts = SUITES[suite]
+    if facts.mode is Mode.AEAD:
+        digest = ""
+    hmac_size = digest_size(digest) if digest else 0
     directions = [
-        DirectionKeys(Secret(h.cipher.reveal()[: facts.key_size]), Secret(h.hmac.reveal()[: facts.implicit_iv_size]))
+        DirectionKeys(
+            Secret(h.cipher.reveal()[: facts.key_size]),
+            Secret(h.hmac.reveal()[: facts.implicit_iv_size]),
+            Secret(h.hmac.reveal()[:hmac_size]),
+        )
         for h in halves
     ]
     send, receive = (directions[1], directions[0]) if server else (directions[0], directions[1])
-    return DataKeys(suite, send, receive)
+    return DataKeys(suite, send, receive, digest)

@@ -10,8 +10,9 @@ from __future__ import annotations
 from qubes_miragevpn.base.errors import Consequence, PeerError
 from qubes_miragevpn.base.text import printable
 from qubes_miragevpn.config.model import Common
-from qubes_miragevpn.crypto.suites import canonical_cipher
-from qubes_miragevpn.protocol.wire.occ import cipher_of
+from qubes_miragevpn.crypto.digests import canonical_digest
+from qubes_miragevpn.crypto.suites import SUITES, Mode, canonical_cipher
+from qubes_miragevpn.protocol.wire.occ import cipher_of, digest_of
 from qubes_miragevpn.protocol.wire.peerinfo import PeerCan
 
 
@@ -43,3 +44,14 @@ def server_cipher(client: PeerCan, client_options: str, common: Common) -> str:
     if not client.ciphers and common.data_ciphers_fallback is not None:
         return common.data_ciphers_fallback
     raise PeerError("no data cipher in common with the client", Consequence.END_SESSION)
+
+
+def digest_mismatch(cipher: str, peer_options: str, common: Common) -> str:
+    """What to tell the operator when the peer's digest cannot be ours, "" when nothing is wrong.
+
+    There is no negotiation of the digest: with ``auth`` set otherwise at the other end, no packet is authentic.
+    """
+    said = digest_of(peer_options)
+    if SUITES[cipher].mode is Mode.AEAD or said is None or canonical_digest(said) in (None, common.digest):
+        return ""
+    return f"the other end uses 'auth {printable(said, 40)}', and no packet will pass with 'auth {common.digest}' here"

@@ -8,25 +8,28 @@ Source: wire-protocol draft, "Options string"; OpenVPN options_string.c.
 from __future__ import annotations
 
 from qubes_miragevpn.config.model import Common, Family, Proto, TlsAuth
+from qubes_miragevpn.crypto.suites import SUITES, Mode
+from qubes_miragevpn.protocol.sizes import Carrier
 
-_KEY_BITS = {"AES-256-GCM": 256, "AES-128-GCM": 128, "CHACHA20-POLY1305": 256}
-_LINK_OVERHEAD = 49  # what OpenVPN adds to tun-mtu in the string for AES-256-GCM over UDP (test_crypto.c: 1400 -> 1449)
+NO_CIPHER, NO_DIGEST = "[null-cipher]", "[null-digest]"
 
 
 def build(common: Common, proto: Proto, family: Family, *, server: bool) -> str:
     """Our options string for one transport."""
-    cipher = common.data_ciphers_fallback or common.data_ciphers[0]
+    suite = SUITES[common.data_ciphers_fallback or common.data_ciphers[0]]
+    digest = "" if suite.mode is Mode.AEAD else common.digest
+    carrier = Carrier(suite, digest, stream=proto is Proto.TCP)
     version = "6" if family is Family.IPV6 else "4"
     transport = f"UDPv{version}" if proto is Proto.UDP else f"TCPv{version}_{'SERVER' if server else 'CLIENT'}"
     parts = [
         "V4",
         "dev-type tun",
-        f"link-mtu {common.tun_mtu + _LINK_OVERHEAD + (2 if proto is Proto.TCP else 0)}",
+        f"link-mtu {carrier.link_mtu(common.tun_mtu)}",
         f"tun-mtu {common.tun_mtu}",
         f"proto {transport}",
-        f"cipher {cipher}",
-        "auth [null-digest]",
-        f"keysize {_KEY_BITS.get(cipher, 256)}",
+        f"cipher {NO_CIPHER if suite.mode is Mode.CLEAR else suite.name}",
+        f"auth {digest or NO_DIGEST}",
+        f"keysize {suite.key_size * 8}",
     ]
     if isinstance(common.wrap, TlsAuth):
         parts.append("tls-auth")
@@ -35,8 +38,17 @@ def build(common: Common, proto: Proto, family: Family, *, server: bool) -> str:
 
 def cipher_of(options: str) -> str | None:
     """The cipher that a peer's options string names, or None."""
+    return _value(options, "cipher")
+
+
+def digest_of(options: str) -> str | None:
+    """The digest that a peer's options string names, or None."""
+    return _value(options, "auth")
+
+
+def _value(options: str, name: str) -> str | None:
     for part in options.split(","):
         word, _, value = part.partition(" ")
-        if word == "cipher" and value:
+        if word == name and value:
             return value
     return None

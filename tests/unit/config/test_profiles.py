@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 
 from qubes_miragevpn.config.loader import Loaded, load_client
-from qubes_miragevpn.config.model import ClientConfig, NameType, Proto, TlsAuth, TlsCrypt
+from qubes_miragevpn.config.model import DEFAULT_DATA_CIPHERS, ClientConfig, NameType, Proto, TlsAuth, TlsCrypt
 from tests.unit.config.texts import CERTIFICATE, KEY, STATIC_KEY_FILE, read_file
 
 CA = f"<ca>\n{CERTIFICATE}</ca>\n"
@@ -209,17 +209,11 @@ def load(text: str, ending: str = "\n") -> Loaded[ClientConfig]:
 
 
 PROFILES = {
-    "surfshark": (SURFSHARK, ["tun-mtu-extra", "fast-io", "cipher AES-256-CBC"]),
+    "surfshark": (SURFSHARK, ["tun-mtu-extra", "fast-io"]),
     "proton": (PROTON, []),
-    "airvpn": (
-        AIRVPN,
-        ["comp-lzo", "AES-256-CBC", "AES-192-GCM", "AES-192-CBC", "AES-128-CBC", "data-ciphers-fallback AES-256-CBC"],
-    ),
-    "nordvpn": (NORDVPN, ["tun-mtu-extra", "comp-lzo", "inactive", "fast-io", "cipher AES-256-CBC"]),
-    "windscribe": (
-        WINDSCRIBE,
-        ["keysize", "comp-lzo", "ns-cert-type server", "AES-256-CBC' is not supported", "cipher AES-256-CBC"],
-    ),
+    "airvpn": (AIRVPN, ["comp-lzo"]),
+    "nordvpn": (NORDVPN, ["tun-mtu-extra", "comp-lzo", "inactive", "fast-io"]),
+    "windscribe": (WINDSCRIBE, ["keysize", "comp-lzo", "ns-cert-type server"]),
     "vpnbook": (
         VPNBOOK,
         [
@@ -227,7 +221,6 @@ PROFILES = {
             "block-outside-dns",
             "down-pre",
             "net_gateway|around the tunnel",
-            "cipher",
             "any certificate",
         ],
     ),
@@ -252,6 +245,8 @@ def test_meaning() -> None:
     assert (surfshark.common.wrap.direction, surfshark.common.wrap.digest) == (1, "SHA512")
     assert (surfshark.common.timers.ping, surfshark.common.timers.ping_restart) == (15, 0)
     assert surfshark.common.timers.reneg_sec == 0 and surfshark.remote_random
+    assert surfshark.common.data_ciphers == (*DEFAULT_DATA_CIPHERS, "AES-256-CBC")
+    assert (surfshark.common.data_ciphers_fallback, surfshark.common.digest) == ("AES-256-CBC", "SHA512")
 
     proton = load(PROTON).config
     assert isinstance(proton.common.wrap, TlsCrypt)
@@ -259,7 +254,10 @@ def test_meaning() -> None:
     assert (proton.common.mssfix, proton.common.timers.connect_timeout) == (0, 20)
 
     airvpn = load(AIRVPN).config
-    assert airvpn.common.data_ciphers == ("AES-256-GCM", "AES-128-GCM")
+    assert airvpn.common.data_ciphers == (
+        "AES-256-GCM", "AES-256-CBC", "AES-192-GCM", "AES-192-CBC", "AES-128-GCM", "AES-128-CBC",
+    )  # fmt: skip
+    assert (airvpn.common.data_ciphers_fallback, airvpn.common.digest) == ("AES-256-CBC", "SHA512")
     assert airvpn.common.identity is not None and not airvpn.auth_user_pass
 
     nordvpn = load(NORDVPN).config
@@ -268,7 +266,7 @@ def test_meaning() -> None:
 
     windscribe = load(WINDSCRIBE).config
     assert windscribe.common.peer.remote_cert_tls == "server"
-    assert windscribe.common.data_ciphers == ("AES-256-GCM", "AES-128-GCM")
+    assert windscribe.common.data_ciphers == ("AES-256-GCM", "AES-256-CBC", "AES-128-GCM")
 
     vpnbook = load(VPNBOOK).config
     assert vpnbook.routes == () and vpnbook.redirect == frozenset() and vpnbook.common.dev == "tun3"

@@ -12,9 +12,11 @@ import pytest
 from qubes_miragevpn.base.errors import Consequence, MisuseError, PeerError
 from qubes_miragevpn.base.secret import Secret
 from qubes_miragevpn.crypto.aead import Aead
-from qubes_miragevpn.crypto.suites import SUITES
+from qubes_miragevpn.crypto.suites import SUITES, Mode
 
 VECTORS = json.loads((Path(__file__).parents[2] / "vectors" / "aead.json").read_text())
+
+AEAD = sorted(name for name, suite in SUITES.items() if suite.mode is Mode.AEAD)
 
 
 def unhex(vector: dict[str, Any], *names: str) -> list[bytes]:
@@ -30,7 +32,7 @@ def test_published_vectors(vector: dict[str, Any]) -> None:
 
 
 def test_there_is_a_vector_for_every_suite() -> None:
-    assert {vector["suite"] for vector in VECTORS} == set(SUITES)
+    assert {vector["suite"] for vector in VECTORS} == set(AEAD)
 
 
 @pytest.mark.parametrize("vector", VECTORS, ids=lambda v: v["suite"])
@@ -47,7 +49,7 @@ def test_every_flipped_bit_is_noticed(vector: dict[str, Any]) -> None:
         assert caught.value.consequence is Consequence.DROP
 
 
-@pytest.mark.parametrize("name", sorted(SUITES))
+@pytest.mark.parametrize("name", AEAD)
 @pytest.mark.parametrize("length", [0, 1, 15, 16])
 def test_too_short_for_a_tag(name: str, length: int) -> None:
     aead = Aead(SUITES[name], Secret(bytes(SUITES[name].key_size)))
@@ -55,8 +57,13 @@ def test_too_short_for_a_tag(name: str, length: int) -> None:
         aead.open(bytes(12), bytes(length), b"")
 
 
-@pytest.mark.parametrize("name", sorted(SUITES))
-@pytest.mark.parametrize("size", [0, 15, 17, 24, 31, 33])
+@pytest.mark.parametrize("name", AEAD)
+@pytest.mark.parametrize("size", [0, 15, 17, 23, 31, 33])
 def test_keys_of_a_wrong_size_are_our_own_fault(name: str, size: int) -> None:
     with pytest.raises(MisuseError):
         Aead(SUITES[name], Secret(bytes(size)))
+
+
+def test_other_modes_are_not_aead() -> None:
+    with pytest.raises(MisuseError):
+        Aead(SUITES["AES-256-CBC"], Secret(bytes(32)))

@@ -6,7 +6,7 @@ from __future__ import annotations
 from ipaddress import ip_address
 
 from qubes_miragevpn.base.secret import Secret
-from qubes_miragevpn.crypto.suites import SUITES
+from qubes_miragevpn.crypto.suites import SUITES, Mode
 from qubes_miragevpn.dataplane.interface import DataKeys, DirectionKeys, PeerLimits, SockAddr
 from qubes_miragevpn.dataplane.reference import DataChannel
 
@@ -18,11 +18,19 @@ AES = "AES-256-GCM"
 
 def data_keys(suite: str = AES, seed: int = 1, *, reverse: bool = False) -> DataKeys:
     """Fixed keys; the other side's are the same ones with `reverse`."""
-    size = SUITES[suite].key_size
-    ways = [DirectionKeys(Secret(bytes([seed + n]) * size), Secret(bytes([seed + n + 9]) * 8)) for n in (0, 100)]
+    facts = SUITES[suite]
+    digest = "" if facts.mode is Mode.AEAD else "SHA256"
+    ways = [
+        DirectionKeys(
+            Secret(bytes(range(seed + n, seed + n + facts.key_size))),
+            Secret(bytes([seed + n + 9]) * facts.implicit_iv_size),
+            Secret(bytes([seed + n + 7]) * 32 if digest else b""),
+        )
+        for n in (0, 100)
+    ]
     if reverse:
         ways.reverse()
-    return DataKeys(suite, *ways)
+    return DataKeys(suite, *ways, digest)
 
 
 def checksum(data: bytes) -> int:

@@ -12,7 +12,7 @@ import pytest
 from qubes_miragevpn.base.errors import MisuseError
 from qubes_miragevpn.base.secret import Secret
 from qubes_miragevpn.crypto.aead import Aead
-from qubes_miragevpn.crypto.suites import SUITES
+from qubes_miragevpn.crypto.suites import SUITES, Mode
 from qubes_miragevpn.dataplane.interface import (
     NO_PEER_ID,
     DataKeys,
@@ -28,6 +28,7 @@ from qubes_miragevpn.dataplane.reference import OCC_EXIT, OCC_MAGIC, PING, DataC
 from tests.unit.dataplane.packets import AES, ELSEWHERE, HERE, THERE, client, data_keys, far_end, ip_packet, wire
 
 INNER = ip_packet("10.8.0.2", "198.51.100.7", b"payload of some length")
+AEAD = sorted(name for name, suite in SUITES.items() if suite.mode is Mode.AEAD)
 
 
 def slot(channel: DataChannel, key_id: int = 0) -> KeySlot:
@@ -59,7 +60,7 @@ def test_known_answer_of_openvpn() -> None:
     assert packet[24:][10:16].hex() == vector["ciphertext_from_10_to_16"]
 
 
-@pytest.mark.parametrize("suite", sorted(SUITES))
+@pytest.mark.parametrize("suite", AEAD)
 @pytest.mark.parametrize("key_id", [0, 1, 7])
 def test_data_v2_layout(suite: str, key_id: int) -> None:
     keys = data_keys(suite)
@@ -74,7 +75,7 @@ def test_data_v2_layout(suite: str, key_id: int) -> None:
         assert channel.send(INNER, 0.0) == (1, HERE, header + sealed[-16:] + sealed[:-16])
 
 
-@pytest.mark.parametrize("suite", sorted(SUITES))
+@pytest.mark.parametrize("suite", AEAD)
 def test_data_v1_layout(suite: str) -> None:
     keys = data_keys(suite)
     channel = client(suite, NO_PEER_ID)
@@ -118,7 +119,7 @@ def test_truncated_at_every_byte(peer_id: int) -> None:
     assert there.receive(1, THERE, packet, 100.0) == INNER
 
 
-@pytest.mark.parametrize("suite", sorted(SUITES))
+@pytest.mark.parametrize("suite", AEAD)
 @pytest.mark.parametrize("peer_id", [7, NO_PEER_ID])
 def test_every_flipped_bit(suite: str, peer_id: int) -> None:
     """None is accepted, nothing is remembered of any. DATA_V1 does not cover its first byte, which names the key."""
@@ -211,8 +212,7 @@ def test_empty_plaintexts_are_neither_sent_nor_taken() -> None:
     assert here.send(b"", 100.0) is None
     here.send_inner(1, b"", 100.0)
     assert here.outbox == []
-    peer = here._peers.by_handle[1]
-    assert there.receive(1, THERE, here._seal(peer, slot(here), b"", 100.0), 100.0) is None
+    assert there.receive(1, THERE, slot(here).seal(b""), 100.0) is None
     assert dropped(there) == (0, 0, 1)
     assert there.events == []
 
@@ -445,7 +445,7 @@ def test_unknown_peers_and_silly_values_are_our_own_fault() -> None:
         lambda: channel.remove_peer(2),
         lambda: channel.install_key(2, 0, data_keys(), 0.0),
         lambda: channel.install_key(1, 8, data_keys(), 0.0),
-        lambda: channel.install_key(1, 1, DataKeys("BF-CBC", data_keys().send, data_keys().receive), 0.0),
+        lambda: channel.install_key(1, 1, DataKeys("CAST5-CBC", data_keys().send, data_keys().receive), 0.0),
         lambda: channel.activate_key(1, 5, 0.0),
         lambda: channel.add_peer(1, 1, HERE, 7, PeerLimits()),
         lambda: channel.add_peer(2, 1, HERE, 1 << 24, PeerLimits()),

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -285,6 +286,21 @@ def test_tls_auth_is_said_and_tls_crypt_is_not() -> None:
     for wrap, said in ((TlsAuth(key, 1, "SHA1"), True), (TlsCrypt(key), False), (NoWrap(), False)):
         options = occ.build(Common(wrap, None, PeerPolicy(ca_pem=b"x")), Proto.UDP, Family.IPV4, server=False)
         assert ("tls-auth" in options.split(",")) is said
+
+
+@pytest.mark.parametrize(
+    ("cipher", "digest", "said"),
+    [
+        ("AES-256-CBC", "SHA512", "link-mtu 1601,tun-mtu 1500,proto UDPv4,cipher AES-256-CBC,auth SHA512,keysize 256"),
+        ("AES-128-CBC", "SHA1", "link-mtu 1557,tun-mtu 1500,proto UDPv4,cipher AES-128-CBC,auth SHA1,keysize 128"),
+        ("BF-CBC", "SHA1", "link-mtu 1541,tun-mtu 1500,proto UDPv4,cipher BF-CBC,auth SHA1,keysize 128"),
+        ("AES-192-GCM", "SHA1", "cipher AES-192-GCM,auth [null-digest],keysize 192"),
+        ("none", "SHA256", "link-mtu 1537,tun-mtu 1500,proto UDPv4,cipher [null-cipher],auth SHA256,keysize 0"),
+    ],
+)
+def test_options_string_of_older_ciphers(cipher: str, digest: str, said: str) -> None:
+    common = replace(COMMON, data_ciphers=("AES-256-GCM", cipher), data_ciphers_fallback=cipher, digest=digest)
+    assert f"{said},key-method 2" in occ.build(common, Proto.UDP, Family.IPV4, server=False)
 
 
 @pytest.mark.parametrize(
