@@ -21,7 +21,7 @@ from qubes_miragevpn.cli import logs
 
 if TYPE_CHECKING:
     from qubes_miragevpn.config.loader import Examined
-    from qubes_miragevpn.config.model import ClientConfig, Remote, Route, ServerConfig
+    from qubes_miragevpn.config.model import ClientConfig, ControlWrap, Remote, Route, ServerConfig
 
 T = TypeVar("T", "ClientConfig", "ServerConfig")
 
@@ -153,7 +153,7 @@ def _common(config: ClientConfig | ServerConfig) -> dict[str, list[str]]:
     size = f"mssfix {common.mssfix}" if common.mssfix else "mssfix off"
     fallback = f" (fallback {common.data_ciphers_fallback})" if common.data_ciphers_fallback else ""
     return {
-        "control channel": [_wrap(config), f"TLS {_version(common.tls.minimum)}{newest}"],
+        "control channel": [_wrap(config.common.wrap), f"TLS {_version(common.tls.minimum)}{newest}"],
         "peer must have": _peer(config),
         "data ciphers": [", ".join(common.data_ciphers) + fallback],
         "keep-alive": [_keepalive(config)],
@@ -161,12 +161,18 @@ def _common(config: ClientConfig | ServerConfig) -> dict[str, list[str]]:
     }
 
 
-def _wrap(config: ClientConfig | ServerConfig) -> str:
-    from qubes_miragevpn.config.model import TlsAuth, TlsCrypt
+def _wrap(wrap: ControlWrap) -> str:
+    from qubes_miragevpn.config.model import TlsAuth, TlsCrypt, TlsCryptV2Client, TlsCryptV2Server
 
-    match config.common.wrap:
+    match wrap:
         case TlsCrypt():
             return "tls-crypt: encrypted and authenticated by a shared key"
+        case TlsCryptV2Client():
+            return "tls-crypt-v2: encrypted and authenticated by a key of this client's own"
+        case TlsCryptV2Server(beside=beside):
+            return "tls-crypt-v2: encrypted and authenticated by a key of each client's own" + (
+                "" if beside is None else f"; without one, {_wrap(beside)}"
+            )
         case TlsAuth(direction=direction, digest=digest):
             shown = "no direction" if direction is None else f"direction {direction}"
             return f"tls-auth: authenticated by a shared key ({digest}, {shown})"

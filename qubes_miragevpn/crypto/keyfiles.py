@@ -1,24 +1,37 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""OpenVPN's static key file: 2048 bits as hexadecimal lines between two marker lines.
+"""OpenVPN's key files, between two marker lines: static keys in hexadecimal, tls-crypt-v2 keys in base64.
 
-The form of `openvpn --genkey secret` (its man page, section "Secret key generation"); used by ``tls-auth`` and
-``tls-crypt``. Text before and after the markers is a comment. A key of any other length is refused, and so is the
+The forms of `openvpn --genkey secret`, `tls-crypt-v2-server` and `tls-crypt-v2-client` (its man page, section "Secret
+key generation"). Text before and after the markers is a comment. A key of any other length is refused, and so is the
 free-form passphrase file of OpenVPN before 2.4. No message holds anything of the file's content.
 """
 
 from __future__ import annotations
 
+import base64
 import binascii
 import re
+from dataclasses import dataclass
 
 from qubes_miragevpn.base.errors import ConfigError, MisuseError
 from qubes_miragevpn.base.secret import Secret
+from qubes_miragevpn.crypto.wrappedkey import LENGTH_SIZE, MAX_WRAPPED, MIN_WRAPPED, SERVER_KEY_SIZE
 
 KEY_BYTES = 256
 _BEGIN = "-----BEGIN OpenVPN Static key V1-----"
 _END = "-----END OpenVPN Static key V1-----"
 _WHITESPACE = re.compile(rb"[ \t\r\n\v\f]+")
 _FIX = "make one with `miragevpn genkey FILE`, or copy the file again, whole"
+_V2_CLIENT, _V2_SERVER = "OpenVPN tls-crypt-v2 client key", "OpenVPN tls-crypt-v2 server key"
+_BASE64_LINE = 64
+
+
+@dataclass(frozen=True)
+class ClientKey:
+    """A tls-crypt-v2 client's key file: its 256-byte key, and that key wrapped for the server."""
+
+    key: Secret
+    wrapped: bytes
 
 
 def parse_static_key(text: bytes) -> Secret:
@@ -42,3 +55,54 @@ def render_static_key(key: bytes) -> str:
         raise MisuseError(f"a static key has {KEY_BYTES} bytes, not {len(key)}")
     rows = [key[i : i + 16].hex() for i in range(0, KEY_BYTES, 16)]
     return "\n".join(["#", "# 2048 bit OpenVPN static key", "#", _BEGIN, *rows, _END, ""])
+
+
+def parse_client_key(text: bytes) -> ClientKey:
+    """Read a tls-crypt-v2 client's key file; raises `ConfigError` (without file and line)."""
+    raw = _pem(text, _V2_CLIENT, _V2_SERVER)
+    key, wrapped = raw[:KEY_BYTES], raw[KEY_BYTES:]
+    if not MIN_WRAPPED <= len(wrapped) <= MAX_WRAPPED or int.from_bytes(wrapped[-LENGTH_SIZE:], "big") != len(wrapped):
+        raise ConfigError("the tls-crypt-v2 client key has a wrong length", fix="copy the file again, whole")
+    return ClientKey(Secret(key), wrapped)
+
+
+def parse_server_key(text: bytes) -> Secret:
+    """Return the 128 bytes of a tls-crypt-v2 server's key file; raises `ConfigError` (without file and line)."""
+    raw = _pem(text, _V2_SERVER, _V2_CLIENT)
+    if len(raw) != SERVER_KEY_SIZE:
+        raise ConfigError(f"the tls-crypt-v2 server key has {len(raw)} bytes, not {SERVER_KEY_SIZE}", fix=_V2_FIX)
+    return Secret(raw)
+
+
+def render_client_key(key: ClientKey) -> str:
+    """Return the text of a tls-crypt-v2 client's key file, as openvpn writes it."""
+    return _render_pem(_V2_CLIENT, key.key.reveal() + key.wrapped)
+
+
+def render_server_key(key: Secret) -> str:
+    """Return the text of a tls-crypt-v2 server's key file, as openvpn writes it."""
+    if len(key) != SERVER_KEY_SIZE:
+        raise MisuseError(f"a tls-crypt-v2 server key has {SERVER_KEY_SIZE} bytes, not {len(key)}")
+    return _render_pem(_V2_SERVER, key.reveal())
+
+
+_V2_FIX = "make one with `miragevpn genkey --tls-crypt-v2-server FILE`, or copy the file again, whole"
+
+
+def _pem(text: bytes, label: str, other: str) -> bytes:
+    begin, end = (f"-----{word} {label}-----".encode() for word in ("BEGIN", "END"))
+    start, stop = text.find(begin), text.find(end)
+    if start < 0 or stop < start:
+        if f"-----BEGIN {other}-----".encode() in text:
+            raise ConfigError(f"this is an '{other}'", fix=f"an '{label}' belongs here")
+        raise ConfigError(f"no tls-crypt-v2 key: the lines '{begin.decode()}' and '{end.decode()}' are missing")
+    try:
+        return base64.b64decode(_WHITESPACE.sub(b"", text[start + len(begin) : stop]), validate=True)
+    except binascii.Error:
+        raise ConfigError(f"the '{label}' is damaged: it is not base64", fix="copy the file again, whole") from None
+
+
+def _render_pem(label: str, raw: bytes) -> str:
+    encoded = base64.b64encode(raw).decode("ascii")
+    rows = [encoded[at : at + _BASE64_LINE] for at in range(0, len(encoded), _BASE64_LINE)]
+    return "\n".join([f"-----BEGIN {label}-----", *rows, f"-----END {label}-----", ""])

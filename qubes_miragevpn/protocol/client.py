@@ -48,7 +48,7 @@ from qubes_miragevpn.protocol.version import IV_VER
 from qubes_miragevpn.protocol.wire import occ, peerinfo
 from qubes_miragevpn.protocol.wire.keymethod2 import MAX_CREDENTIAL, credential_fits
 from qubes_miragevpn.protocol.wire.packet import SID_SIZE
-from qubes_miragevpn.protocol.wrap.keys import wrap_keys
+from qubes_miragevpn.protocol.wrap.clientkey import client_keys
 from qubes_miragevpn.protocol.wrap.state import WrapState
 
 LASTING = 30.0  # a connection that lived this long was a good one: the next walk begins without back-off
@@ -105,7 +105,7 @@ class Client:
         self._entropy = entropy
         self._unix_time = unix_time
         self._context = make_context(common.identity, common.peer, common.tls, server=False)
-        self._wrap_keys = wrap_keys(common.wrap, server=False)
+        self._wrap_keys = client_keys(common.wrap)
         self._remotes = Remotes(config.remotes, common.timers, shuffle=config.remote_random, entropy=entropy)
         self._credentials = config.credentials
         self._state: State = Idle()

@@ -14,7 +14,7 @@ from typing import assert_never
 
 from qubes_miragevpn.base.errors import Consequence, PeerError
 from qubes_miragevpn.base.text import printable
-from qubes_miragevpn.config.model import Family, Proto, ServerConfig
+from qubes_miragevpn.config.model import Family, Proto, ServerConfig, TlsCryptV2Server
 from qubes_miragevpn.dataplane.interface import (
     NO_PEER_ID,
     KeyExhausted,
@@ -51,7 +51,7 @@ from qubes_miragevpn.protocol.control.legality import Role
 from qubes_miragevpn.protocol.control.negotiation import server_cipher
 from qubes_miragevpn.protocol.control.tls import TlsEndpoint, make_context
 from qubes_miragevpn.protocol.limits import peer_limits
-from qubes_miragevpn.protocol.serving.admission import Admission, require_first_packet
+from qubes_miragevpn.protocol.serving.admission import Admission, needs_state, require_first_packet
 from qubes_miragevpn.protocol.serving.peer import Peer, push_options
 from qubes_miragevpn.protocol.serving.pool import AddressPool
 from qubes_miragevpn.protocol.session import (
@@ -68,9 +68,10 @@ from qubes_miragevpn.protocol.session import (
 from qubes_miragevpn.protocol.wire import occ, peerinfo
 from qubes_miragevpn.protocol.wire.keymethod2 import KeyMethod2
 from qubes_miragevpn.protocol.wire.messages import Exit, Message, PushRequest, build_push_reply
-from qubes_miragevpn.protocol.wire.packet import SID_SIZE
+from qubes_miragevpn.protocol.wire.packet import SID_SIZE, read_head
 from qubes_miragevpn.protocol.wire.peerinfo import IvProto
-from qubes_miragevpn.protocol.wrap.keys import Opened, wrap_keys
+from qubes_miragevpn.protocol.wrap.clientkey import server_door
+from qubes_miragevpn.protocol.wrap.keys import Opened, WrapKeys
 from qubes_miragevpn.protocol.wrap.state import WrapState
 
 MAX_CANDIDATES = 256
@@ -90,8 +91,9 @@ class Server:
         self._entropy = entropy
         self._unix_time = unix_time
         self._context = make_context(common.identity, common.peer, common.tls, server=True)
-        self._wrap_keys = wrap_keys(common.wrap, server=True)
-        self._admission = Admission(self._wrap_keys, entropy(32), common.timers.hand_window)
+        self._door = server_door(common.wrap, unix_time)
+        self._stateless_only = isinstance(common.wrap, TlsCryptV2Server) and common.wrap.force_cookie
+        self._admission = Admission(entropy(32), common.timers.hand_window)
         self._pool = AddressPool(config.network)
         self._stream = config.listen.proto is Proto.TCP
         self._peers: dict[int, Peer] = {}
@@ -170,11 +172,13 @@ class Server:
 
     def _packet(self, link: Link, endpoint: SockAddr, packet: bytes, now: float) -> None:
         try:
-            opened = self._wrap_keys.open(packet)
+            sid = read_head(packet).sid
             for peer in self._by_place.get((link, endpoint), ()):
-                if peer.session.peer_sid == opened.head.sid:
+                if peer.session.peer_sid == sid:
+                    opened = peer.session.open(packet)
                     break
             else:
+                opened = self._door.open(packet)
                 found = self._first_packet(link, endpoint, opened, now)
                 if found is None:
                     return
@@ -192,9 +196,11 @@ class Server:
             require_first_packet(opened)
             self._require_room()
             del self._silent[link]
-            peer = self._add_candidate(link, endpoint, self._entropy(SID_SIZE), now)
+            peer = self._add_candidate(link, endpoint, opened.keys, self._entropy(SID_SIZE), now)
             peer.session.start(now)
             return peer
+        if needs_state(opened):
+            return self._stateful_answer(link, endpoint, opened, now)
         try:
             sid = self._admission.confirm(opened, endpoint, now)
         except PeerError:
@@ -202,8 +208,18 @@ class Server:
             self._out.append(Transmit(link, endpoint, reply))
             return None
         self._require_room()
-        peer = self._add_candidate(link, endpoint, sid, now)
+        peer = self._add_candidate(link, endpoint, opened.keys, sid, now)
         peer.session.start_after_cookie(opened.head.sid, now)
+        return peer
+
+    def _stateful_answer(self, link: Link, endpoint: SockAddr, opened: Opened, now: float) -> Peer:
+        """A tls-crypt-v2 client from before OpenVPN 2.6 sends its key once only, so its session begins at once."""
+        if self._stateless_only:
+            raise PeerError("tls-crypt-v2 client without early negotiation (force-cookie)")
+        self._admission.require_ration(opened, now)
+        self._require_room()
+        peer = self._add_candidate(link, endpoint, opened.keys, self._entropy(SID_SIZE), now)
+        peer.session.start(now, place_proved=False)
         return peer
 
     def _require_room(self) -> None:
@@ -212,7 +228,7 @@ class Server:
         if sum(peer.lease is None for peer in self._peers.values()) >= MAX_CANDIDATES:
             raise PeerError("too many handshakes under way")
 
-    def _add_candidate(self, link: Link, endpoint: SockAddr, sid: bytes, now: float) -> Peer:
+    def _add_candidate(self, link: Link, endpoint: SockAddr, keys: WrapKeys, sid: bytes, now: float) -> Peer:
         common = self._config.common
         for older in [p for p in self._by_place.get((link, endpoint), ()) if p.lease is None]:
             self._forget(older, "the client began again")
@@ -221,7 +237,7 @@ class Server:
             common,
             own_sid=sid,
             # Packet id 1 was spent on the stateless answer.
-            wrap=WrapState(self._wrap_keys, started=self._unix_time(), first_id=1 if self._stream else 2),
+            wrap=WrapState(keys, started=self._unix_time(), first_id=1 if self._stream else 2),
             tls=lambda: TlsEndpoint(self._context, common.peer, server=True),
             entropy=self._entropy,
             introduction=_never_introduced,

@@ -32,7 +32,7 @@ from qubes_miragevpn.protocol.control.keyslot import (
 from qubes_miragevpn.protocol.control.legality import Role, require_legal
 from qubes_miragevpn.protocol.control.reliability import ACKS_ON_CONTROL, Incoming, Outgoing, Reliability
 from qubes_miragevpn.protocol.control.tls import TlsEndpoint
-from qubes_miragevpn.protocol.wire import keymethod2
+from qubes_miragevpn.protocol.wire import earlyneg, keymethod2
 from qubes_miragevpn.protocol.wire.keymethod2 import KeyMethod2
 from qubes_miragevpn.protocol.wire.messages import Malformed, Message, split_record
 from qubes_miragevpn.protocol.wire.packet import HEAD_SIZE, MAX_ACKS, RESETS, SID_SIZE, Body, Head, Opcode, read_body
@@ -136,12 +136,18 @@ class Session:
         self._packets: list[bytes] = []
         self._happenings: list[Happening] = []
         self._max_payload = MAX_PACKET - HEAD_SIZE - wrap.overhead - _BODY_ROOM
+        self._owes_key = False  # the server asked for our wrapped key once more
+        self._place_proved = True  # the peer has heard us where we think it is
 
     # --- what the owner does
 
-    def start(self, now: float) -> None:
-        """Begin as the side that sends its hard reset first (a client), or that answers on a stream (a server)."""
-        opcode = Opcode.HARD_RESET_CLIENT if self.role is Role.CLIENT else Opcode.HARD_RESET_SERVER
+    def start(self, now: float, *, place_proved: bool = True) -> None:
+        """Begin as the side that sends its hard reset first (a client), or that answers on a stream (a server).
+
+        A server that answers on UDP without `place_proved` answers each reset once, and repeats nothing unasked.
+        """
+        opcode = self._wrap.reset if self.role is Role.CLIENT else Opcode.HARD_RESET_SERVER
+        self._place_proved = place_proved
         slot = self._add_slot(0, now, Reliability(self._retry))
         slot.reliability.queue(opcode, b"")
         if self.role is Role.CLIENT:  # a server's reset leaves with the acknowledgement of the client's
@@ -218,11 +224,15 @@ class Session:
         slot = self._slots.get(head.key_id)
         require_legal(self.role, head.opcode, phase_of(slot))
         body = read_body(head.opcode, opened.body)
+        wanted = head.opcode is Opcode.HARD_RESET_SERVER and earlyneg.wrapped_key_wanted(body.payload)
         self._check_sids(head, body)
         self._wrap.admit(opened)
-        self.peer_sid = head.sid
+        if self.peer_sid is None:
+            self.peer_sid = head.sid
+            self._owes_key = wanted and bool(self._wrap.wrapped_size)  # who has none owes none
         if slot is None:
             slot = self._accept_soft_reset(head, body, now)
+        self._prove_place(slot, head, body, now)
         slot.reliability.acknowledge(body.acks, now)
         if body.message_id is not None:
             for incoming in slot.reliability.receive(body.message_id, Incoming(head.opcode, body.payload)):
@@ -235,6 +245,8 @@ class Session:
                 raise PeerError(f"{head.opcode.name} with a message id other than 0")
             if (head.opcode is Opcode.SOFT_RESET) != (head.key_id != 0):
                 raise PeerError(f"{head.opcode.name} with key id {head.key_id}")
+        if head.opcode is Opcode.CONTROL_WKC and (head.key_id, body.message_id) != (0, 1):
+            raise PeerError(f"CONTROL_WKC as message {body.message_id} under key id {head.key_id}")
         if self.peer_sid is None:
             if head.opcode not in RESETS or head.opcode is Opcode.SOFT_RESET:
                 raise PeerError(f"{head.opcode.name} before the peer's hard reset")
@@ -244,6 +256,14 @@ class Session:
             raise PeerError("packet of another session")
         if body.remote_sid is not None and body.remote_sid != self.own_sid:
             raise PeerError("acknowledgement for another session")
+
+    def _prove_place(self, slot: KeySlot, head: Head, body: Body, now: float) -> None:
+        if self._place_proved:
+            return
+        if body.remote_sid is not None:  # it was compared with ours, which went to that place only
+            self._place_proved = True
+        elif head.opcode in RESETS:
+            slot.reliability.send_again(now)
 
     def _accept_soft_reset(self, head: Head, body: Body, now: float) -> KeySlot:
         current = self._current
@@ -378,12 +398,15 @@ class Session:
                 self.renegotiate(now)
         if self._lame is not None and current is not None and now >= current.established_at + timers.tran_window:
             self._forget(self._lame)
-        self._flush(now)
+        if self._place_proved:
+            self._flush(now)
 
     def next_deadline(self) -> float | None:
         """When `tick` has something to do, or None."""
         timers = self._common.timers
-        times = [t for slot in self._slots.values() if (t := slot.reliability.next_deadline()) is not None]
+        times: list[float] = []
+        if self._place_proved:
+            times += [t for slot in self._slots.values() if (t := slot.reliability.next_deadline()) is not None]
         if self._next is not None:
             times.append(self._next.began + timers.hand_window)
         current = self._current
@@ -400,6 +423,11 @@ class Session:
 
     def _pull_tls(self, slot: KeySlot, tls: TlsEndpoint) -> None:
         output = tls.take_output()
+        if output and self._owes_key:
+            self._owes_key = False
+            room = max(self._max_payload - self._wrap.wrapped_size, 0)
+            slot.reliability.queue(Opcode.CONTROL_WKC, output[:room])
+            output = output[room:]
         for start in range(0, len(output), self._max_payload):
             slot.reliability.queue(Opcode.CONTROL, output[start : start + self._max_payload])
 

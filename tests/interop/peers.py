@@ -32,7 +32,7 @@ class Case:
     """One combination; the defaults are the plainest that works."""
 
     proto: str = "udp"
-    wrap: str = "none"  # none, tls-auth, tls-auth-both (no direction), tls-crypt
+    wrap: str = "none"  # none, tls-auth, tls-auth-both (no direction), tls-crypt, tls-crypt-v2, tls-crypt-v2-beside
     tls: str = "1.3"
     cipher: str = "AES-256-GCM"
     family: int = 4
@@ -46,9 +46,13 @@ def _inline(name: str, text: str) -> str:
     return f"<{name}>\n{text.strip()}\n</{name}>"
 
 
-def _wrap_lines(case: Case, static: str, direction: int) -> list[str]:
+def _wrap_lines(case: Case, pki: Pki, static: str, direction: int) -> list[str]:
+    """`direction` 0 is the server's. "beside": a server for both kinds, and a client with a key of its own."""
     if case.wrap == "none":
         return []
+    if case.wrap.startswith("tls-crypt-v2"):
+        own = _inline("tls-crypt-v2", pki.v2_server if direction == 0 else pki.v2_client)
+        return [own, _inline("tls-crypt", static)] if case.wrap.endswith("beside") and direction == 0 else [own]
     if case.wrap == "tls-auth":
         return [f"key-direction {direction}", _inline("tls-auth", static)]
     if case.wrap == "tls-auth-both":
@@ -56,7 +60,7 @@ def _wrap_lines(case: Case, static: str, direction: int) -> list[str]:
     return [_inline("tls-crypt", static)]
 
 
-def _common(case: Case, identity: Pem, ca: str, static: str, direction: int) -> list[str]:
+def _common(case: Case, pki: Pki, identity: Pem, ca: str, static: str, direction: int) -> list[str]:
     lines = [f"dev {TUN}", "dev-type tun", "persist-key", "persist-tun", f"data-ciphers {case.cipher}", "verb 3"]
     lines += ["tls-version-min 1.2", *(["tls-version-max 1.2"] if case.tls == "1.2" else [])]
     if case.tls == "1.3":
@@ -64,7 +68,7 @@ def _common(case: Case, identity: Pem, ca: str, static: str, direction: int) -> 
     if case.digest:
         lines.append(f"auth {case.digest}")
     lines += [_inline("ca", ca), _inline("cert", identity.certificate), _inline("key", identity.key)]
-    return lines + _wrap_lines(case, static, direction)
+    return lines + _wrap_lines(case, pki, static, direction)
 
 
 def _proto(case: Case, role: str) -> str:
@@ -83,7 +87,7 @@ def server_config(
         f"port {PORT}",
         "dh none",
         "remote-cert-tls client",
-        *_common(case, identity or pki.server, ca or pki.ca, static or pki.static, 0),
+        *_common(case, pki, identity or pki.server, ca or pki.ca, static or pki.static, 0),
         *(["disable-dco"] if kind == OPENVPN else []),
         *case.server_lines,
     ]
@@ -102,7 +106,7 @@ def client_config(
         "nobind",
         "remote-cert-tls server",
         f"verify-x509-name {name} name",
-        *_common(case, identity or pki.client, ca or pki.ca, static or pki.static, 1),
+        *_common(case, pki, identity or pki.client, ca or pki.ca, static or pki.static, 1),
         *(["disable-dco"] if kind == OPENVPN else []),
         *case.client_lines,
     ]

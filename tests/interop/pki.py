@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -11,6 +12,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from qubes_miragevpn.base.secret import Secret
+from qubes_miragevpn.crypto import keyfiles
+from qubes_miragevpn.crypto.wrappedkey import timestamp_metadata, wrap_client_key
 
 SERVER_NAME = "vpn.example"
 CLIENT_NAME = "qube-one"
@@ -95,6 +100,8 @@ class Pki:
     client: Pem
     second_client: Pem
     static: str
+    v2_server: str
+    v2_client: str
     foreign_ca: str
     foreign_server: Pem
     foreign_client: Pem
@@ -104,12 +111,16 @@ class Pki:
 def make() -> Pki:
     """New keys and certificates (some tens of milliseconds)."""
     ours, foreign = Authority("Interop CA"), Authority("Foreign CA")
+    server_key, client_key = Secret(secrets.token_bytes(128)), Secret(secrets.token_bytes(256))
+    wrapped = wrap_client_key(server_key, client_key, timestamp_metadata(int(time.time())))
     return Pki(
         ca=ours.certificate,
         server=ours.issue(SERVER_NAME, "server"),
         client=ours.issue(CLIENT_NAME, "client"),
         second_client=ours.issue("qube-two", "client"),
         static=static_key(),
+        v2_server=keyfiles.render_server_key(server_key),
+        v2_client=keyfiles.render_client_key(keyfiles.ClientKey(client_key, wrapped)),
         foreign_ca=foreign.certificate,
         foreign_server=foreign.issue(SERVER_NAME, "server"),
         foreign_client=foreign.issue(CLIENT_NAME, "client"),

@@ -16,7 +16,7 @@ from tests.interop.peers import OPENVPN, Case, Peer
 
 CROSS = [
     Case(proto=proto, wrap=wrap, tls=tls)
-    for proto, wrap, tls in product(("udp", "tcp"), ("none", "tls-auth", "tls-crypt"), ("1.2", "1.3"))
+    for proto, wrap, tls in product(("udp", "tcp"), ("none", "tls-auth", "tls-crypt", "tls-crypt-v2"), ("1.2", "1.3"))
 ]
 FURTHER = [
     Case(proto="udp", wrap="tls-crypt", cipher="AES-128-GCM"),
@@ -26,6 +26,8 @@ FURTHER = [
     Case(proto="udp", wrap="tls-auth-both"),
     Case(proto="udp", wrap="tls-auth", digest="SHA256"),
     Case(proto="tcp", wrap="tls-auth", digest="SHA512"),
+    Case(proto="udp", wrap="tls-crypt-v2-beside"),
+    Case(proto="tcp", wrap="tls-crypt-v2-beside"),
     Case(proto="udp", wrap="tls-crypt", family=6),
     Case(proto="tcp", wrap="none", family=6),
     Case(proto="udp", wrap="tls-crypt", keys="prf"),

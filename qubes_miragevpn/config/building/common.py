@@ -19,6 +19,8 @@ from qubes_miragevpn.config.model import (
     Timers,
     TlsAuth,
     TlsCrypt,
+    TlsCryptV2Client,
+    TlsCryptV2Server,
     TlsVersions,
 )
 from qubes_miragevpn.config.reading.collect import Findings, Settings
@@ -43,7 +45,7 @@ class Builder:
         filled = self.settings.fields(Common)
         data = DataCipherBuilder(self.settings, self.findings).build()
         return Common(
-            wrap=self._wrap(),
+            wrap=self._wrap(server=server),
             identity=self._identity(),
             peer=self._peer(),
             tls=self._tls_versions(),
@@ -59,7 +61,22 @@ class Builder:
 
     # --- control channel -----------------------------------------------------------------------------
 
-    def _wrap(self) -> ControlWrap:
+    def _wrap(self, *, server: bool) -> ControlWrap:
+        entry = self.settings.last("tls-crypt-v2")
+        if entry is None:
+            return self._static_wrap()
+        if not server:
+            found = material.client_key(entry, self.read_file)
+            return TlsCryptV2Client(found.key, found.wrapped)
+        beside = self._static_wrap()
+        return TlsCryptV2Server(
+            material.server_key(entry, self.read_file),
+            beside=None if isinstance(beside, NoWrap) else beside,
+            force_cookie=entry.args[1] == "force-cookie",
+            max_age_days=self.settings.value("tls-crypt-v2-max-age", 0),
+        )
+
+    def _static_wrap(self) -> NoWrap | TlsAuth | TlsCrypt:
         settings = self.settings
         if (entry := settings.last("tls-crypt")) is not None:
             return TlsCrypt(material.static_key(entry, self.read_file))

@@ -11,6 +11,7 @@ import base64
 import binascii
 import re
 from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 from qubes_miragevpn.base.errors import ConfigError
 from qubes_miragevpn.base.secret import Secret
@@ -18,13 +19,14 @@ from qubes_miragevpn.base.text import printable
 from qubes_miragevpn.config.model import Credentials
 from qubes_miragevpn.config.reading.collect import Entry
 from qubes_miragevpn.config.rows.arguments import FINGERPRINT
-from qubes_miragevpn.crypto.keyfiles import parse_static_key
+from qubes_miragevpn.crypto.keyfiles import ClientKey, parse_client_key, parse_server_key, parse_static_key
 
 MAX_FILE = 1 << 20
 MAX_CREDENTIAL = 127  # bytes; openvpn's buffer is 128 with the NUL
 MAX_FINGERPRINTS = 1024
 
 ReadFile = Callable[[str], bytes]
+T = TypeVar("T")
 
 _BEGIN = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,40})-----")
 
@@ -67,8 +69,22 @@ def private_key(entry: Entry, read_file: ReadFile) -> Secret:
 
 def static_key(entry: Entry, read_file: ReadFile) -> Secret:
     """The 2048-bit static key in `entry`'s content."""
+    return _key_file(entry, read_file, parse_static_key)
+
+
+def client_key(entry: Entry, read_file: ReadFile) -> ClientKey:
+    """The tls-crypt-v2 client key in `entry`'s content."""
+    return _key_file(entry, read_file, parse_client_key)
+
+
+def server_key(entry: Entry, read_file: ReadFile) -> Secret:
+    """The tls-crypt-v2 server key in `entry`'s content."""
+    return _key_file(entry, read_file, parse_server_key)
+
+
+def _key_file(entry: Entry, read_file: ReadFile, parse: Callable[[bytes], T]) -> T:
     try:
-        return parse_static_key(content(entry, read_file))
+        return parse(content(entry, read_file))
     except ConfigError as error:
         if error.file:
             raise

@@ -239,6 +239,27 @@ RULES: tuple[Rule, ...] = (
             "keep the one that the other end uses",
         ),
     ),
+    Rule(
+        "client key and static key",
+        CLIENT,
+        _together(
+            "tls-crypt",
+            "tls-crypt-v2",
+            "'tls-crypt' and 'tls-crypt-v2' exclude each other",
+            "keep the one that the server uses",
+        ),
+    ),
+    Rule(
+        "client key and tls-auth",
+        CLIENT,
+        _together(
+            "tls-auth",
+            "tls-crypt-v2",
+            "'tls-auth' and 'tls-crypt-v2' exclude each other",
+            "keep the one that the server uses",
+        ),
+    ),
+    Rule("age of client keys", SERVER, _needs("tls-crypt-v2-max-age", "tls-crypt-v2")),
     Rule("digest for tls-auth", BOTH, _auth_none),
     Rule("directions", BOTH, _role_directions),
     Rule("direction without key", BOTH, _direction_without_key, fatal=False),

@@ -56,6 +56,20 @@ ROWS = (
         block=True,
     ),
     Row(
+        "tls-crypt-v2",
+        "the same with a key of each client's own; a server names the key that opens those",
+        (_FILE, Arg("cookie", choice("force-cookie", "allow-noncookie"), optional=True)),
+        client=APPLIED,
+        server=APPLIED,
+        block=True,
+    ),
+    Row(
+        "tls-crypt-v2-max-age",
+        "refuse client keys that were issued more days ago",
+        (Arg("days", integer(1, 36500)),),
+        server=APPLIED,
+    ),
+    Row(
         "remote-cert-tls",
         "the peer's certificate must be one for this role",
         (Arg("role", choice("server", "client")),),

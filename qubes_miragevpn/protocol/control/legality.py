@@ -10,7 +10,7 @@ from __future__ import annotations
 from enum import Enum
 
 from qubes_miragevpn.base.errors import PeerError
-from qubes_miragevpn.protocol.wire.packet import Opcode
+from qubes_miragevpn.protocol.wire.packet import CLIENT_RESETS, Opcode
 
 
 class Role(Enum):
@@ -36,7 +36,9 @@ _ANY = (Phase.AWAIT_RESET, *_OPEN)
 LEGAL: frozenset[tuple[Role, Opcode, Phase]] = frozenset(
     # A repeated reset is legal in every later phase: it is acknowledged again and goes no further.
     [(Role.CLIENT, Opcode.HARD_RESET_SERVER, phase) for phase in _ANY]
-    + [(Role.SERVER, Opcode.HARD_RESET_CLIENT, phase) for phase in _ANY]
+    + [(Role.SERVER, opcode, phase) for opcode in CLIENT_RESETS for phase in _ANY]
+    # A client that was asked for its wrapped key sends its first TLS bytes this way, and repeats them so.
+    + [(Role.SERVER, Opcode.CONTROL_WKC, phase) for phase in _ANY]
     + [(role, Opcode.SOFT_RESET, phase) for role in Role for phase in (Phase.VACANT, *_ANY)]
     # TLS bytes may overtake the reset they follow: the reorder buffer holds them.
     + [(role, Opcode.CONTROL, phase) for role in Role for phase in _ANY]

@@ -83,6 +83,11 @@ class Reliability:
             packet.passed = 0
         return ready
 
+    def send_again(self, now: float) -> None:
+        """Have everything that is not acknowledged sent now, because the peer shows that it heard nothing."""
+        for packet in self._flying.values():
+            packet.due = now
+
     def next_deadline(self) -> float | None:
         """When `due` has something next, or None."""
         if self._waiting and len(self._flying) < SEND_WINDOW:

@@ -3,8 +3,8 @@
 
 The server's session id is a MAC over time slot, client address and client session id, so the client's next packet,
 which must acknowledge it, proves that the answer reached that address. One answer per reset, 26 to 14 bytes without
-protection; `ANSWERS` per `PERIOD` at most (``connect-freq-initial``). Source: OpenVPN ssl_pkt.c
-calculate_session_id_hmac, mudp.c do_pre_decrypt_check (only the MAC differs, which no client can see).
+protection, 72 to 344 or more with tls-crypt-v2; `ANSWERS` per `PERIOD` at most (``connect-freq-initial``). Source:
+OpenVPN ssl_pkt.c calculate_session_id_hmac, mudp.c do_pre_decrypt_check (only the MAC differs, which no client sees).
 """
 
 from __future__ import annotations
@@ -12,27 +12,35 @@ from __future__ import annotations
 from qubes_miragevpn.base.errors import PeerError
 from qubes_miragevpn.crypto.digests import hmac_digest, same
 from qubes_miragevpn.dataplane.interface import SockAddr
-from qubes_miragevpn.protocol.wire.packet import SID_SIZE, Body, Head, Opcode, read_body
-from qubes_miragevpn.protocol.wrap.keys import Opened, Stamp, WrapKeys
+from qubes_miragevpn.protocol.wire import earlyneg
+from qubes_miragevpn.protocol.wire.packet import CLIENT_RESETS, SID_SIZE, Body, Head, Opcode, read_body
+from qubes_miragevpn.protocol.wrap.keys import Opened, Stamp
 
 ANSWERS = 100
 PERIOD = 10.0  # seconds
+_CONFIRMING = (Opcode.CONTROL, Opcode.CONTROL_WKC, Opcode.ACK)
 _OLD_SLOTS = 2  # a cookie of the two slots before is still good: half a hand-window each
+
+
+def needs_state(opened: Opened) -> bool:
+    """Whether a first packet cannot be answered without keeping its client key (OpenVPN before 2.6)."""
+    if opened.head.opcode is not Opcode.HARD_RESET_CLIENT_V3 or opened.stamp is None:
+        return False
+    return not earlyneg.announced(opened.stamp.packet_id)
 
 
 def require_first_packet(opened: Opened) -> None:
     """Raise `PeerError` (drop) unless `opened` is the hard reset with which a client begins."""
     head = opened.head
     body = read_body(head.opcode, opened.body)
-    if head.opcode is not Opcode.HARD_RESET_CLIENT or head.key_id or body.message_id or body.acks or body.payload:
+    if head.opcode not in CLIENT_RESETS or head.key_id or body.message_id or body.acks or body.payload:
         raise PeerError("not a first packet")
 
 
 class Admission:
     """Answers first packets and recognises third ones. Holds a key and one rate counter, nothing per client."""
 
-    def __init__(self, keys: WrapKeys, key: bytes, hand_window: float) -> None:
-        self._keys = keys
+    def __init__(self, key: bytes, hand_window: float) -> None:
         self._key = key
         self._slot_length = (hand_window + 1) / 2
         self._period_began = float("-inf")
@@ -40,22 +48,28 @@ class Admission:
 
     def answer_reset(self, opened: Opened, endpoint: SockAddr, now: float, unix_time: int) -> bytes:
         """Return the server's reset for a client's; raises `PeerError` (drop) if it is none or too many came."""
+        self.require_ration(opened, now)
         head = opened.head
+        sid = self._cookie(self._slot(now), endpoint, head.sid)
+        # Whoever brought a key must bring it once more: it is forgotten as soon as this answer is made.
+        ask = earlyneg.ask_wrapped_key() if head.opcode is Opcode.HARD_RESET_CLIENT_V3 else b""
+        reply = Body((0,), head.sid, 0, ask).encode()
+        return opened.keys.seal(Head(Opcode.HARD_RESET_SERVER, 0, sid), Stamp(1, unix_time & 0xFFFFFFFF), reply)
+
+    def require_ration(self, opened: Opened, now: float) -> None:
+        """Raise `PeerError` (drop) unless `opened` is a first packet, and few enough came of late."""
         require_first_packet(opened)
         if now >= self._period_began + PERIOD:
             self._period_began, self._answered = now, 0
         if self._answered >= ANSWERS:
             raise PeerError(f"more than {ANSWERS} first packets in {PERIOD:g} s")
         self._answered += 1
-        sid = self._cookie(self._slot(now), endpoint, head.sid)
-        reply = Body((0,), head.sid, 0).encode()
-        return self._keys.seal(Head(Opcode.HARD_RESET_SERVER, 0, sid), Stamp(1, unix_time & 0xFFFFFFFF), reply)
 
     def confirm(self, opened: Opened, endpoint: SockAddr, now: float) -> bytes:
         """Return our session id if `opened` proves that it received our answer; raises `PeerError` (drop)."""
         head = opened.head
         body = read_body(head.opcode, opened.body)
-        if head.opcode not in (Opcode.CONTROL, Opcode.ACK) or head.key_id or body.remote_sid is None:
+        if head.opcode not in _CONFIRMING or head.key_id or body.remote_sid is None:
             raise PeerError("not a packet that may begin a session")
         if any(body.acks) or body.message_id not in (None, 1):
             raise PeerError("a session begins with message 1 and acknowledges message 0")

@@ -8,7 +8,7 @@ A packet is ``head | body`` before protection is put around it (`protocol.wrap`)
            | message id (4, absent in ACK_V1) | TLS bytes
 
 Source: wire-protocol draft, "Packet types" and "Control channel packets"; limits from OpenVPN's reliable.h.
-Opcodes 1 and 2 (key method 1), 10 and 11 (tls-crypt-v2) and all unknown ones are refused.
+Opcodes 1 and 2 (key method 1) and all unknown ones are refused.
 """
 
 from __future__ import annotations
@@ -30,10 +30,14 @@ class Opcode(IntEnum):
     HARD_RESET_CLIENT = 7
     HARD_RESET_SERVER = 8
     DATA_V2 = 9
+    HARD_RESET_CLIENT_V3 = 10  # tls-crypt-v2: with the wrapped client key at its end
+    CONTROL_WKC = 11  # the same for the packet after it, when the server asked for that
 
 
-RESETS = frozenset({Opcode.SOFT_RESET, Opcode.HARD_RESET_CLIENT, Opcode.HARD_RESET_SERVER})
-CONTROL_OPCODES = RESETS | {Opcode.CONTROL, Opcode.ACK}
+CLIENT_RESETS = frozenset({Opcode.HARD_RESET_CLIENT, Opcode.HARD_RESET_CLIENT_V3})
+RESETS = CLIENT_RESETS | {Opcode.SOFT_RESET, Opcode.HARD_RESET_SERVER}
+CONTROL_OPCODES = RESETS | {Opcode.CONTROL, Opcode.CONTROL_WKC, Opcode.ACK}
+WITH_WRAPPED_KEY = frozenset({Opcode.HARD_RESET_CLIENT_V3, Opcode.CONTROL_WKC})
 
 SID_SIZE = 8
 HEAD_SIZE = 1 + SID_SIZE

@@ -20,11 +20,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from qubes_miragevpn.base.errors import PeerError
-from qubes_miragevpn.config.model import ControlWrap, NoWrap, TlsAuth, TlsCrypt
+from qubes_miragevpn.config.model import NoWrap, TlsAuth, TlsCrypt
 from qubes_miragevpn.crypto.ctr import aes256_ctr
 from qubes_miragevpn.crypto.digests import digest_size, hmac_digest, same
 from qubes_miragevpn.crypto.statickey import split_key2
-from qubes_miragevpn.protocol.wire.packet import HEAD_SIZE, Head, read_head
+from qubes_miragevpn.protocol.wire.packet import HEAD_SIZE, WITH_WRAPPED_KEY, Head, Opcode, read_head
 
 _STAMP_SIZE = 8  # packet id and time
 _TAG_SIZE = 32
@@ -44,11 +44,15 @@ class Stamp:
 
 @dataclass(frozen=True)
 class Opened:
-    """A packet whose protection was verified; `stamp` is None without protection."""
+    """A packet whose protection was verified; `stamp` is None without protection.
+
+    `keys` opened it and seal the answer: with tls-crypt-v2 a server learns them from the packet itself.
+    """
 
     head: Head
     stamp: Stamp | None
     body: bytes
+    keys: WrapKeys
 
 
 class WrapKeys(Protocol):
@@ -58,6 +62,12 @@ class WrapKeys(Protocol):
     """Bytes added to head and body."""
     stamped: bool
     """Whether packets bear a `Stamp`, and so can be judged for replay."""
+    reset: Opcode
+    """What a client's hard reset is."""
+    first_id: int
+    """The packet id of a client's first packet."""
+    wrapped_size: int
+    """Bytes that the opcodes `WITH_WRAPPED_KEY` are longer by; 0 if there is no key to send along."""
 
     def seal(self, head: Head, stamp: Stamp, body: bytes) -> bytes:
         """Return the packet for the wire."""
@@ -66,7 +76,22 @@ class WrapKeys(Protocol):
         """Verify and take apart; raises `PeerError`."""
 
 
-class PlainKeys:
+class _WithoutClientKey:
+    """What is alike where no client key is sent along."""
+
+    reset = Opcode.HARD_RESET_CLIENT
+    first_id = 1
+    wrapped_size = 0
+    _takes_client_key = False
+
+    def _head(self, packet: bytes) -> Head:
+        head = read_head(packet)
+        if head.opcode in WITH_WRAPPED_KEY and not self._takes_client_key:
+            raise PeerError(f"{head.opcode.name} without tls-crypt-v2")
+        return head
+
+
+class PlainKeys(_WithoutClientKey):
     """No protection."""
 
     overhead = 0
@@ -76,10 +101,10 @@ class PlainKeys:
         return head.encode() + body
 
     def open(self, packet: bytes) -> Opened:
-        return Opened(read_head(packet), None, packet[HEAD_SIZE:])
+        return Opened(self._head(packet), None, packet[HEAD_SIZE:], self)
 
 
-class TlsAuthKeys:
+class TlsAuthKeys(_WithoutClientKey):
     """tls-auth: HMAC with the key of each direction."""
 
     stamped = True
@@ -99,16 +124,16 @@ class TlsAuthKeys:
         return first + hmac_digest(self._digest, self._send_key, mark + first + body) + mark + body
 
     def open(self, packet: bytes) -> Opened:
-        head = read_head(packet)
+        head = self._head(packet)
         tag = packet[HEAD_SIZE : HEAD_SIZE + self._size]
         mark = packet[HEAD_SIZE + self._size : HEAD_SIZE + self.overhead]
         body = packet[HEAD_SIZE + self.overhead :]
         if not body or not same(tag, hmac_digest(self._digest, self._receive_key, mark + packet[:HEAD_SIZE] + body)):
             raise PeerError("tls-auth: packet authentication failed")
-        return Opened(head, _read_stamp(mark), body)
+        return Opened(head, _read_stamp(mark), body, self)
 
 
-class TlsCryptKeys:
+class TlsCryptKeys(_WithoutClientKey):
     """tls-crypt: the server sends with the first key of the static key, the client with the second."""
 
     overhead = _STAMP_SIZE + _TAG_SIZE
@@ -128,7 +153,7 @@ class TlsCryptKeys:
         return clear + tag + aes256_ctr(self._send_cipher, tag[:16], body)
 
     def open(self, packet: bytes) -> Opened:
-        head = read_head(packet)
+        head = self._head(packet)
         clear = packet[: HEAD_SIZE + _STAMP_SIZE]
         tag = packet[HEAD_SIZE + _STAMP_SIZE : HEAD_SIZE + self.overhead]
         sealed = packet[HEAD_SIZE + self.overhead :]
@@ -137,15 +162,15 @@ class TlsCryptKeys:
         body = aes256_ctr(self._receive_cipher, tag[:16], sealed)
         if not same(tag, hmac_digest("SHA256", self._receive_hmac, clear + body)):
             raise PeerError("tls-crypt: packet authentication failed")
-        return Opened(head, _read_stamp(clear[HEAD_SIZE:]), body)
+        return Opened(head, _read_stamp(clear[HEAD_SIZE:]), body, self)
 
 
 def _read_stamp(mark: bytes) -> Stamp:
     return Stamp(int.from_bytes(mark[:4], "big"), int.from_bytes(mark[4:], "big"))
 
 
-def wrap_keys(config: ControlWrap, *, server: bool) -> WrapKeys:
-    """The protection that `config` asks for, in the role given."""
+def wrap_keys(config: NoWrap | TlsAuth | TlsCrypt, *, server: bool) -> WrapKeys:
+    """The protection that `config` asks for, in the role given; `wrap.clientkey` knows the others."""
     match config:
         case NoWrap():
             return PlainKeys()

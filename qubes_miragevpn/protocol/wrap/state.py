@@ -19,13 +19,15 @@ _LAST_ID = 0xFFFFFFFF
 class WrapState:
     """Seals and opens the control packets of one session."""
 
-    def __init__(self, keys: WrapKeys, *, started: int, first_id: int = 1) -> None:
-        """`started` is the Unix time at which the counter begins, `first_id` the first packet id to use."""
+    def __init__(self, keys: WrapKeys, *, started: int, first_id: int | None = None) -> None:
+        """`started` is the Unix time at which the counter begins, `first_id` the first packet id (None: as usual)."""
         self._keys = keys
         self._time = started & 0xFFFFFFFF
-        self._next_id = first_id
+        self._next_id = keys.first_id if first_id is None else first_id
         self._replay = ControlReplay()
         self.overhead = keys.overhead
+        self.reset = keys.reset
+        self.wrapped_size = keys.wrapped_size
 
     def seal(self, head: Head, body: bytes) -> bytes:
         """Return the packet for the wire; raises `PeerError` (end of session) when the counter is used up."""

@@ -95,7 +95,7 @@ def test_rows_without_effect_load_and_tell(row: Row) -> None:
 
 SAFER = (
     "crl-verify", "verify-hash", "remote-cert-ku", "remote-cert-eku", "tls-verify", "tls-remote",
-    "tls-crypt-v2", "capath",
+    "capath",
     "x509-username-field", "tls-ciphersuites", "tls-groups", "tls-cert-profile", "http-proxy",
     "socks-proxy",
     "auth-user-pass-verify", "ccd-exclusive", "client-connect", "static-challenge", "auth-gen-token", "secret",

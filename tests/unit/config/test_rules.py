@@ -21,6 +21,9 @@ BROKEN = [
     ("key without certificate", Place.CLIENT, CLIENT + "key own.key\n", "c.ovpn:6: 'key' needs 'cert'"),
     ("two wraps", Place.CLIENT, CLIENT + "tls-auth ta.key\ntls-crypt ta.key\n", "'tls-auth' and 'tls-crypt' exclude"),
     ("two wraps", Place.SERVER, SERVER + "tls-crypt ta.key\ntls-auth ta.key\n", "'tls-auth' and 'tls-crypt' exclude"),
+    ("client key and static key", Place.CLIENT, CLIENT + "tls-crypt ta.key\ntls-crypt-v2 v2-client.key\n", "exclude"),
+    ("client key and tls-auth", Place.CLIENT, CLIENT + "tls-auth ta.key\ntls-crypt-v2 v2-client.key\n", "exclude"),
+    ("age of client keys", Place.SERVER, SERVER + "tls-crypt-v2-max-age 9\n", "needs 'tls-crypt-v2'"),
     (
         "digest for tls-auth",
         Place.CLIENT,

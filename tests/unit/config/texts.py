@@ -5,12 +5,18 @@ from __future__ import annotations
 
 import base64
 
+from qubes_miragevpn.base.secret import Secret
 from qubes_miragevpn.config.loader import Examined, Loaded, examine_client, examine_server, load_client, load_server
 from qubes_miragevpn.config.model import ClientConfig, ServerConfig
-from qubes_miragevpn.crypto.keyfiles import render_static_key
+from qubes_miragevpn.crypto.keyfiles import ClientKey, render_client_key, render_server_key, render_static_key
+from qubes_miragevpn.crypto.wrappedkey import timestamp_metadata, wrap_client_key
 
 STATIC_KEY = bytes(range(256))
 STATIC_KEY_FILE = render_static_key(STATIC_KEY)
+SERVER_KEY = Secret(bytes(range(128)))
+CLIENT_KEY = ClientKey(
+    Secret(STATIC_KEY), wrap_client_key(SERVER_KEY, Secret(STATIC_KEY), timestamp_metadata(1_700_000_000))
+)
 
 
 def pem(label: str, der: bytes = b"\x30\x03\x02\x01\x05") -> str:
@@ -26,6 +32,8 @@ FILES = {
     "own.crt": "Certificate:\n    Data: ...\n" + CERTIFICATE,
     "own.key": KEY,
     "ta.key": STATIC_KEY_FILE,
+    "v2-server.key": render_server_key(SERVER_KEY),
+    "v2-client.key": render_client_key(CLIENT_KEY),
     "login": "alice\nsecret-password\n",
 }
 

@@ -81,8 +81,8 @@ def test_every_first_byte(opcode: int, key_id: int) -> None:
         read_head(packet)
 
 
-def test_spoken_opcodes_are_these_five() -> None:
-    assert sorted(CONTROL_OPCODES) == [3, 4, 5, 7, 8]
+def test_spoken_opcodes_are_these_seven() -> None:
+    assert sorted(CONTROL_OPCODES) == [3, 4, 5, 7, 8, 10, 11]
 
 
 @pytest.mark.parametrize("count", range(256))

@@ -25,7 +25,7 @@ SLOT = (HAND_WINDOW + 1) / 2
 
 
 def admission() -> Admission:
-    return Admission(KEYS, b"k" * 32, HAND_WINDOW)
+    return Admission(b"k" * 32, HAND_WINDOW)
 
 
 def opened(opcode: Opcode, body: Body, *, key_id: int = 0, sid: bytes = SID) -> Opened:
@@ -56,7 +56,7 @@ def test_the_answer_is_66_bytes_to_54_under_tls_crypt() -> None:
     config = TlsCrypt(Secret(bytes(range(256))))
     ours, theirs = wrap_keys(config, server=True), wrap_keys(config, server=False)
     request = theirs.seal(RESET.head, Stamp(1, 5), RESET.body)
-    reply = Admission(ours, b"k" * 32, HAND_WINDOW).answer_reset(ours.open(request), CLIENT, 0.0, 0)
+    reply = admission().answer_reset(ours.open(request), CLIENT, 0.0, 0)
     assert (len(request), len(reply)) == (54, 66)
     assert theirs.open(reply).stamp == Stamp(1, 0)
 
@@ -95,7 +95,7 @@ def test_every_bit_of_a_cookie_counts(bit: int) -> None:
 
 
 def test_another_server_gives_another_cookie() -> None:
-    sid = answered(Admission(KEYS, b"x" * 32, HAND_WINDOW), 1000.0)
+    sid = answered(Admission(b"x" * 32, HAND_WINDOW), 1000.0)
     with pytest.raises(PeerError):
         admission().confirm(third(sid), CLIENT, 1000.0)
 
@@ -155,7 +155,7 @@ def test_answers_are_rationed_and_keep_nothing() -> None:
         except PeerError:
             continue
     assert given == ANSWERS
-    assert {type(value) for value in vars(gate).values()} <= {type(KEYS), bytes, float, int}, "no container, no state"
+    assert {type(value) for value in vars(gate).values()} <= {bytes, float, int}, "no container, no state"
     answered(gate, 5.0 + PERIOD)
 
 
