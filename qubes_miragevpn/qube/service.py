@@ -208,7 +208,7 @@ class Service:
         )
         machine = Client(config, entropy=os.urandom, unix_time=lambda: int(time.time()))
         plane = Pump()
-        options = SocketOptions.of(config.common, mark=TRANSPORT_MARK, bind_port=config.bind_port)
+        options = SocketOptions.of(config.common)
         return Running(ClientDriver(machine, plane, host, options), host, plane.name)
 
     async def _uplink_resolvers(self) -> tuple[Address, ...]:

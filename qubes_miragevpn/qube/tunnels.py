@@ -185,6 +185,9 @@ class Tunnel:
                     await self._fail(trouble)
                 except (MirageError, OSError) as error:
                     await self._fail(Trouble(printable(str(error)), wait=False))
+                except Exception as error:
+                    _log.exception("an attempt failed by a bug")
+                    await self._fail(Trouble(f"internal error: {type(error).__name__}", wait=False))
         finally:
             await asyncio.shield(self._enter(State.CLOSED, reason="the service ended"))
 
@@ -257,11 +260,8 @@ class Tunnel:
                     return None
         try:
             return life.result()
-        except (MirageError, OSError) as error:
-            raise Trouble(printable(str(error)), wait=False) from error
-        except Exception as error:
-            _log.exception("the tunnel ended by a bug")
-            raise Trouble(f"internal error: {type(error).__name__}", wait=False) from error
+        except asyncio.CancelledError:
+            raise Trouble("the tunnel was cut off", wait=False) from None
 
     async def _end(self, life: asyncio.Task[Stop], running: Running) -> None:
         """Leave nothing of the attempt: the driver has ended, the host has closed."""

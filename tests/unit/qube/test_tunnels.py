@@ -282,6 +282,18 @@ def test_what_cannot_mend_itself_waits(loads: dict[str, Any], profile: str | Non
     play(act)
 
 
+def test_a_bug_in_reading_a_profile_does_not_end_the_tunnel() -> None:
+    async def act(stage: Play) -> None:
+        stage.loads["a"] = RuntimeError("a bug")
+        stage.tunnel.connect()
+        await stage.until(lambda: stage.tunnel.state is State.FAILED)
+        assert stage.tunnel.public_reason == "internal error: RuntimeError" and stage.demands[-1] == Demand()
+        stage.loads["a"] = CONFIG
+        await stage.until(lambda: stage.drivers)
+
+    play(act)
+
+
 def test_a_firewall_that_fails_does_not_end_the_tunnel() -> None:
     async def act(stage: Play) -> None:
         stage.refuse = MirageError("nft is gone")
