@@ -104,7 +104,7 @@ def _tls_errors(config: ClientConfig | ServerConfig, report: Report) -> list[Con
 
     common = config.common
     try:
-        make_context(common.identity, common.peer, common.tls, server=report.role == "server")
+        make_context(common.identity, common.peer, common.tls, common.choices, server=report.role == "server")
     except ConfigError as error:
         return [ConfigError(error.problem, file=report.file, fix=error.fix)]
     return []

@@ -31,13 +31,70 @@ class Family(Enum):
 
 
 @dataclass(frozen=True)
+class Credentials:
+    """User name and password, for the server or for a proxy."""
+
+    username: str
+    password: Secret
+
+
+@dataclass(frozen=True)
+class HttpProxy:
+    """``http-proxy``: reach the server by CONNECT (TCP only). `host` is a name or an address literal.
+
+    `methods`: how `credentials` may be shown, "basic" and "digest"; `eager`: at once, before the proxy asks.
+    """
+
+    host: str
+    port: int
+    credentials: Credentials | None = None
+    methods: frozenset[str] = frozenset()
+    eager: bool = False
+    version: str = "1.0"
+    headers: tuple[tuple[str, str], ...] = ()  # name and value, printable
+
+
+@dataclass(frozen=True)
+class SocksProxy:
+    """``socks-proxy``: reach the server through SOCKS5, by CONNECT (TCP) or UDP ASSOCIATE."""
+
+    host: str
+    port: int
+    credentials: Credentials | None = None
+
+
+Proxy = HttpProxy | SocksProxy
+
+
+@dataclass(frozen=True)
+class Local:
+    """Where a client's socket is bound: None and 0 leave it to the system."""
+
+    address: IPv4Address | IPv6Address | None = None
+    port: int = 0
+
+
+ANYWHERE = Local()
+
+
+@dataclass(frozen=True)
 class Remote:
-    """One server to try: `host` is a name or an address literal."""
+    """One server to try: `host` is a name or an address literal; with a `proxy` it is that which is connected to."""
 
     host: str
     port: int
     proto: Proto
     family: Family = Family.ANY
+    proxy: Proxy | None = None
+    local: Local = ANYWHERE
+
+    @property
+    def hop(self) -> tuple[str, int, Family]:
+        """What our own socket is connected to: host, port, and the family of its addresses."""
+        family = self.family if self.proxy is None else Family.ANY
+        if self.local.address is not None:
+            family = Family.IPV4 if self.local.address.version == 4 else Family.IPV6
+        return (self.host, self.port, family) if self.proxy is None else (self.proxy.host, self.proxy.port, family)
 
 
 @dataclass(frozen=True)
@@ -122,6 +179,12 @@ class PeerPolicy:
     fingerprints: frozenset[bytes] = frozenset()  # SHA-256 of the leaf's DER, 32 bytes each
     remote_cert_tls: str | None = None  # "server" or "client": key usage and extended key usage demanded
     name: NameCheck | None = None
+    issuer_hashes: frozenset[bytes] = frozenset()  # ``verify-hash``: SHA-256 or SHA-1 of the leaf issuer's DER
+    key_usages: tuple[int, ...] | None = None  # ``remote-cert-ku``: one of these sets of bits; () any; None not asked
+    extended_usage: str = ""  # ``remote-cert-eku``: a dotted object identifier
+    username_fields: tuple[str, ...] = ("CN",)  # ``x509-username-field``: what the peer's name is made of
+    crl_pem: bytes = b""  # ``crl-verify``: lists of revoked certificates
+    revoked_serials: frozenset[int] | None = None  # ``crl-verify DIRECTORY dir``; None: no such directory
 
 
 @dataclass(frozen=True)
@@ -130,6 +193,16 @@ class TlsVersions:
 
     minimum: tuple[int, int] = (1, 2)
     maximum: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class TlsChoices:
+    """What a handshake may use; an empty one is the TLS library's own choice."""
+
+    ciphers: str = ""  # ``tls-cipher`` (TLS 1.2), in OpenSSL's language
+    suites: str = ""  # ``tls-ciphersuites`` (TLS 1.3), in OpenSSL's language
+    groups: str = ""  # ``tls-groups``, with ":" between
+    security_level: int | None = None  # ``tls-cert-profile``: OpenSSL's security level
 
 
 @dataclass(frozen=True)
@@ -155,14 +228,6 @@ DEFAULT_DATA_CIPHERS = ("AES-256-GCM", "AES-128-GCM", "CHACHA20-POLY1305")
 
 
 @dataclass(frozen=True)
-class Credentials:
-    """User name and password for ``auth-user-pass``."""
-
-    username: str
-    password: Secret
-
-
-@dataclass(frozen=True)
 class Common:
     """What the client and the server role share."""
 
@@ -170,6 +235,7 @@ class Common:
     identity: Identity | None
     peer: PeerPolicy
     tls: TlsVersions = TlsVersions()
+    choices: TlsChoices = TlsChoices()
     timers: Timers = Timers()
     data_ciphers: tuple[str, ...] = DEFAULT_DATA_CIPHERS
     data_ciphers_fallback: str | None = None
@@ -181,6 +247,8 @@ class Common:
     explicit_exit_notify: int = 0
     sndbuf: int = 0  # socket buffers; 0 leaves the system's value
     rcvbuf: int = 0
+    bind_dev: str = ""  # the interface that the socket uses, whatever the routes say; "" any
+    mark: int = 0  # SO_MARK of the socket; in a VPN qube the firewall's own mark takes its place
     verb: int = 1
 
 
@@ -210,9 +278,9 @@ class ClientConfig:
     remote_random: bool = False
     auth_user_pass: bool = False  # the server wants user name and password
     credentials: Credentials | None = None  # given by the profile itself (file or inline)
+    username: str | None = None  # a file with the user name alone: only the password is asked for
     auth_nocache: bool = False
     auth_retry: str = "none"  # none, nointeract, interact
-    bind_port: int | None = None  # ``lport`` (None: ``nobind``)
     routes: tuple[Route, ...] = ()
     redirect: frozenset[str] | None = None  # flags of ``redirect-gateway``; None when not asked for
     route_nopull: bool = False

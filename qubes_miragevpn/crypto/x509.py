@@ -33,6 +33,15 @@ _SHORT_NAMES = {
     NameOID.GIVEN_NAME: "GN",
     NameOID.TITLE: "title",
 }
+_USAGE_BITS = {
+    "digital_signature": 0x80,
+    "content_commitment": 0x40,
+    "key_encipherment": 0x20,
+    "data_encipherment": 0x10,
+    "key_agreement": 0x08,
+    "key_cert_sign": 0x04,
+    "crl_sign": 0x02,
+}
 _PEM_CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.S)
 _MAX_DER = 64 * 1024
 
@@ -47,6 +56,12 @@ class CertificateFacts:
     key_usage: frozenset[str] | None  # None: no such extension
     server_auth: bool  # extendedKeyUsage holds serverAuth
     client_auth: bool
+    serial: int = 0
+    names: tuple[tuple[str, str], ...] = ()  # the subject's parts in order: ("C", "AA"), ("CN", "name")
+    emails: tuple[str, ...] = ()  # rfc822Name entries of subjectAltName
+    usage_bits: int = 0  # key usage as the first byte of its bit string, as ``remote-cert-ku`` counts them
+    extended_usage: frozenset[str] = frozenset()  # object identifiers, dotted
+    sha1: bytes = b""  # 20 bytes; for old ``verify-hash`` lines only
 
 
 def inspect_certificate(der: bytes) -> CertificateFacts:
@@ -57,6 +72,7 @@ def inspect_certificate(der: bytes) -> CertificateFacts:
         certificate = x509.load_der_x509_certificate(der)
         parts = [(_SHORT_NAMES.get(a.oid, a.oid.dotted_string), str(a.value)) for a in certificate.subject]
         usage = _key_usage(certificate)
+        emails = _emails(certificate)
         extended = _extended_usage(certificate)
     except Exception as error:
         # For odd DER the library raises more than it documents (38.0: KeyError); none of it may reach the loop.
@@ -73,6 +89,12 @@ def inspect_certificate(der: bytes) -> CertificateFacts:
         key_usage=usage,
         server_auth=ExtendedKeyUsageOID.SERVER_AUTH in extended,
         client_auth=ExtendedKeyUsageOID.CLIENT_AUTH in extended,
+        serial=certificate.serial_number,
+        names=tuple(parts),
+        emails=emails,
+        usage_bits=sum(_USAGE_BITS[name] for name in usage or ()),
+        extended_usage=frozenset(oid.dotted_string for oid in extended),
+        sha1=hashlib.sha1(der, usedforsecurity=False).digest(),
     )
 
 
@@ -85,6 +107,11 @@ def load_certificates(pem: bytes) -> list[x509.Certificate]:
         return [x509.load_pem_x509_certificate(block) for block in blocks]
     except (ValueError, x509.InvalidVersion):
         raise ConfigError("cert: a certificate in it cannot be read") from None
+
+
+def load_revocations(pem: bytes) -> x509.CertificateRevocationList:
+    """Read one list of revoked certificates; raises ValueError."""
+    return x509.load_pem_x509_crl(pem)
 
 
 def load_private_key(pem: bytes) -> object:
@@ -102,8 +129,15 @@ def _key_usage(certificate: x509.Certificate) -> frozenset[str] | None:
         usage = certificate.extensions.get_extension_for_class(x509.KeyUsage).value
     except x509.ExtensionNotFound:
         return None
-    names = ("digital_signature", "key_encipherment", "key_agreement", "key_cert_sign")
-    return frozenset(name for name in names if getattr(usage, name))
+    return frozenset(name for name in _USAGE_BITS if getattr(usage, name))
+
+
+def _emails(certificate: x509.Certificate) -> tuple[str, ...]:
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return ()
+    return tuple(names.get_values_for_type(x509.RFC822Name))
 
 
 def _extended_usage(certificate: x509.Certificate) -> frozenset[x509.ObjectIdentifier]:

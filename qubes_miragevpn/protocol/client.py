@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
 from typing import assert_never
 
 from qubes_miragevpn.base.errors import ConfigError
 from qubes_miragevpn.base.secret import Secret
 from qubes_miragevpn.base.text import printable
-from qubes_miragevpn.config.model import ClientConfig, Credentials, Family, Proto
+from qubes_miragevpn.config.model import ClientConfig, Credentials, Family, Proto, Remote
 from qubes_miragevpn.dataplane.interface import KeyExhausted, KeyInUse, Link, PeerExited, PeerSilent, SockAddr
 from qubes_miragevpn.protocol.contract import (
     AskCredentials,
@@ -104,7 +105,7 @@ class Client:
         self._config = config
         self._entropy = entropy
         self._unix_time = unix_time
-        self._context = make_context(common.identity, common.peer, common.tls, server=False)
+        self._context = make_context(common.identity, common.peer, common.tls, common.choices, server=False)
         self._wrap_keys = client_keys(common.wrap)
         self._remotes = Remotes(config.remotes, common.timers, shuffle=config.remote_random, entropy=entropy)
         self._credentials = config.credentials
@@ -156,7 +157,7 @@ class Client:
                     self._next_step(now)
             case ResolutionFailed(request, reason):
                 if isinstance(self._state, Resolving) and self._state.request == request:
-                    host = printable(self._state.step.remote.host)
+                    host = printable(self._state.step.remote.hop[0])
                     self._say(Level.WARNING, f"cannot resolve {host}: {printable(reason)}")
                     self._unreachable = True
                     self._next_step(now)
@@ -222,12 +223,11 @@ class Client:
             case Lookup(remote):
                 self._numbers += 1
                 self._state = Resolving(self._numbers, step)
-                self._out.append(Resolve(self._numbers, remote.host, remote.family))
+                self._out.append(Resolve(self._numbers, remote.hop[0], remote.hop[2]))
             case Try(remote, address):
                 self._numbers += 1
                 self._state = Opening(self._numbers, step, now + self._config.common.timers.connect_timeout)
-                self._say(Level.INFO, f"connecting to {address} port {remote.port} ({remote.proto.value})")
-                self._out.append(OpenTransport(self._numbers, remote.proto, address, remote.port))
+                self._open(self._numbers, remote, address)
             case Pause() | GiveUp() if self._refused and not self._unreachable:
                 self._stop(StopKind.AUTH, self._refused)
             case Pause(seconds):
@@ -236,6 +236,14 @@ class Client:
                 self._say(Level.INFO, f"no remote worked; next try in {seconds:g} s")
             case GiveUp():
                 self._stop(StopKind.CONNECTION, self._refused or "no remote could be reached (connect-retry-max)")
+
+    def _open(self, link: Link, remote: Remote, address: IPv4Address | IPv6Address) -> None:
+        port, proxy = remote.hop[1], remote.proxy
+        target = None if proxy is None else (remote.host, remote.port, remote.family)
+        by = f" by the proxy {address} port {port}" if proxy is not None else ""
+        where = f"{printable(remote.host)} port {remote.port}" if proxy is not None else f"{address} port {port}"
+        self._say(Level.INFO, f"connecting to {where} ({remote.proto.value}){by}")
+        self._out.append(OpenTransport(link, remote.proto, address, port, remote.local, proxy, target))
 
     def _transport_up(self, link: Link, endpoint: SockAddr, now: float) -> None:
         opening = self._state

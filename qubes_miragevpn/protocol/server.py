@@ -90,7 +90,7 @@ class Server:
         self._config = config
         self._entropy = entropy
         self._unix_time = unix_time
-        self._context = make_context(common.identity, common.peer, common.tls, server=True)
+        self._context = make_context(common.identity, common.peer, common.tls, common.choices, server=True)
         self._door = server_door(common.wrap, unix_time)
         self._stateless_only = isinstance(common.wrap, TlsCryptV2Server) and common.wrap.force_cookie
         self._admission = Admission(entropy(32), common.timers.hand_window)

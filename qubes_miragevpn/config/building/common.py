@@ -8,14 +8,11 @@ from typing import Any
 
 from qubes_miragevpn.config.building import material
 from qubes_miragevpn.config.building.dataciphers import DataCipherBuilder
+from qubes_miragevpn.config.building.trust import ALONE, Surroundings, TrustBuilder
 from qubes_miragevpn.config.model import (
     Common,
     ControlWrap,
-    Identity,
-    NameCheck,
-    NameType,
     NoWrap,
-    PeerPolicy,
     Timers,
     TlsAuth,
     TlsCrypt,
@@ -39,15 +36,18 @@ class Builder:
     settings: Settings
     read_file: material.ReadFile
     findings: Findings
+    surroundings: Surroundings = ALONE
 
     def common(self, *, server: bool) -> Common:
         """Everything that both roles share. Raises `ConfigError`."""
         filled = self.settings.fields(Common)
+        trust = TrustBuilder(self.settings, self.read_file, self.findings, self.surroundings)
         data = DataCipherBuilder(self.settings, self.findings).build()
         return Common(
             wrap=self._wrap(server=server),
-            identity=self._identity(),
-            peer=self._peer(),
+            identity=trust.identity(),
+            peer=trust.peer(),
+            choices=trust.choices(),
             tls=self._tls_versions(),
             timers=self._timers(server=server),
             data_ciphers=data.offered,
@@ -85,26 +85,6 @@ class Builder:
         direction = entry.args[1] if entry.args[1] is not None else settings.value("key-direction")
         digest = DataCipherBuilder(settings, self.findings).digest()
         return TlsAuth(material.static_key(entry, self.read_file), direction, digest)
-
-    def _identity(self) -> Identity | None:
-        cert, key = self.settings.last("cert"), self.settings.last("key")
-        if cert is None or key is None:
-            return None
-        return Identity(material.certificates(cert, self.read_file), material.private_key(key, self.read_file))
-
-    def _peer(self) -> PeerPolicy:
-        settings = self.settings
-        ca = settings.last("ca")
-        name = settings.last("verify-x509-name")
-        prints = frozenset(
-            found for entry in settings.all("peer-fingerprint") for found in material.fingerprints(entry)
-        )
-        return PeerPolicy(
-            ca_pem=material.certificates(ca, self.read_file) if ca else b"",
-            fingerprints=prints,
-            remote_cert_tls=settings.value("remote-cert-tls") or settings.value("ns-cert-type"),
-            name=NameCheck(name.args[0], name.args[1] or NameType.SUBJECT) if name else None,
-        )
 
     def _tls_versions(self) -> TlsVersions:
         least, most = self.settings.last("tls-version-min"), self.settings.last("tls-version-max")

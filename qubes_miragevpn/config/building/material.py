@@ -18,7 +18,6 @@ from qubes_miragevpn.base.secret import Secret
 from qubes_miragevpn.base.text import printable
 from qubes_miragevpn.config.model import Credentials
 from qubes_miragevpn.config.reading.collect import Entry
-from qubes_miragevpn.config.rows.arguments import FINGERPRINT
 from qubes_miragevpn.crypto.keyfiles import ClientKey, parse_client_key, parse_server_key, parse_static_key
 
 MAX_FILE = 1 << 20
@@ -28,6 +27,9 @@ MAX_FINGERPRINTS = 1024
 ReadFile = Callable[[str], bytes]
 T = TypeVar("T")
 
+_END_CERTIFICATE = b"-----END CERTIFICATE-----"
+_END_CRL = b"-----END X509 CRL-----"
+_HASH = re.compile(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2})+\Z")
 _BEGIN = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,40})-----")
 
 
@@ -35,7 +37,11 @@ def content(entry: Entry, read_file: ReadFile) -> bytes:
     """The block of `entry`, or the file that its first argument names."""
     if entry.block is not None:
         return entry.block
-    path = entry.args[0]
+    return file_content(entry, entry.args[0], read_file)
+
+
+def file_content(entry: Entry, path: str, read_file: ReadFile) -> bytes:
+    """The content of the file `path`, which `entry` names."""
     try:
         found = read_file(path)
     except OSError as error:
@@ -48,22 +54,53 @@ def content(entry: Entry, read_file: ReadFile) -> bytes:
 
 def certificates(entry: Entry, read_file: ReadFile) -> bytes:
     """The certificates in `entry`'s content, as PEM and without whatever stands between them."""
-    found = [pem for label, pem in _pem_blocks(entry, content(entry, read_file)) if label == "CERTIFICATE"]
+    found = certificates_in(entry, content(entry, read_file))
     if not found:
         raise entry.error(f"'{entry.row.name}' holds no certificate", "it must be PEM: '-----BEGIN CERTIFICATE-----'")
-    return b"".join(found)
+    return found
 
 
-def private_key(entry: Entry, read_file: ReadFile) -> Secret:
-    """The private key in `entry`'s content, as PEM; an encrypted one is refused."""
+def certificates_in(entry: Entry, text: bytes) -> bytes:
+    """The certificates in `text`, or nothing."""
+    return b"".join(pem for label, pem in _pem_blocks(entry, text) if label == "CERTIFICATE")
+
+
+def split_certificates(pem: bytes) -> list[bytes]:
+    """The single certificates of what `certificates` returned."""
+    return [block + _END_CERTIFICATE for block in pem.split(_END_CERTIFICATE)[:-1]]
+
+
+def revocations(entry: Entry, read_file: ReadFile) -> bytes:
+    """The lists of revoked certificates in `entry`'s content."""
+    found = revocations_in(entry, content(entry, read_file))
+    if not found:
+        raise entry.error(f"'{entry.row.name}' holds no list", "it must be PEM: '-----BEGIN X509 CRL-----'")
+    return found
+
+
+def revocations_in(entry: Entry, text: bytes) -> bytes:
+    """The lists of revoked certificates in `text`, or nothing."""
+    return b"".join(pem for label, pem in _pem_blocks(entry, text) if label == "X509 CRL")
+
+
+def split_revocations(pem: bytes) -> list[bytes]:
+    """The single lists of what `revocations` returned."""
+    return [block + _END_CRL for block in pem.split(_END_CRL)[:-1]]
+
+
+def first_line(entry: Entry, read_file: ReadFile) -> Secret:
+    """The first line of `entry`'s content: a password."""
+    line = content(entry, read_file).split(b"\n", 1)[0].removesuffix(b"\r")
+    if len(line) > MAX_CREDENTIAL:
+        raise entry.error(f"the password has more than {MAX_CREDENTIAL} bytes")
+    return Secret(line)
+
+
+def private_key(entry: Entry, read_file: ReadFile) -> bytes:
+    """The private key in `entry`'s content, as PEM, encrypted or not."""
     for label, pem in _pem_blocks(entry, content(entry, read_file)):
-        if label == "ENCRYPTED PRIVATE KEY" or (label.endswith("PRIVATE KEY") and b"ENCRYPTED" in pem):
-            raise entry.error(
-                "the private key is encrypted, which is not supported yet",
-                "remove its password: openssl pkey -in OLD.key -out NEW.key",
-            )
         if label.endswith("PRIVATE KEY"):
-            return Secret(pem)
+            return pem
     raise entry.error(f"'{entry.row.name}' holds no private key", "it must be PEM: '-----BEGIN PRIVATE KEY-----'")
 
 
@@ -93,7 +130,12 @@ def _key_file(entry: Entry, read_file: ReadFile, parse: Callable[[bytes], T]) ->
 
 def credentials(entry: Entry, read_file: ReadFile) -> Credentials | None:
     """User name and password, one per line; None where the password is missing."""
-    lines = [line.removesuffix(b"\r") for line in content(entry, read_file).split(b"\n")]
+    return credentials_of(entry, content(entry, read_file))
+
+
+def credentials_of(entry: Entry, text: bytes) -> Credentials | None:
+    """User name and password in `text`, which `entry` gives or names."""
+    lines = [line.removesuffix(b"\r") for line in text.split(b"\n")]
     fields = [line for line in lines[:2] if line]
     for line in fields:
         if len(line) > MAX_CREDENTIAL:
@@ -113,15 +155,27 @@ def fingerprints(entry: Entry) -> Iterator[bytes]:
     """The fingerprints of a ``peer-fingerprint`` line or block."""
     if entry.block is None:
         yield entry.args[0]
-        return
-    for number, line in enumerate(entry.block.decode("utf-8", "replace").split("\n"), entry.line + 1):
+    else:
+        yield from hashes(entry, 32)
+
+
+def hashes(entry: Entry, size: int) -> Iterator[bytes]:
+    """The hashes of `size` bytes of a line or of a block with one on each line."""
+    lines = [entry.args[0]] if entry.block is None else entry.block.decode("utf-8", "replace").split("\n")
+    first = entry.line if entry.block is None else entry.line + 1
+    found = 0
+    for number, line in enumerate(lines, first):
         word = line.strip()
         if not word or word[0] in "#;":
             continue
-        try:
-            yield FINGERPRINT.parse(word)
-        except ValueError:
-            raise ConfigError(f"this must be {FINGERPRINT.expected}", file=entry.file, line=number) from None
+        found += 1
+        if not _HASH.match(word) or len(word) != 3 * size - 1:
+            kind = "a SHA-256 fingerprint" if size == 32 else "a SHA-1 fingerprint"
+            expected = f"{kind}: {size} hexadecimal bytes with ':' between"
+            raise ConfigError(f"this must be {expected}", file=entry.file, line=number)
+        if found > MAX_FINGERPRINTS:
+            raise entry.error(f"there are more than {MAX_FINGERPRINTS} lines in '{entry.row.name}'")
+        yield bytes.fromhex(word.replace(":", ""))
 
 
 def _pem_blocks(entry: Entry, text: bytes) -> Iterator[tuple[str, bytes]]:

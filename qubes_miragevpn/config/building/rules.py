@@ -99,7 +99,7 @@ def _remote_beside_connection(settings: Settings) -> Breach | None:
 
 
 def _anchor(settings: Settings) -> Breach | None:
-    if settings.has("ca") or settings.has("peer-fingerprint"):
+    if any(settings.has(name) for name in ("ca", "capath", "pkcs12", "peer-fingerprint")):
         return None
     return Breach(
         None,
@@ -109,7 +109,7 @@ def _anchor(settings: Settings) -> Breach | None:
 
 
 def _authentication(settings: Settings) -> Breach | None:
-    if settings.has("auth-user-pass") or settings.has("cert") or settings.has("key"):
+    if any(settings.has(name) for name in ("auth-user-pass", "cert", "key", "pkcs12")):
         return None
     return Breach(
         None,
@@ -118,8 +118,13 @@ def _authentication(settings: Settings) -> Breach | None:
     )
 
 
+_TELLS_ROLES = (
+    "remote-cert-tls", "ns-cert-type", "verify-x509-name", "peer-fingerprint", "remote-cert-eku", "verify-hash",
+)  # fmt: skip
+
+
 def _server_role_of_peer(settings: Settings) -> Breach | None:
-    for name in ("remote-cert-tls", "ns-cert-type", "verify-x509-name", "peer-fingerprint"):
+    for name in _TELLS_ROLES:
         if settings.has(name):
             return None
     return Breach(
@@ -127,6 +132,33 @@ def _server_role_of_peer(settings: Settings) -> Breach | None:
         "any certificate of the CA passes for the server's, also another customer's",
         "add 'remote-cert-tls server', or 'verify-x509-name NAME name'",
     )
+
+
+def _own_certificate(settings: Settings) -> Breach | None:
+    if settings.has("cert") or settings.has("pkcs12"):
+        return None
+    return Breach(None, "a server needs a certificate: 'cert' is missing", "add 'cert' and 'key'")
+
+
+def _two_identities(settings: Settings) -> Breach | None:
+    for name in ("cert", "key"):
+        if settings.has("pkcs12") and settings.has(name):
+            problem = f"'{name}' and 'pkcs12', which holds certificate and key, exclude each other"
+            return Breach(settings.last(name), problem, "keep one of them")
+    return None
+
+
+def _hash_without_authority(settings: Settings) -> Breach | None:
+    if settings.has("verify-hash") and not any(settings.has(name) for name in ("ca", "capath", "pkcs12")):
+        return Breach(settings.last("verify-hash"), "'verify-hash' needs 'ca'", "add the <ca> block")
+    return None
+
+
+def _revocation_without_authority(settings: Settings) -> Breach | None:
+    if settings.has("crl-verify") and not any(settings.has(name) for name in ("ca", "capath", "pkcs12")):
+        problem = "'crl-verify' needs 'ca': pinned certificates are not looked up in a list"
+        return Breach(settings.last("crl-verify"), problem, "remove the pin of a certificate that is revoked")
+    return None
 
 
 def _role_directions(settings: Settings) -> Breach | None:
@@ -260,6 +292,19 @@ RULES: tuple[Rule, ...] = (
         ),
     ),
     Rule("age of client keys", SERVER, _needs("tls-crypt-v2-max-age", "tls-crypt-v2")),
+    Rule("two identities", BOTH, _two_identities),
+    Rule(
+        "two kinds of hashes",
+        BOTH,
+        _together(
+            "verify-hash",
+            "peer-fingerprint",
+            "'verify-hash' and 'peer-fingerprint' exclude each other",
+            "keep 'peer-fingerprint'",
+        ),
+    ),
+    Rule("hash without authority", BOTH, _hash_without_authority),
+    Rule("revocation without authority", BOTH, _revocation_without_authority),
     Rule("digest for tls-auth", BOTH, _auth_none),
     Rule("directions", BOTH, _role_directions),
     Rule("direction without key", BOTH, _direction_without_key, fatal=False),
@@ -287,7 +332,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "server's own certificate",
         SERVER,
-        _wants("cert", "a server needs a certificate: 'cert' is missing", "add 'cert' and 'key'"),
+        _own_certificate,
     ),
     Rule(
         "keepalive",

@@ -203,6 +203,40 @@ def _dns_name(word: str) -> str:
     return name
 
 
+def _key_usage(word: str) -> int:
+    if not re.fullmatch(r"(0x)?[0-9A-Fa-f]{1,4}", word):
+        raise ValueError
+    bits = int(word, 16)
+    return bits if bits & 0xFF else bits >> 8  # openvpn takes both orders of the two bytes
+
+
+def _extended_usage(word: str) -> str:
+    known = _EXTENDED_USAGES.get(word)
+    if known is None and not re.fullmatch(r"[0-2](\.[0-9]{1,10}){1,20}", word):
+        raise ValueError
+    return known or word
+
+
+def _username_field(word: str) -> str:
+    name = word.upper() if word.islower() and word not in _MIXED_FIELDS else word
+    if name not in USERNAME_FIELDS:
+        raise ValueError
+    return name
+
+
+_EXTENDED_USAGES = {
+    "TLS Web Server Authentication": "1.3.6.1.5.5.7.3.1", "serverAuth": "1.3.6.1.5.5.7.3.1",
+    "TLS Web Client Authentication": "1.3.6.1.5.5.7.3.2", "clientAuth": "1.3.6.1.5.5.7.3.2",
+    "Code Signing": "1.3.6.1.5.5.7.3.3", "E-mail Protection": "1.3.6.1.5.5.7.3.4",
+    "IPSec End System": "1.3.6.1.5.5.7.3.5", "IPSec Tunnel": "1.3.6.1.5.5.7.3.6", "IPSec User": "1.3.6.1.5.5.7.3.7",
+    "Time Stamping": "1.3.6.1.5.5.7.3.8", "OCSP Signing": "1.3.6.1.5.5.7.3.9",
+    "Any Extended Key Usage": "2.5.29.37.0",
+}  # fmt: skip
+_MIXED_FIELDS = frozenset({"emailAddress", "serialNumber"})
+USERNAME_FIELDS = frozenset(
+    {"C", "ST", "L", "O", "OU", "CN", "DC", "UID", "SN", "GN", "emailAddress", "serialNumber", "title",
+     "ext:subjectAltName"}
+)  # fmt: skip
 TEXT = Kind(f"a text of 1 to {MAX_TEXT} characters", _text)
 CIPHER_LIST = Kind("a list of ciphers", str)
 PATH = Kind("the name of a file", _text)
@@ -218,6 +252,9 @@ ROUTE_TARGET = Kind("an IPv4 network address", _route_target)
 GATEWAY4 = Kind("an IPv4 address, 'vpn_gateway' or 'default'", _gateway)
 GATEWAY6 = Kind("an IPv6 address or 'default'", _ipv6_gateway)
 FINGERPRINT = Kind("a SHA-256 fingerprint: 32 hexadecimal bytes with ':' between", _fingerprint)
+KEY_USAGE = Kind("a hexadecimal number of at most four digits, such as a0", _key_usage)
+EXTENDED_USAGE = Kind("'TLS Web Server Authentication' or an object identifier", _extended_usage)
+USERNAME_FIELD = Kind("CN, emailAddress, serialNumber, UID, OU, ... or 'ext:subjectAltName'", _username_field)
 TLS_VERSION = Kind("1.2 or 1.3", _tls_version)
 DNS_NAME = Kind("a domain name of letters, digits, '-' and '_'", _dns_name)
 NAME_TYPE = Kind(choice(*(t.value for t in NameType)).expected, NameType)

@@ -80,22 +80,6 @@ ROWS = (
         connection=True,
     ),
     Row("rport", "port of the remote", (Arg("port", PORT),), client=APPLIED, connection=True),
-    Row("lport", "local port", (Arg("port", PORT),), client=APPLIED, server=APPLIED),
-    Row("nobind", "leave the local port to the system", client=APPLIED, connection=True),
-    Row(
-        "bind",
-        "",
-        None,
-        client=NoEffect("the local port is left to the system unless 'lport' names one", warn=False),
-        server=NoEffect("a server always binds", warn=False),
-    ),
-    Row(
-        "local",
-        "address to listen on",
-        (Arg("address", HOST),),
-        client=Refused("is not supported for a client", "remove the line; the system chooses the local address"),
-        server=APPLIED,
-    ),
     Row("remote-random", "shuffle the remotes", client=APPLIED, fills=(ClientConfig, "remote_random")),
     Row(
         "remote-random-hostname",

@@ -11,8 +11,6 @@ from qubes_miragevpn.config.rows.row import refused
 
 _YET = "is not supported yet"
 _CLIENTS = "remove the line if the server may do without it"
-_PROXY = "is not supported yet, and connecting directly could be what the proxy is there to avoid"
-_NO_PROXY = "remove the proxy lines to connect directly"
 _PINS = "use 'peer-fingerprint' with the SHA-256 fingerprint of the peer's certificate"
 _HARDWARE = "use 'cert' and 'key' with PEM files"
 _POOL = "remove the line: addresses come from 'server NETWORK NETMASK'"
@@ -32,21 +30,9 @@ ROWS = tuple(
     for name, reason, fix in (
         # control-channel protection and certificates
         ("tls-crypt-v2-verify", "runs a script, which is never done", "use 'tls-crypt-v2-max-age'"),
-        (
-            "crl-verify",
-            _YET,
-            "remove it (with its block) to connect without looking at revocation; 'peer-fingerprint' is stricter",
-        ),
-        ("verify-hash", _YET, _PINS),
-        ("remote-cert-ku", _YET, "write 'remote-cert-tls server', which demands key usage as well"),
-        ("remote-cert-eku", _YET, "write 'remote-cert-tls server', which demands extended key usage as well"),
         ("tls-verify", "runs a script, which is never done", "use 'verify-x509-name' or 'peer-fingerprint'"),
         ("tls-remote", "is obsolete", "write 'verify-x509-name NAME name'"),
-        ("x509-username-field", _YET, "remove the line to go by the common name"),
         ("x509-track", _YET, _CLIENTS),
-        ("capath", _YET, "put the certificates into one file and name it with 'ca'"),
-        ("extra-certs", _YET, "append these certificates to the file of 'cert'"),
-        ("pkcs12", _YET, "take it apart with `openssl pkcs12` and use 'ca', 'cert' and 'key'"),
         ("pkcs11-providers", _YET, _HARDWARE),
         ("pkcs11-id", _YET, _HARDWARE),
         ("pkcs11-id-management", _YET, _HARDWARE),
@@ -57,10 +43,6 @@ ROWS = tuple(
         ("cryptoapicert", "is for Windows", _HARDWARE),
         ("providers", _YET, "remove the line to use OpenSSL's own"),
         ("engine", _YET, "remove the line to use OpenSSL's own"),
-        ("tls-ciphersuites", _YET, "remove the line: TLS 1.2 or newer with the library's secure ciphers is used"),
-        ("tls-cert-profile", _YET, "remove the line: the TLS library's own security level is used"),
-        ("tls-groups", _YET, "remove the line: the TLS library's own choice is used"),
-        ("ecdh-curve", _YET, "remove the line: the TLS library's own choice is used"),
         ("tls-export-cert", "runs a script, which is never done", "remove the line"),
         ("prng", "is obsolete", "remove the line: randomness is the system's"),
         ("no-replay", "switches protection off", "remove the line"),
@@ -80,16 +62,8 @@ ROWS = tuple(
         ("cd", _YET, "write paths relative to this file, or absolute ones"),
         ("plugin", "is never supported: foreign code is not loaded", "remove the line"),
         ("tmp-dir", "is not supported", "remove the line"),
-        ("bind-dev", _YET, "remove the line"),
         ("bind-ipv6-only", _YET, "write 'proto udp6' or 'proto tcp6'"),
         ("inetd", "is obsolete", "remove the line"),
-        ("http-proxy", _PROXY, _NO_PROXY),
-        ("http-proxy-option", _PROXY, _NO_PROXY),
-        ("http-proxy-user-pass", _PROXY, _NO_PROXY),
-        ("http-proxy-retry", _PROXY, _NO_PROXY),
-        ("http-proxy-timeout", _PROXY, _NO_PROXY),
-        ("socks-proxy", _PROXY, _NO_PROXY),
-        ("socks-proxy-retry", _PROXY, _NO_PROXY),
         ("scramble", "is not OpenVPN's and is not supported", "ask the provider for a profile with 'tls-crypt'"),
         ("management", "is not supported", _MANAGEMENT),
         ("management-client", "is not supported", _MANAGEMENT),

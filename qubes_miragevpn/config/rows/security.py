@@ -6,11 +6,14 @@ from __future__ import annotations
 from qubes_miragevpn.config.model import ClientConfig
 from qubes_miragevpn.config.rows.arguments import (
     CIPHER_LIST,
+    EXTENDED_USAGE,
     FINGERPRINT,
+    KEY_USAGE,
     NAME_TYPE,
     PATH,
     TEXT,
     TLS_VERSION,
+    USERNAME_FIELD,
     Arg,
     choice,
     integer,
@@ -26,18 +29,101 @@ _METHOD_2 = ByFirstWord(
     {"2": NoEffect("it is the only method there is", warn=False)},
     Refused("is only supported as method 2", "remove the line"),
 )
-_WIDER = NoEffect("the TLS library's own security level stays")
-_TLS_CIPHERS = ByFirstWord(
-    {"DEFAULT": _WIDER, "DEFAULT:@SECLEVEL=0": _WIDER, "DEFAULT:@SECLEVEL=1": _WIDER},
-    Refused("is not supported yet", "remove the line: TLS 1.2 or newer with the library's secure ciphers is used"),
-)
 
 ROWS = (
     Row("ca", "certificates that the peer's must descend from", (_FILE,), client=APPLIED, server=APPLIED, block=True),
     Row(
         "cert", "our certificate, and those between it and the CA", (_FILE,), client=APPLIED, server=APPLIED, block=True
     ),
-    Row("key", "our private key, not encrypted", (_FILE,), client=APPLIED, server=APPLIED, block=True),
+    Row("key", "our private key", (_FILE,), client=APPLIED, server=APPLIED, block=True),
+    Row(
+        "extra-certs",
+        "certificates to send after those of `cert`",
+        (_FILE,),
+        client=APPLIED,
+        server=APPLIED,
+        block=True,
+    ),
+    Row(
+        "pkcs12",
+        "our certificate and key in one file; without `ca`, the authorities as well",
+        (_FILE,),
+        client=APPLIED,
+        server=APPLIED,
+        block=True,
+    ),
+    Row(
+        "askpass",
+        "password of the private key, from the first line of a file; without one it is asked for",
+        (Arg("file", PATH, optional=True),),
+        client=APPLIED,
+        server=APPLIED,
+        secret=True,
+    ),
+    Row("capath", "directory of certificates under hashed names, as `ca`", (_FILE,), client=APPLIED, server=APPLIED),
+    Row(
+        "crl-verify",
+        "certificates that are revoked: a list, or a directory of files named by serial numbers; read at the start",
+        (_FILE, Arg("dir", choice("dir"), optional=True)),
+        client=APPLIED,
+        server=APPLIED,
+        block=True,
+    ),
+    Row(
+        "verify-hash",
+        "hash of the certificate that issued the peer's",
+        (Arg("hash", TEXT), Arg("algorithm", choice("SHA256", "SHA1"), optional=True)),
+        client=APPLIED,
+        server=APPLIED,
+        block=True,
+        repeat=Repeat.ADD,
+    ),
+    Row(
+        "remote-cert-ku",
+        "the peer's certificate must have all key usages of one of these hexadecimal sets; of any without one",
+        (),
+        Arg("usage", KEY_USAGE),
+        client=APPLIED,
+        server=APPLIED,
+    ),
+    Row(
+        "remote-cert-eku",
+        "the peer's certificate must have this extended key usage",
+        (Arg("usage", EXTENDED_USAGE),),
+        client=APPLIED,
+        server=APPLIED,
+    ),
+    Row(
+        "x509-username-field",
+        "what the peer's name is made of, instead of `CN`",
+        (Arg("field", USERNAME_FIELD),),
+        Arg("field", USERNAME_FIELD),
+        client=APPLIED,
+        server=APPLIED,
+    ),
+    Row(
+        "tls-cipher",
+        "ciphers of TLS 1.2, in OpenSSL's or IANA's names",
+        (Arg("list", CIPHER_LIST),),
+        client=APPLIED,
+        server=APPLIED,
+    ),
+    Row(
+        "tls-ciphersuites",
+        "cipher suites of TLS 1.3",
+        (Arg("list", CIPHER_LIST),),
+        client=APPLIED,
+        server=APPLIED,
+    ),
+    Row("tls-groups", "groups of key agreement", (Arg("list", CIPHER_LIST),), client=APPLIED, server=APPLIED),
+    Row("ecdh-curve", "the same with one group", (Arg("group", CIPHER_LIST),), client=APPLIED, server=APPLIED),
+    Row(
+        "tls-cert-profile",
+        "how strong keys and signatures must be (OpenSSL's levels 0, 1, 2, 3); without it the library's own level",
+        (Arg("profile", choice("insecure", "legacy", "preferred", "suiteb")),),
+        client=APPLIED,
+        server=APPLIED,
+    ),
     Row(
         "tls-auth",
         "authenticate control packets with a static key",
@@ -166,13 +252,6 @@ ROWS = (
         (Arg("how", choice("none", "nointeract", "interact")),),
         client=APPLIED,
         fills=(ClientConfig, "auth_retry"),
-    ),
-    Row(
-        "tls-cipher",
-        "",
-        (Arg("list", CIPHER_LIST),),
-        client=_TLS_CIPHERS,
-        server=_TLS_CIPHERS,
     ),
     Row(
         "key-method",

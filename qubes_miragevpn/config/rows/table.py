@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from qubes_miragevpn.base.errors import MisuseError
-from qubes_miragevpn.config.rows import endpoint, noeffect, refused, routing, security, serving, session
+from qubes_miragevpn.config.rows import endpoint, noeffect, proxies, refused, routing, security, serving, session
 from qubes_miragevpn.config.rows.row import Row
 
 SUBJECTS: Mapping[str, tuple[Row, ...]] = MappingProxyType(
     {
         "Role, device and remotes": endpoint.ROWS,
+        "Proxies and the local end": proxies.ROWS,
         "Keys, certificates and ciphers": security.ROWS,
         "Session": session.ROWS,
         "Addresses, routes and DNS": routing.ROWS,

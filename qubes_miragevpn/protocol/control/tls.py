@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from OpenSSL import SSL, crypto
@@ -18,9 +20,15 @@ from OpenSSL import SSL, crypto
 from qubes_miragevpn.base.errors import ConfigError, Consequence, PeerError
 from qubes_miragevpn.base.secret import Secret
 from qubes_miragevpn.base.text import printable
-from qubes_miragevpn.config.model import Identity, PeerPolicy, TlsVersions
-from qubes_miragevpn.crypto.x509 import CertificateFacts, inspect_certificate, load_certificates, load_private_key
-from qubes_miragevpn.protocol.control.verify import verify_leaf
+from qubes_miragevpn.config.model import Identity, PeerPolicy, TlsChoices, TlsVersions
+from qubes_miragevpn.crypto.x509 import (
+    CertificateFacts,
+    inspect_certificate,
+    load_certificates,
+    load_private_key,
+    load_revocations,
+)
+from qubes_miragevpn.protocol.control.verify import peer_name, verify_chain, verify_leaf
 
 _VERSIONS = {
     (1, 0): SSL.TLS1_VERSION,
@@ -29,22 +37,30 @@ _VERSIONS = {
     (1, 3): SSL.TLS1_3_VERSION,
 }
 _PEM_CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.S)
+_PEM_REVOCATIONS = re.compile(rb"-----BEGIN X509 CRL-----.+?-----END X509 CRL-----", re.S)
 _OPTIONS = SSL.OP_NO_COMPRESSION | SSL.OP_NO_TICKET | SSL.OP_CIPHER_SERVER_PREFERENCE | SSL.OP_NO_RENEGOTIATION
 _RECORD = 16 * 1024
+_NO_LIST = 3  # X509_V_ERR_UNABLE_TO_GET_CRL
+LIBRARY_CHOICES = TlsChoices()
 MAX_CHAIN = 16  # certificates in a chain; OpenSSL's own default depth is 100
 MAX_TLS_INPUT = 256 * 1024
 """Bytes that a peer may feed into one TLS session: handshake with the longest allowed chain, plus hours of messages."""
 
 # What OpenSSL calls X509_V_ERR_*: the ones that an operator meets.
 _VERIFY_ERRORS = {
+    3: "there is no list of revoked certificates by its issuer in crl-verify",
+    8: "the signature of the list of revoked certificates is wrong",
     7: "its signature is wrong",
     9: "it is not valid yet (is the clock right?)",
     10: "it has expired",
+    11: "the list of revoked certificates is not valid yet (is the clock right?)",
+    12: "the list of revoked certificates has expired: a new one is needed",
     18: "it is self-signed and not in ca",
     19: "its chain ends in a self-signed certificate that is not in ca",
     20: "its issuer is not in ca",
     21: "its chain cannot be verified with ca",
     22: "its chain is too long",
+    23: "it is revoked",
     24: "its chain holds an invalid CA certificate",
     26: "its extended key usage does not allow this role",
     66: "its key is too weak",
@@ -53,9 +69,17 @@ _VERIFY_ERRORS = {
 }
 
 
-def make_context(identity: Identity | None, policy: PeerPolicy, versions: TlsVersions, *, server: bool) -> SSL.Context:
+def make_context(
+    identity: Identity | None,
+    policy: PeerPolicy,
+    versions: TlsVersions,
+    choices: TlsChoices = LIBRARY_CHOICES,
+    *,
+    server: bool,
+) -> SSL.Context:
     """Build the OpenSSL context of a role once; raises `ConfigError` when a certificate or key is unusable."""
     context = SSL.Context(SSL.TLS_METHOD)
+    _choose(context, choices)  # first: the security level decides which certificates may be loaded
     context.set_options(_OPTIONS)
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     context.set_min_proto_version(_VERSIONS[versions.minimum])
@@ -68,9 +92,63 @@ def make_context(identity: Identity | None, policy: PeerPolicy, versions: TlsVer
             raise ConfigError("OpenSSL offers no certificate store")
         for certificate in _certificates(policy.ca_pem, "ca"):
             store.add_cert(certificate)
+        if policy.crl_pem:
+            _load_revocations(store, policy.crl_pem)
     if identity is not None:
         _load_identity(context, identity)
     return context
+
+
+def _choose(context: SSL.Context, choices: TlsChoices) -> None:
+    """Set ciphers, suites and groups; an empty choice leaves the library's."""
+    level = "" if choices.security_level is None else f"@SECLEVEL={choices.security_level}"
+    ciphers = ":".join(filter(None, (choices.ciphers or ("DEFAULT" if level else ""), level)))
+    try:
+        if ciphers:
+            context.set_cipher_list(ciphers.encode("ascii"))
+        if choices.suites:
+            _set_suites(context, choices.suites.encode("ascii"))
+    except SSL.Error:
+        raise ConfigError("tls-cipher: the TLS library has none of these ciphers") from None
+    if choices.groups and _library().SSL_CTX_set1_curves_list(_pointer(context), choices.groups.encode("ascii")) != 1:
+        _forget_errors()
+        raise ConfigError("tls-groups: the TLS library does not have all of these groups", fix="write 'X25519:P-256'")
+
+
+def _set_suites(context: SSL.Context, suites: bytes) -> None:
+    if hasattr(context, "set_tls13_ciphersuites"):  # pyOpenSSL 25.2
+        context.set_tls13_ciphersuites(suites)
+    elif _library().SSL_CTX_set_ciphersuites(_pointer(context), suites) != 1:
+        _forget_errors()
+        raise ConfigError("tls-ciphersuites: the TLS library has none of these suites")
+
+
+def _library() -> Any:
+    """OpenSSL itself, for two calls that pyOpenSSL (the second one: some versions of it) has no method for."""
+    return vars(SSL)["_lib"]
+
+
+def _pointer(context: SSL.Context) -> Any:
+    return context._context
+
+
+def _forget_errors() -> None:
+    """Empty OpenSSL's queue of errors, which the next call would report otherwise."""
+    while _library().ERR_get_error():
+        pass
+
+
+def _load_revocations(store: crypto.X509Store, pem: bytes) -> None:
+    for block in _PEM_REVOCATIONS.findall(pem):
+        try:
+            _give(store.add_crl, load_revocations(block), partial(_older_revocations, block))
+        except (crypto.Error, ValueError):
+            raise ConfigError("crl-verify: a list in it cannot be read") from None
+    store.set_flags(crypto.X509StoreFlags.CRL_CHECK | crypto.X509StoreFlags.CRL_CHECK_ALL)
+
+
+def _older_revocations(block: bytes, _: object) -> object:
+    return crypto.load_crl(crypto.FILETYPE_PEM, block)  # type: ignore[attr-defined]
 
 
 def _certificates(pem: bytes, what: str) -> list[crypto.X509]:
@@ -126,6 +204,8 @@ class TlsEndpoint:
         pinned_only = not self._policy.ca_pem
 
         def judge(_: SSL.Connection, certificate: crypto.X509, number: int, depth: int, ok: int) -> bool:
+            if number == _NO_LIST and depth > 0:
+                return True  # as openvpn: authorities that publish no list of their own are common
             if not ok and not pinned_only:
                 cause = _VERIFY_ERRORS.get(number, f"OpenSSL verification error {number}")
                 self._verify_error = f"{_subject(certificate)} at depth {depth}: {cause}"
@@ -176,9 +256,17 @@ class TlsEndpoint:
         if certificate is None:
             raise PeerError("certificate refused: the peer sent none", Consequence.FATAL)
         facts = inspect_certificate(crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate))
+        facts = replace(facts, common_name=peer_name(facts, self._policy))
         verify_leaf(facts, self._policy)
+        if self._policy.issuer_hashes or self._policy.revoked_serials is not None:
+            verify_chain([facts, *self._issuers()], self._policy)
         self._peer = facts
         return True
+
+    def _issuers(self) -> list[CertificateFacts]:
+        """The verified chain above the peer's own certificate."""
+        chain = self._connection.get_verified_chain() or []
+        return [inspect_certificate(crypto.dump_certificate(crypto.FILETYPE_ASN1, one)) for one in chain[1:]]
 
     def _records(self) -> list[bytes]:
         records: list[bytes] = []

@@ -132,7 +132,7 @@ def test_json(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_key_of_another_certificate(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (place / "own.key").write_bytes(make_identity("other")[1])
     assert main(["check", str(place / "client.ovpn")]) == ExitCode.CONFIG
-    assert "client.ovpn: key: it does not belong to cert" in capsys.readouterr().out
+    assert "the private key belongs to none of the certificates" in capsys.readouterr().out
 
 
 def test_no_secret_is_shown(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,6 +16,7 @@ from qubes_miragevpn.config.model import (
     Dns,
     Family,
     Identity,
+    Local,
     NameCheck,
     NameType,
     NoWrap,
@@ -46,16 +47,14 @@ def test_defaults_are_openvpn_s() -> None:
     assert config.common.timers == Timers() and config.common.tls == TlsVersions()
     assert (config.common.mssfix, config.common.tun_mtu, config.common.dev) == (1492, 1500, "tun")
     assert config.common.data_ciphers == DEFAULT_DATA_CIPHERS and config.common.data_ciphers_fallback is None
-    assert config.redirect is None and config.routes == () and config.bind_port is None
+    assert config.redirect is None and config.routes == ()
+    assert config.remotes[0].local == Local() and config.remotes[0].proxy is None
 
 
 @pytest.mark.parametrize(
     ("lines", "path", "value"),
     [
         ("remote-random", "remote_random", True),
-        ("lport 5000", "bind_port", 5000),
-        ("nobind", "bind_port", None),
-        ("bind", "bind_port", None),
         ("dev tun7", "common.dev", "tun7"),
         ("connect-retry 5", "common.timers.connect_retry", 5),
         ("connect-retry 5", "common.timers.connect_retry_max_pause", 300),
@@ -234,7 +233,7 @@ def test_credentials(lines: str, credentials: Credentials | None, warning: str) 
         ("dns server 0 transport DoT", "encrypted DNS is not supported"),
         ("comp-lzo", "'comp-lzo' has no effect"),
         ("comp-lzo no", "'comp-lzo' has no effect"),
-        ('tls-cipher "DEFAULT:@SECLEVEL=0"', "'tls-cipher' has no effect: the TLS library's own security level stays"),
+        ('tls-cipher "DEFAULT:@SECLEVEL=0"', "'tls-cipher' allows weak keys and signatures (security level 0)"),
         ("compress", "'compress' has no effect"),
         ("resolv-retry 60", "'resolv-retry' has no effect"),
         ("ifconfig 10.0.0.1 10.0.0.2", "'ifconfig' has no effect: the server's word counts"),
@@ -263,8 +262,9 @@ def test_accepted_with_a_warning(lines: str, warning: str) -> None:
         ("peer-fingerprint 00:11", "the fingerprint of 'peer-fingerprint' must be a SHA-256 fingerprint"),
         ("<peer-fingerprint>\n\n00:11\n</peer-fingerprint>", "c.ovpn:8: this must be a SHA-256 fingerprint"),
         ("local 10.0.0.1", "'local' is not supported for a client"),
-        ("tls-cipher TLS-DHE-RSA-WITH-AES-256-CBC-SHA", "'tls-cipher' is not supported yet"),
-        ("tls-cipher 'HIGH:!aNULL'", "'tls-cipher' is not supported yet"),
+        ("tls-cipher TLS-NOT-A-CIPHER:!aNULL", "'tls-cipher': it names no TLS cipher that is known"),
+        ("tls-ciphersuites AES", "'tls-ciphersuites': it names no TLS 1.3 suite"),
+        ("tls-groups 'a b'", "'tls-groups': it is no list of groups"),
         ("tun-mtu 100", "the bytes of 'tun-mtu' must be a number from 576 to 9000, not '100'"),
         ("mssfix 100", "the size of 'mssfix' must be 0, or a number from 154 to 65535, not '100'"),
     ],

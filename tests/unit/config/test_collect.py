@@ -30,7 +30,7 @@ from tests.unit.config.texts import CERTIFICATE, CLIENT, STATIC_KEY_FILE, client
         ("</ca>", "a closing tag has no opening one"),
         ("connection", "'connection' is a block"),
         ("ca [inline]", "'ca [inline]' has no block <ca>"),
-        ("crl-verify crl.pem", "'crl-verify' is not supported yet"),
+        ("tls-verify /bin/true", "'tls-verify' runs a script"),
         ("keepalive 10 x", "the timeout of 'keepalive' must be a number of seconds from 1 to 86400, not 'x'"),
         ("verb \\\\n", "not '\\x5cn'"),
     ],
@@ -86,7 +86,7 @@ def test_optional_directives_may_be_unknown() -> None:
 
 def test_optional_does_not_mean_that_a_known_one_is_ignored() -> None:
     assert client("setenv opt verb 5\n").config.common.verb == 5
-    assert "'crl-verify' is not supported" in client_errors(CLIENT + "setenv opt crl-verify x\n")[0]
+    assert "'tls-verify' runs a script" in client_errors(CLIENT + "setenv opt tls-verify x\n")[0]
     assert "'tls-verify'" in client_errors(CLIENT + "ignore-unknown-option tls-verify\ntls-verify x\n")[0]
 
 

@@ -4,10 +4,18 @@
 from __future__ import annotations
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from qubes_miragevpn.base.errors import ConfigError
 from qubes_miragevpn.config.loader import load_client
 from tests.unit.config.texts import CERTIFICATE, CLIENT, FILES, KEY, STATIC_KEY_FILE, pem, read_file, without
+from tests.unit.config.trust import self_signed
 
 HIDDEN = "h1dd3n"
 BASE = without("auth-user-pass", without("ca"))
@@ -30,15 +38,15 @@ def error_of(text: str, files: dict[str, str] | None = None) -> str:
         (f"<ca>\n{HIDDEN}\n</ca>\nauth-user-pass\n", "'ca' holds no certificate (it must be PEM"),
         (f"<ca>\n{KEY}</ca>\nauth-user-pass\n", "'ca' holds no certificate"),
         (f"<ca>\n{CERTIFICATE[:-30]}\n</ca>\nauth-user-pass\n", "'ca' is cut: a PEM block does not end"),
-        (f"<ca>\n{CERTIFICATE.replace('MAMC', '!MAMC')}</ca>\nauth-user-pass\n", "'ca' is damaged"),
+        (f"<ca>\n{CERTIFICATE.replace('MII', '!MII')}</ca>\nauth-user-pass\n", "'ca' is damaged"),
         (f"<ca>\n{pem('CERTIFICATE', b'text')}</ca>\nauth-user-pass\n", "'ca' is damaged"),
         (f"ca ca.crt\ncert own.crt\n<key>\n{CERTIFICATE}</key>\n", "'key' holds no private key"),
-        (f"ca ca.crt\ncert own.crt\n<key>\n{pem('ENCRYPTED PRIVATE KEY')}</key>\n", "the private key is encrypted"),
+        (f"ca ca.crt\ncert own.crt\n<key>\n{pem('PRIVATE KEY')}</key>\n", "the private key cannot be read"),
         (
             "ca ca.crt\ncert own.crt\n<key>\n"
             + pem("RSA PRIVATE KEY").replace("-\nM", "-\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\nM", 1)
             + "</key>\n",
-            "the private key is encrypted, which is not supported yet (remove its password: openssl pkey",
+            "the private key is encrypted, and there is no password for it (write 'askpass FILE'",
         ),
         (f"ca ca.crt\nauth-user-pass\n<tls-crypt>\n{HIDDEN}\n</tls-crypt>\n", "'tls-crypt': no static key"),
         (
@@ -86,11 +94,15 @@ def test_only_certificates_are_kept_of_a_file() -> None:
     assert loaded.config.common.peer.ca_pem == (CERTIFICATE * 2).encode()
 
 
-@pytest.mark.parametrize("label", ["PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY"])
-def test_kinds_of_private_keys(label: str) -> None:
-    files = {**FILES, "own.key": pem("EC PARAMETERS", b"\x30\x00") + pem(label)}
-    text = CLIENT + "cert own.crt\nkey own.key\n"
-    loaded = load_client(text.encode(), file="c", read_file=lambda path: files[path].encode())
-    assert loaded.config.common.identity is not None
-    assert loaded.config.common.identity.key_pem.reveal() == pem(label).encode()
-    assert pem(label)[40:60] not in repr(loaded)
+@pytest.mark.parametrize("form", [PrivateFormat.PKCS8, PrivateFormat.TraditionalOpenSSL])
+@pytest.mark.parametrize("kind", ["rsa", "ec"])
+def test_kinds_of_private_keys(kind: str, form: PrivateFormat) -> None:
+    key = load_pem_private_key(KEY.encode(), None) if kind == "ec" else rsa.generate_private_key(65537, 2048)
+    text = key.private_bytes(Encoding.PEM, form, NoEncryption()).decode()
+    files = {**FILES, "own.key": pem("EC PARAMETERS", b"\x30\x00") + text, "own.crt": self_signed(key)}
+    loaded = load_client(
+        (CLIENT + "cert own.crt\nkey own.key\n").encode(), file="c", read_file=lambda path: files[path].encode()
+    )
+    identity = loaded.config.common.identity
+    assert identity is not None and identity.key_pem.reveal().startswith(b"-----BEGIN PRIVATE KEY-----")
+    assert text[60:80] not in repr(loaded)

@@ -87,7 +87,7 @@ def test_applied(lines: str, path: str, value: Any) -> None:
         ("max-clients 0", "must be a number from 1 to 65535"),
         ("tls-server x", "'tls-server' has too many words"),
         ("client-config-dir ccd", "'client-config-dir' is not supported yet"),
-        ("crl-verify crl.pem", "'crl-verify' is not supported yet"),
+        ("crl-verify crl.pem", "cannot read 'crl.pem' of 'crl-verify'"),
     ],
 )
 def test_errors(line: str, error: str) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Texts that the tests of configurations are made of. The keys and certificates have the right form and no meaning."""
+"""Texts that the tests of configurations are made of. The keys and certificates were made for them."""
 
 from __future__ import annotations
 
@@ -24,8 +24,25 @@ def pem(label: str, der: bytes = b"\x30\x03\x02\x01\x05") -> str:
     return f"-----BEGIN {label}-----\n{base64.b64encode(der).decode()}\n-----END {label}-----\n"
 
 
-CERTIFICATE = pem("CERTIFICATE")
-KEY = pem("PRIVATE KEY")
+# A certificate of an authority, valid from 2020 to 2119, and its key, which is used nowhere else.
+CERTIFICATE = """\
+-----BEGIN CERTIFICATE-----
+MIIBJzCBzqADAgECAgFNMAoGCCqGSM49BAMCMBIxEDAOBgNVBAMMB2V4YW1wbGUw
+IBcNMjAwMTAxMDAwMDAwWhgPMjExOTEyMDgwMDAwMDBaMBIxEDAOBgNVBAMMB2V4
+YW1wbGUwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNCAAQZf29NNHvBJXuUSZzD3IC1
+MZbe7mZPdZenTi/iE7e97SWDHvcgrv82U7bqpz8cvxkePuTGRFZ/BqF/4LfbkAoI
+oxMwETAPBgNVHRMBAf8EBTADAQH/MAoGCCqGSM49BAMCA0gAMEUCIAcRgmGo4xex
+Vc24p4CPLtANv0Wopgcj1aZVUYyxHupTAiEAztawYL76+aUJ9qU2XwCRrvNiadP9
+sxxTrfck7sBaf18=
+-----END CERTIFICATE-----
+"""
+KEY = """\
+-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgCwYfU7Jt1N/NOIe9
+mj+X6TN8hdaWdOYKZVdk8U1jF9ihRANCAAQZf29NNHvBJXuUSZzD3IC1MZbe7mZP
+dZenTi/iE7e97SWDHvcgrv82U7bqpz8cvxkePuTGRFZ/BqF/4LfbkAoI
+-----END PRIVATE KEY-----
+"""
 
 FILES = {
     "ca.crt": CERTIFICATE,

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Our own certificates and keys, as files hold them: PKCS#12, encrypted keys, chains; and what is wrong with them.
+
+Everything comes out as PEM without a password, which stays in memory. No key or password gets into a message.
+Raises `ConfigError` without file and line: whoever asked knows whose file it is.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+    pkcs12,
+)
+
+from qubes_miragevpn.base.errors import ConfigError
+from qubes_miragevpn.base.secret import Secret
+from qubes_miragevpn.base.text import printable
+
+_OLD_FORMAT = (
+    "write 'askpass FILE'; if it is in the old format of OpenSSL 1, make it anew: "
+    "openssl pkcs12 -legacy -in OLD -nodes | openssl pkcs12 -export -out NEW"
+)
+
+
+class PasswordNeeded(ConfigError):
+    """The key is encrypted, and no password or not the right one was given."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """What a PKCS#12 file holds, as PEM: the certificate and its key, and the other certificates ("" none)."""
+
+    certificate: bytes
+    key: Secret
+    others: bytes
+
+
+def decrypt_key(pem: bytes, password: Secret | None) -> Secret:
+    """The private key in `pem` without its password. Raises `PasswordNeeded`, or `ConfigError` if it is damaged."""
+    given = None if password is None else password.reveal()
+    try:
+        key = load_pem_private_key(pem, password=given or None)
+    except TypeError:
+        if given:
+            return decrypt_key(pem, None)  # a password for a key that needs none
+        raise PasswordNeeded("the private key is encrypted, and there is no password for it") from None
+    except UnsupportedAlgorithm:
+        raise ConfigError("the private key is of a kind that is not supported") from None
+    except ValueError as error:
+        if given and "ENCRYPTED" in pem.decode("ascii", "replace"):
+            raise PasswordNeeded("the private key cannot be opened: is the password right?") from None
+        raise ConfigError(f"the private key cannot be read ({printable(type(error).__name__)})") from None
+    return Secret(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+
+
+def open_pkcs12(data: bytes, password: Secret | None) -> Bundle:
+    """The content of a PKCS#12 file (DER, or base64 of it). An empty password is tried where none is given."""
+    der = data if data[:1] == b"\x30" else _decode(data)
+    try:
+        found = pkcs12.load_pkcs12(der, None if password is None else password.reveal())
+    except ValueError:
+        if password is None or not password.reveal():
+            raise PasswordNeeded("the PKCS#12 file cannot be opened without a password", fix=_OLD_FORMAT) from None
+        raise PasswordNeeded("the PKCS#12 file cannot be opened: is the password right?", fix=_OLD_FORMAT) from None
+    except (UnsupportedAlgorithm, TypeError):
+        raise ConfigError("the PKCS#12 file is of a kind that is not supported", fix=_OLD_FORMAT) from None
+    if found.cert is None or found.key is None:
+        raise ConfigError("the PKCS#12 file holds no certificate with its key")
+    others = b"".join(other.certificate.public_bytes(Encoding.PEM) for other in found.additional_certs)
+    key = found.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return Bundle(found.cert.certificate.public_bytes(Encoding.PEM), Secret(key), others)
+
+
+def _decode(text: bytes) -> bytes:
+    try:
+        return base64.b64decode(b"".join(text.split()), validate=True)
+    except binascii.Error:
+        raise ConfigError("the PKCS#12 file is neither DER nor base64") from None
+
+
+@dataclass(frozen=True)
+class CertificateSummary:
+    """What a person is told about a certificate."""
+
+    subject: str
+    issuer: str
+    not_before: int  # seconds since 1970
+    not_after: int
+    authority: bool  # may sign certificates
+
+
+class Chain:
+    """Certificates in the order of their file; raises `ConfigError` for one that cannot be read."""
+
+    def __init__(self, pems: list[bytes]) -> None:
+        try:
+            self._certificates = [x509.load_pem_x509_certificate(pem) for pem in pems]
+            self.summaries = tuple(_summary(certificate) for certificate in self._certificates)
+        except (ValueError, TypeError, x509.InvalidVersion, x509.DuplicateExtension):
+            raise ConfigError("a certificate in it cannot be read") from None
+
+    def place_of(self, key: Secret) -> int | None:
+        """Which certificate the private key (PEM, not encrypted) belongs to."""
+        try:
+            public = _public_bytes(load_pem_private_key(key.reveal(), password=None).public_key())
+            for number, certificate in enumerate(self._certificates):
+                if _public_bytes(certificate.public_key()) == public:
+                    return number
+        except (ValueError, TypeError, UnsupportedAlgorithm):
+            raise ConfigError("the private key cannot be read") from None
+        return None
+
+    def first_out_of_order(self) -> int | None:
+        """Number of the first certificate that did not issue the one before it; each should."""
+        for number in range(1, len(self._certificates)):
+            if self._certificates[number].subject != self._certificates[number - 1].issuer:
+                return number
+        return None
+
+
+def _public_bytes(key: object) -> bytes:
+    return bytes(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))  # type: ignore[attr-defined]
+
+
+def _summary(certificate: x509.Certificate) -> CertificateSummary:
+    try:
+        authority = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except x509.ExtensionNotFound:
+        authority = False
+    return CertificateSummary(
+        subject=printable(certificate.subject.rfc4514_string(), 200),
+        issuer=printable(certificate.issuer.rfc4514_string(), 200),
+        # the naive forms: cryptography before 42 has no others
+        not_before=_seconds(certificate, "not_valid_before"),
+        not_after=_seconds(certificate, "not_valid_after"),
+        authority=authority,
+    )
+
+
+def _seconds(dated: object, name: str) -> int:
+    aware = getattr(dated, f"{name}_utc", None)  # cryptography 42 and newer
+    moment: datetime = aware if aware is not None else getattr(dated, name).replace(tzinfo=UTC)
+    return int(moment.timestamp())
+
+
+@dataclass(frozen=True)
+class RevocationSummary:
+    """What a person is told about a list of revoked certificates."""
+
+    issuer: str
+    next_update: int | None  # seconds since 1970
+    revoked: int
+
+
+def read_revocations(pem: bytes) -> RevocationSummary:
+    """Read one list of revoked certificates; raises `ConfigError`."""
+    try:
+        found = x509.load_pem_x509_crl(pem)
+        until = getattr(found, "next_update_utc", None) or found.next_update
+        return RevocationSummary(
+            issuer=printable(found.issuer.rfc4514_string(), 200),
+            next_update=None if until is None else int(until.replace(tzinfo=UTC).timestamp()),
+            revoked=len(found),
+        )
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+        raise ConfigError("a list of revoked certificates in it cannot be read") from None
