@@ -107,7 +107,8 @@ def _limited(item: pytest.Item) -> Iterator[None]:
         pytest.fail(f"ran longer than {seconds:g} s")
 
     before = signal.signal(signal.SIGALRM, out_of_time)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    # Again every second: an asyncio task that nobody awaits may swallow the first.
+    signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
     try:
         yield
     finally:

@@ -46,7 +46,7 @@ def test_the_programs_are_two_lines() -> None:
     for row in SERVICES:
         path = PROGRAMS / row.name
         assert path.read_text() == f'#!/bin/sh\nexec "${{MIRAGEVPN:-miragevpn}}" rpc {row.name} "$@"\n'
-        assert path.stat().st_mode & 0o777 == 0o755
+        assert path.stat().st_mode & 0o111 == 0o111  # what else there is depends on the umask of the clone
 
 
 def test_the_policy_is_the_tables() -> None:
