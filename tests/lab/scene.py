@@ -33,8 +33,8 @@ class Scene:
         self.service = Service(lab)
 
     def connected(self) -> None:
-        """Start providers and service, wait for profile A, and see that work's traffic goes through it."""
-        self.providers.start()
+        """Start provider A and the service, wait for the tunnel, and see that work's traffic goes through it."""
+        self.providers.a.start()
         self.service.start()
         self.service.wait_state("connected")
         self.must_carry(SITE_A)

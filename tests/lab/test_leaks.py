@@ -55,7 +55,7 @@ def test_connecting_to_a_server_that_is_not_there(stage: Scene) -> None:
     stage.service.wait_state("connecting")
     stage.must_be_closed(rounds=50)
     assert stage.service.state() in ("connecting", "failed")
-    stage.providers.start()
+    stage.providers.a.start()
     stage.must_heal()
 
 
@@ -70,7 +70,7 @@ def test_no_profile_and_a_broken_one(stage: Scene) -> None:
 
 def test_a_profile_with_foreign_keys(stage: Scene) -> None:
     """A server that we refuse, or that refuses us, gets no traffic."""
-    stage.providers.start()
+    stage.providers.a.start()
     path = stage.lab.vpn.path(f"/etc/qubes-miragevpn/profiles/{SITE_A.name}.ovpn")
     path.write_text(path.read_text().replace("verify-x509-name a.vpn.lab", "verify-x509-name c.vpn.lab"))
     stage.service.launch()
@@ -97,7 +97,7 @@ def test_killed(live: Scene) -> None:
 
 def test_killed_while_connecting(stage: Scene) -> None:
     """SIGKILL at every stage of a start that is possible to hit."""
-    stage.providers.start()
+    stage.providers.a.start()
     for delay in (0.3, 0.6, 0.9, 1.2):
         stage.service.launch()
         time.sleep(delay)
@@ -128,6 +128,7 @@ def test_stopped_and_started(live: Scene) -> None:
 
 def test_switching(live: Scene) -> None:
     """From provider to provider and back: there is no moment in the clear, and no mixing."""
+    live.providers.b.start()
     for site in (SITE_B, SITE_A, SITE_B):
         assert live.service.call("Switch", site.name, source="dom0").code == 0
         live.service.wait_state("connected", profile=site.name)
@@ -308,7 +309,7 @@ def test_an_appvm_plugged_in_while_connecting_and_while_connected(stage: Scene) 
     early_bird = stage.lab.attach("early-bird")
     assert seen_address(early_bird).startswith("no: ")
     stage.must_be_closed()
-    stage.providers.start()
+    stage.providers.a.start()
     stage.must_heal()
     stage.must_carry(SITE_A, early_bird, within=2)
     stage.must_carry(SITE_A, stage.lab.attach("late"), within=2)

@@ -139,6 +139,7 @@ def test_with_openvpn_as_both_providers() -> None:
     """The same story against the distribution's servers."""
     with scene(OPENVPN) as stage:
         stage.connected()
+        stage.providers.b.start()
         assert stage.service.call("Switch", SITE_B.name, source="dom0").code == 0
         stage.service.wait_state("connected", profile=SITE_B.name)
         stage.must_carry(SITE_B)
