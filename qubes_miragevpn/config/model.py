@@ -354,6 +354,8 @@ class PulledOptions:
     peer_id: int | None = None
     key_derivation_ekm: bool = False  # ``key-derivation tls-ekm`` or ``protocol-flags tls-ekm``
     cc_exit: bool = False  # ``protocol-flags cc-exit``
+    compression: Compression | None = None
+    dynamic_tls_crypt: bool = False  # ``protocol-flags dyn-tls-crypt``
     ping: float | None = None
     ping_restart: float | None = None
     ping_exit: float | None = None

@@ -43,8 +43,9 @@ from qubes_miragevpn.protocol.contract import (
 from qubes_miragevpn.protocol.control.legality import Role
 from qubes_miragevpn.protocol.control.tls import TlsEndpoint, make_context
 from qubes_miragevpn.protocol.conversation import Conversation, End, Over
+from qubes_miragevpn.protocol.happenings import Introduction
 from qubes_miragevpn.protocol.remotes import GiveUp, Lookup, Pause, Remotes, Try
-from qubes_miragevpn.protocol.session import Introduction, Session
+from qubes_miragevpn.protocol.session import Session
 from qubes_miragevpn.protocol.version import IV_VER
 from qubes_miragevpn.protocol.wire import occ, peerinfo
 from qubes_miragevpn.protocol.wire.keymethod2 import MAX_CREDENTIAL, credential_fits

@@ -44,18 +44,18 @@ from qubes_miragevpn.protocol.contract import (
     TunnelUp,
 )
 from qubes_miragevpn.protocol.control.negotiation import client_cipher, digest_mismatch
-from qubes_miragevpn.protocol.limits import peer_limits
-from qubes_miragevpn.protocol.remotes import Try
-from qubes_miragevpn.protocol.session import (
+from qubes_miragevpn.protocol.happenings import (
     ClientIntroduced,
     DropKey,
     Happening,
     KeyMaterialReady,
     MessageDropped,
     MessageReceived,
-    Session,
     UseKey,
 )
+from qubes_miragevpn.protocol.limits import peer_limits
+from qubes_miragevpn.protocol.remotes import Try
+from qubes_miragevpn.protocol.session import Session
 from qubes_miragevpn.protocol.wire.messages import (
     AuthFailed,
     Exit,
@@ -300,6 +300,8 @@ class Conversation:
         self.effects.append(AddPeer(PEER, self.link, self._endpoint, peer_id, self._limits(pulled)))
         assert self._key_id is not None
         self._install(self._key_id)
+        if pulled.dynamic_tls_crypt:
+            self._session.protect_renegotiations()
         self._session.use_first_key()
         self._collect(now)
         derivation = "exporter" if pulled.key_derivation_ekm else "PRF"

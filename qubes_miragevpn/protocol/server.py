@@ -50,11 +50,7 @@ from qubes_miragevpn.protocol.contract import (
 from qubes_miragevpn.protocol.control.legality import Role
 from qubes_miragevpn.protocol.control.negotiation import server_cipher
 from qubes_miragevpn.protocol.control.tls import TlsEndpoint, make_context
-from qubes_miragevpn.protocol.limits import peer_limits
-from qubes_miragevpn.protocol.serving.admission import Admission, needs_state, require_first_packet
-from qubes_miragevpn.protocol.serving.peer import Peer, push_options
-from qubes_miragevpn.protocol.serving.pool import AddressPool
-from qubes_miragevpn.protocol.session import (
+from qubes_miragevpn.protocol.happenings import (
     ClientIntroduced,
     DropKey,
     Happening,
@@ -65,6 +61,11 @@ from qubes_miragevpn.protocol.session import (
     Session,
     UseKey,
 )
+from qubes_miragevpn.protocol.limits import peer_limits
+from qubes_miragevpn.protocol.serving.admission import Admission, needs_state, require_first_packet
+from qubes_miragevpn.protocol.serving.peer import Peer, push_options
+from qubes_miragevpn.protocol.serving.pool import AddressPool
+from qubes_miragevpn.protocol.session import Session
 from qubes_miragevpn.protocol.wire import occ, peerinfo
 from qubes_miragevpn.protocol.wire.keymethod2 import KeyMethod2
 from qubes_miragevpn.protocol.wire.messages import Exit, Message, PushRequest, build_push_reply
@@ -367,6 +368,8 @@ class Server:
             peer.can = peerinfo.parse(hello.peer_info)
             peer.cipher = server_cipher(peer.can, hello.options, self._config.common)
             peer.ekm = bool(peer.can.proto & IvProto.TLS_KEY_EXPORT)
+            told = IvProto.CC_EXIT_NOTIFY | IvProto.DYN_TLS_CRYPT  # the flag is pushed beside the other only
+            peer.dynamic_tls_crypt = peer.can.proto & told == told
             self._promote(peer)
         family = Family.IPV6 if len(peer.endpoint) == 4 else Family.IPV4
         options = occ.build(self._config.common, self._config.listen.proto, family, server=True)
@@ -387,6 +390,8 @@ class Server:
         peer.pushed = True
         for message in build_push_reply(push_options(peer, self._config, self._pool.server)):
             peer.session.send_message(message, now)
+        if peer.dynamic_tls_crypt:
+            peer.session.protect_renegotiations()
         timers = self._config.common.timers
         peer_id = peer.number if peer.can.proto & IvProto.DATA_V2 else NO_PEER_ID
         limits = peer_limits(

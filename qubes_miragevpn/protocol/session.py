@@ -12,12 +12,12 @@ renegotiation runs, and the *lame duck*, an older key that is still accepted for
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from qubes_miragevpn.base.errors import Consequence, PeerError
 from qubes_miragevpn.base.secret import Secret
 from qubes_miragevpn.config.model import Common
 from qubes_miragevpn.crypto.kdf import KeySource
+from qubes_miragevpn.crypto.statickey import KEY2_SIZE
 from qubes_miragevpn.dataplane.interface import DataKeys
 from qubes_miragevpn.protocol.control.keyslot import (
     AwaitReset,
@@ -32,10 +32,21 @@ from qubes_miragevpn.protocol.control.keyslot import (
 from qubes_miragevpn.protocol.control.legality import Role, require_legal
 from qubes_miragevpn.protocol.control.reliability import ACKS_ON_CONTROL, Incoming, Outgoing, Reliability
 from qubes_miragevpn.protocol.control.tls import TlsEndpoint
+from qubes_miragevpn.protocol.happenings import (
+    ClientIntroduced,
+    DropKey,
+    Happening,
+    Introduction,
+    KeyMaterialReady,
+    MessageDropped,
+    MessageReceived,
+    UseKey,
+)
 from qubes_miragevpn.protocol.wire import earlyneg, keymethod2
 from qubes_miragevpn.protocol.wire.keymethod2 import KeyMethod2
-from qubes_miragevpn.protocol.wire.messages import Malformed, Message, split_record
+from qubes_miragevpn.protocol.wire.messages import Malformed, split_record
 from qubes_miragevpn.protocol.wire.packet import HEAD_SIZE, MAX_ACKS, RESETS, SID_SIZE, Body, Head, Opcode, read_body
+from qubes_miragevpn.protocol.wrap.dynamic import LABEL
 from qubes_miragevpn.protocol.wrap.keys import Opened
 from qubes_miragevpn.protocol.wrap.state import WrapState
 
@@ -44,63 +55,6 @@ MAX_PACKET = 1250
 _BODY_ROOM = 1 + 4 * ACKS_ON_CONTROL + SID_SIZE + 4  # acknowledgements, session id, message id
 _KEY_IDS = 7  # renegotiations use 1..7 and begin again at 1
 _NOTHING = Secret(b"")
-
-
-@dataclass(frozen=True)
-class KeyMaterialReady:
-    """Slot `key_id` is established; the role decides the suite and calls `derive`. `options` is the peer's string."""
-
-    key_id: int
-    options: str
-
-
-@dataclass(frozen=True)
-class ClientIntroduced:
-    """Server only: the client's key method 2 came; the role judges it and calls `answer`."""
-
-    key_id: int
-    hello: KeyMethod2
-
-
-@dataclass(frozen=True)
-class MessageReceived:
-    """A control message."""
-
-    message: Message
-
-
-@dataclass(frozen=True)
-class UseKey:
-    """Send under `key_id` from now on."""
-
-    key_id: int
-
-
-@dataclass(frozen=True)
-class DropKey:
-    """Forget `key_id`."""
-
-    key_id: int
-
-
-@dataclass(frozen=True)
-class MessageDropped:
-    """A control message that was not well-formed."""
-
-    reason: str
-
-
-Happening = KeyMaterialReady | ClientIntroduced | MessageReceived | MessageDropped | UseKey | DropKey
-
-
-@dataclass(frozen=True)
-class Introduction:
-    """What a client says of itself in key method 2."""
-
-    options: str
-    peer_info: str
-    username: str
-    password: Secret
 
 
 class Session:
@@ -135,7 +89,6 @@ class Session:
         self._peer_fingerprint: bytes | None = None
         self._packets: list[bytes] = []
         self._happenings: list[Happening] = []
-        self._max_payload = MAX_PACKET - HEAD_SIZE - wrap.overhead - _BODY_ROOM
         self._owes_key = False  # the server asked for our wrapped key once more
         self._place_proved = True  # the peer has heard us where we think it is
 
@@ -193,6 +146,13 @@ class Session:
         sids = (self.peer_sid, self.own_sid) if server else (self.own_sid, self.peer_sid)
         digest = self._common.digest
         return derive_keys(slot.state, suite, digest, ekm=ekm, server=server, client_sid=sids[0], server_sid=sids[1])
+
+    def protect_renegotiations(self) -> None:
+        """Both sides agreed on dynamic tls-crypt: key ids other than 0 are protected by it from now on."""
+        slot = self._slots.get(0)
+        if slot is not None and isinstance(slot.state, Established):
+            exported = slot.state.tls.export(LABEL, KEY2_SIZE)
+            self._wrap.protect_renegotiations(exported, server=self.role is Role.SERVER)
 
     def key_in_use(self, key_id: int) -> None:
         """The peer was seen to use `key_id`: it has the key, so we may send under it."""
@@ -425,11 +385,15 @@ class Session:
         output = tls.take_output()
         if output and self._owes_key:
             self._owes_key = False
-            room = max(self._max_payload - self._wrap.wrapped_size, 0)
+            room = max(self._room(slot) - self._wrap.wrapped_size, 0)
             slot.reliability.queue(Opcode.CONTROL_WKC, output[:room])
             output = output[room:]
-        for start in range(0, len(output), self._max_payload):
-            slot.reliability.queue(Opcode.CONTROL, output[start : start + self._max_payload])
+        room = self._room(slot)
+        for start in range(0, len(output), room):
+            slot.reliability.queue(Opcode.CONTROL, output[start : start + room])
+
+    def _room(self, slot: KeySlot) -> int:
+        return MAX_PACKET - HEAD_SIZE - self._wrap.overhead(slot.key_id) - _BODY_ROOM
 
     def _flush(self, now: float) -> None:
         """Put on the wire what is due on every slot: new packets, retransmissions, bare acknowledgements."""

@@ -110,7 +110,13 @@ ROWS = (
     ),
     Row("peer-id", "our number at the server", (Arg("number", integer(0, 0xFFFFFF)),), pushed=APPLIED),
     Row("key-derivation", "how data keys are made", (Arg("method", choice("tls-ekm")),), pushed=APPLIED),
-    Row("protocol-flags", "what both ends will do", (), Arg("flag", choice("cc-exit", "tls-ekm")), pushed=APPLIED),
+    Row(
+        "protocol-flags",
+        "what both ends will do",
+        (),
+        Arg("flag", choice("cc-exit", "tls-ekm", "dyn-tls-crypt")),
+        pushed=APPLIED,
+    ),
     Row(
         "comp-lzo",
         "old compression, never done",

@@ -28,6 +28,7 @@ class Peer:
     can: PeerCan = _CAN_NOTHING
     cipher: str = ""
     ekm: bool = False
+    dynamic_tls_crypt: bool = False
     lease: IPv4Interface | None = None
     key_id: int = 0  # the newest established key
     pushed: bool = False
@@ -48,7 +49,8 @@ def push_options(peer: Peer, config: ServerConfig, gateway: IPv4Address) -> list
     if peer.can.proto & IvProto.DATA_V2:
         options.append(f"peer-id {peer.number}")
     if peer.can.proto & IvProto.CC_EXIT_NOTIFY:
-        options.append("protocol-flags cc-exit" + (" tls-ekm" if peer.ekm else ""))
+        flags = ["cc-exit", *(["tls-ekm"] if peer.ekm else []), *(["dyn-tls-crypt"] if peer.dynamic_tls_crypt else [])]
+        options.append(f"protocol-flags {' '.join(flags)}")
     elif peer.ekm:
         options.append("key-derivation tls-ekm")
     if peer.can.mtu:

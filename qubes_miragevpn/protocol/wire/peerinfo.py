@@ -19,9 +19,16 @@ class IvProto(IntFlag):
     REQUEST_PUSH = 1 << 2  # the server may push without being asked
     TLS_KEY_EXPORT = 1 << 3  # data keys by TLS exporter
     CC_EXIT_NOTIFY = 1 << 7  # EXIT as a control message
+    DYN_TLS_CRYPT = 1 << 9  # renegotiations protected by a key of the session's own
 
 
-OUR_PROTO = IvProto.DATA_V2 | IvProto.REQUEST_PUSH | IvProto.TLS_KEY_EXPORT | IvProto.CC_EXIT_NOTIFY
+OUR_PROTO = (
+    IvProto.DATA_V2
+    | IvProto.REQUEST_PUSH
+    | IvProto.TLS_KEY_EXPORT
+    | IvProto.CC_EXIT_NOTIFY
+    | IvProto.DYN_TLS_CRYPT
+)
 MAX_LINES = 64
 """A peer that says more is cut off there; OpenVPN's own client sends fewer than 20 lines."""
 

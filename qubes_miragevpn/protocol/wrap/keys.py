@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from qubes_miragevpn.base.errors import PeerError
+from qubes_miragevpn.base.secret import Secret
 from qubes_miragevpn.config.model import NoWrap, TlsAuth, TlsCrypt
 from qubes_miragevpn.crypto.ctr import aes256_ctr
 from qubes_miragevpn.crypto.digests import digest_size, hmac_digest, same
@@ -66,6 +67,8 @@ class WrapKeys(Protocol):
     """What a client's hard reset is."""
     first_id: int
     """The packet id of a client's first packet."""
+    base: Secret | None
+    """The 256 bytes of the static or client key."""
     wrapped_size: int
     """Bytes that the opcodes `WITH_WRAPPED_KEY` are longer by; 0 if there is no key to send along."""
 
@@ -82,6 +85,7 @@ class _WithoutClientKey:
     reset = Opcode.HARD_RESET_CLIENT
     first_id = 1
     wrapped_size = 0
+    base: Secret | None = None
     _takes_client_key = False
 
     def _head(self, packet: bytes) -> Head:
@@ -112,6 +116,7 @@ class TlsAuthKeys(_WithoutClientKey):
     def __init__(self, config: TlsAuth) -> None:
         first, second = split_key2(config.key.reveal())
         size = digest_size(config.digest)
+        self.base = config.key
         outgoing, incoming = {None: (first, first), 0: (first, second), 1: (second, first)}[config.direction]
         self._digest = config.digest
         self._size = size
@@ -140,6 +145,7 @@ class TlsCryptKeys(_WithoutClientKey):
     stamped = True
 
     def __init__(self, config: TlsCrypt, *, server: bool) -> None:
+        self.base = config.key
         first, second = split_key2(config.key.reveal())
         outgoing, incoming = (first, second) if server else (second, first)
         self._send_cipher = outgoing.cipher.reveal()[:_CTR_KEY_SIZE]

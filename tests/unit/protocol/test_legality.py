@@ -18,7 +18,8 @@ from qubes_miragevpn.config.model import Common, NoWrap
 from qubes_miragevpn.protocol.control.keyslot import phase_of
 from qubes_miragevpn.protocol.control.legality import LEGAL, Phase, Role, require_legal
 from qubes_miragevpn.protocol.control.tls import TlsEndpoint, make_context
-from qubes_miragevpn.protocol.session import ClientIntroduced, Introduction, Session
+from qubes_miragevpn.protocol.happenings import ClientIntroduced, Introduction
+from qubes_miragevpn.protocol.session import Session
 from qubes_miragevpn.protocol.wire.packet import WITH_WRAPPED_KEY, Body, Opcode
 from qubes_miragevpn.protocol.wrap.keys import wrap_keys
 from qubes_miragevpn.protocol.wrap.state import WrapState
