@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""`miragevpn client FILE`: a plain VPN client in the foreground.
+"""`miragevpn client [FILE] [--OPTION ...]`: a plain VPN client in the foreground.
 
 Ctrl-C, SIGTERM and SIGHUP end it (the server is told, every change is undone, exit code 0), SIGUSR1 reconnects, SIGUSR2
 logs how much was carried.
@@ -12,7 +12,11 @@ import logging
 import os
 import signal
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
+
+from qubes_miragevpn.base.exitcodes import ExitCode
+from qubes_miragevpn.cli.words import add_command, named_by
 
 if TYPE_CHECKING:
     from qubes_miragevpn.config.model import ClientConfig
@@ -22,10 +26,12 @@ _log = logging.getLogger("miragevpn.client")
 
 def add_parser(subparsers: Any) -> None:
     """Add this command's parser."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
-        "client", help="connect this machine to a VPN", description="Connect this machine to a VPN, until Ctrl-C."
+    parser = add_command(
+        subparsers,
+        "client",
+        what="connect this machine to a VPN",
+        description="Connect this machine to a VPN, until Ctrl-C.",
     )
-    parser.add_argument("file", metavar="FILE", help="the profile (.ovpn)")
     parser.set_defaults(run=run)
 
 
@@ -33,12 +39,13 @@ def run(arguments: argparse.Namespace) -> int:
     """Connect by the profile, until a signal or until nothing more can be tried."""
     import asyncio
 
-    from qubes_miragevpn.cli.foreground import read_profile
     from qubes_miragevpn.config.loader import load_client
     from qubes_miragevpn.runtime.plain.privilege import demand_net_admin
 
-    text, read_file = read_profile(arguments.file)
-    loaded = load_client(text, file=arguments.file, read_file=read_file)
+    named = named_by(arguments)
+    if named is None:
+        return ExitCode.OK
+    loaded = load_client(named.text, file=named.file, read_file=named.read_file, surroundings=named.surroundings)
     for warning in loaded.warnings:
         _log.warning("%s", warning)
     demand_net_admin()
@@ -56,8 +63,10 @@ async def _connect(config: ClientConfig) -> int:
     from qubes_miragevpn.runtime.sockets.transports import SocketOptions
 
     machine = Client(config, entropy=os.urandom, unix_time=lambda: int(time.time()))
-    host = PlainHost(config.common.dev, ask_at_terminal, keep_credentials=not config.auth_nocache)
-    driver = ClientDriver(machine, Pump(), host, SocketOptions.of(config.common, bind_port=config.bind_port))
+    host = PlainHost(
+        config.common.dev, partial(ask_at_terminal, known=config.username), keep_credentials=not config.auth_nocache
+    )
+    driver = ClientDriver(machine, Pump(), host, SocketOptions.of(config.common))
     actions = {
         signal.SIGUSR1: lambda: driver.command(Command.RECONNECT),
         signal.SIGUSR2: lambda: _log.info("%s", totals(driver.counters())),

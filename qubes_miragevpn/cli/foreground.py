@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""What `client` and `server` share: reading their file, and running a driver in the foreground until a signal.
+"""What `client` and `server` share: running a driver in the foreground until a signal.
 
 The first SIGINT, SIGTERM or SIGHUP asks the machine to leave, the second ends at once (and still undoes what was
 changed), the third ends the process where it is.
@@ -12,16 +12,13 @@ import logging
 import os
 import signal
 from collections.abc import Callable, Coroutine, Mapping
-from pathlib import Path
 from typing import Any
 
-from qubes_miragevpn.base.errors import ConfigError
 from qubes_miragevpn.base.exitcodes import ExitCode
 from qubes_miragevpn.base.text import printable
 from qubes_miragevpn.dataplane.interface import Counters
 from qubes_miragevpn.protocol.contract import Command, Stop, StopKind
 from qubes_miragevpn.runtime.driving.base import Driver
-from qubes_miragevpn.runtime.files import profile_reader, read_bounded
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 ENDED_BY_FORCE = 130  # what a shell reports for a program that SIGINT killed
@@ -33,15 +30,6 @@ _EXIT = {
     StopKind.CONNECTION: ExitCode.CONNECTION,
     StopKind.SYSTEM: ExitCode.SYSTEM,
 }
-
-
-def read_profile(name: str) -> tuple[bytes, Callable[[str], bytes]]:
-    """Return the content of the file `name`, and what reads the files that it names. Raises ConfigError."""
-    path = Path(name)
-    try:
-        return read_bounded(path), profile_reader(path.parent, confined=False)
-    except OSError as error:
-        raise ConfigError(f"cannot be read: {error.strerror}", file=name) from error
 
 
 async def run_in_foreground(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""`miragevpn server FILE`: a VPN server in the foreground.
+"""`miragevpn server [FILE] [--OPTION ...]`: a VPN server in the foreground.
 
 Ctrl-C, SIGTERM and SIGHUP end it (clients are told, every change is undone, exit code 0); SIGUSR1 and SIGUSR2 log
 who is connected. Forwarding and NAT beyond the TUN are the operator's.
@@ -14,6 +14,9 @@ import signal
 import time
 from typing import TYPE_CHECKING, Any
 
+from qubes_miragevpn.base.exitcodes import ExitCode
+from qubes_miragevpn.cli.words import add_command, named_by
+
 if TYPE_CHECKING:
     from qubes_miragevpn.config.model import ServerConfig
     from qubes_miragevpn.dataplane.interface import SockAddr
@@ -24,10 +27,12 @@ _log = logging.getLogger("miragevpn.server")
 
 def add_parser(subparsers: Any) -> None:
     """Add this command's parser."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
-        "server", help="serve a VPN from this machine", description="Serve a VPN from this machine, until Ctrl-C."
+    parser = add_command(
+        subparsers,
+        "server",
+        what="serve a VPN from this machine",
+        description="Serve a VPN from this machine, until Ctrl-C.",
     )
-    parser.add_argument("file", metavar="FILE", help="the server's configuration")
     parser.set_defaults(run=run)
 
 
@@ -35,12 +40,13 @@ def run(arguments: argparse.Namespace) -> int:
     """Serve until a signal."""
     import asyncio
 
-    from qubes_miragevpn.cli.foreground import read_profile
     from qubes_miragevpn.config.loader import load_server
     from qubes_miragevpn.runtime.plain.privilege import demand_net_admin
 
-    text, read_file = read_profile(arguments.file)
-    loaded = load_server(text, file=arguments.file, read_file=read_file)
+    named = named_by(arguments)
+    if named is None:
+        return ExitCode.OK
+    loaded = load_server(named.text, file=named.file, read_file=named.read_file, surroundings=named.surroundings)
     for warning in loaded.warnings:
         _log.warning("%s", warning)
     demand_net_admin()

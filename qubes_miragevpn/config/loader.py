@@ -9,33 +9,30 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from ipaddress import IPv4Network, ip_address
+from ipaddress import IPv4Network
 from typing import Generic, TypeVar
 
 from qubes_miragevpn.base.errors import ConfigError
 from qubes_miragevpn.config.building import material, rules
 from qubes_miragevpn.config.building.common import Builder
 from qubes_miragevpn.config.building.inner import DnsOptions, Unusable, ipv4_route, ipv6_route
+from qubes_miragevpn.config.building.remotes import ANY_UDP, DEFAULT_PORT, family_of, local_address, remotes
+from qubes_miragevpn.config.building.trust import ALONE, Surroundings
 from qubes_miragevpn.config.model import (
     ClientConfig,
     Credentials,
     Dns,
     Family,
     Listen,
-    Proto,
     PullFilter,
-    Remote,
     Route,
     ServerConfig,
 )
 from qubes_miragevpn.config.reading.collect import Entry, Findings, Place, Settings, collect
 from qubes_miragevpn.config.reading.lexer import lex
-from qubes_miragevpn.config.rows.arguments import ProtoWord
 
 T = TypeVar("T")
 
-DEFAULT_PORT = 1194
-ANY_UDP = ProtoWord(Proto.UDP, Family.ANY)
 WIDEST_NETWORK, NARROWEST_NETWORK = 16, 29  # prefix lengths that openvpn's `server` takes
 
 
@@ -56,24 +53,32 @@ class Examined(Generic[T]):
     errors: tuple[ConfigError, ...]
 
 
-def load_client(text: bytes, *, file: str, read_file: material.ReadFile) -> Loaded[ClientConfig]:
+def load_client(
+    text: bytes, *, file: str, read_file: material.ReadFile, surroundings: Surroundings = ALONE
+) -> Loaded[ClientConfig]:
     """Read a client profile. `file` names it in messages; `read_file(path)` may raise OSError. Raises `ConfigError`."""
-    return _loaded(examine_client(text, file=file, read_file=read_file))
+    return _loaded(examine_client(text, file=file, read_file=read_file, surroundings=surroundings))
 
 
-def load_server(text: bytes, *, file: str, read_file: material.ReadFile) -> Loaded[ServerConfig]:
+def load_server(
+    text: bytes, *, file: str, read_file: material.ReadFile, surroundings: Surroundings = ALONE
+) -> Loaded[ServerConfig]:
     """Read a server's configuration; otherwise as `load_client`."""
-    return _loaded(examine_server(text, file=file, read_file=read_file))
+    return _loaded(examine_server(text, file=file, read_file=read_file, surroundings=surroundings))
 
 
-def examine_client(text: bytes, *, file: str, read_file: material.ReadFile) -> Examined[ClientConfig]:
+def examine_client(
+    text: bytes, *, file: str, read_file: material.ReadFile, surroundings: Surroundings = ALONE
+) -> Examined[ClientConfig]:
     """Read a client profile and return whatever is wrong with it."""
-    return _examine(text, file, read_file, Place.CLIENT, _client)
+    return _examine(text, file, (read_file, surroundings), Place.CLIENT, _client)
 
 
-def examine_server(text: bytes, *, file: str, read_file: material.ReadFile) -> Examined[ServerConfig]:
+def examine_server(
+    text: bytes, *, file: str, read_file: material.ReadFile, surroundings: Surroundings = ALONE
+) -> Examined[ServerConfig]:
     """Read a server's configuration and return whatever is wrong with it."""
-    return _examine(text, file, read_file, Place.SERVER, _server)
+    return _examine(text, file, (read_file, surroundings), Place.SERVER, _server)
 
 
 def looks_like_server(text: bytes) -> bool:
@@ -92,15 +97,22 @@ def _loaded(examined: Examined[T]) -> Loaded[T]:
 
 
 def _examine(
-    text: bytes, file: str, read_file: material.ReadFile, place: Place, build: Callable[[Builder], T]
+    text: bytes,
+    file: str,
+    offered: tuple[material.ReadFile, Surroundings],
+    place: Place,
+    build: Callable[[Builder], T],
 ) -> Examined[T]:
-    settings, findings = collect(text, file=file, place=place)
+    read_file, surroundings = offered
+    settings, findings = collect(
+        text, file=file, place=place, read_file=read_file, command_line=surroundings.command_line
+    )
     if not findings.errors:
         rules.examine(settings, place, file, findings)
     config = None
     if not findings.errors:
         try:
-            config = build(Builder(settings, read_file, findings))
+            config = build(Builder(settings, read_file, findings, surroundings))
         except ConfigError as error:
             findings.errors.append(error)
     return Examined(config, tuple(findings.warnings), tuple(findings.errors))
@@ -115,10 +127,10 @@ def _client(builder: Builder) -> ClientConfig:
     redirects = settings.all("redirect-gateway")
     return ClientConfig(
         common=builder.common(server=False),
-        remotes=_forced(_remotes(settings), settings),
+        remotes=remotes(settings, builder.read_file),
         auth_user_pass=login is not None,
         credentials=_credentials(builder, login),
-        bind_port=settings.value("lport"),
+        username=_username(builder, login),
         routes=_routes(settings, findings),
         redirect=frozenset(flag for entry in redirects for flag in entry.args) if redirects else None,
         dns=_dns(settings, findings),
@@ -127,62 +139,17 @@ def _client(builder: Builder) -> ClientConfig:
     )
 
 
-def _remotes(settings: Settings) -> tuple[Remote, ...]:
-    blocks = settings.all("connection")
-    if not blocks:
-        return tuple(_remote(entry, settings, None) for entry in settings.all("remote"))
-    remotes = []
-    for block in blocks:
-        inner = block.nested or Settings()
-        entry = inner.last("remote")
-        if entry is None:
-            raise block.error("the <connection> block names no server", "write 'remote HOST PORT' into it")
-        remotes.append(_remote(entry, settings, inner))
-    return tuple(remotes)
-
-
-def _forced(remotes: tuple[Remote, ...], settings: Settings) -> tuple[Remote, ...]:
-    """Those that ``proto-force`` leaves."""
-    entry = settings.last("proto-force")
-    if entry is None:
-        return remotes
-    left = tuple(remote for remote in remotes if remote.proto.value == entry.args[0])
-    if not left:
-        raise entry.error(f"'proto-force {entry.args[0]}' leaves no remote", "remove the line, or add such a remote")
-    return left
-
-
-def _remote(entry: Entry, settings: Settings, inner: Settings | None) -> Remote:
-    """What the line itself says comes first, then its block, then the file, then the defaults."""
-    host, port, word = entry.args
-    for scope in filter(None, (inner, settings)):
-        word = word or scope.value("proto")
-        port = port or scope.value("rport") or scope.value("port")
-    word = word or ANY_UDP
-    if word.end == "server":
-        raise entry.error("'tcp-server' is the other end's protocol", "write 'tcp'")
-    return Remote(host, port or DEFAULT_PORT, word.proto, _family(host, word, entry))
-
-
-def _family(host: str, word: ProtoWord, entry: Entry) -> Family:
-    try:
-        family = Family.IPV4 if ip_address(host).version == 4 else Family.IPV6
-    except ValueError:
-        return word.family
-    if word.family not in (Family.ANY, family):
-        raise entry.error(
-            f"{host} is no {word.family.value} address, which the protocol demands", "write 'udp' or 'tcp'"
-        )
-    return family
-
-
 def _credentials(builder: Builder, login: Entry | None) -> Credentials | None:
     if login is None or (login.block is None and login.args[0] in (None, "stdin")):
         return None
-    found = material.credentials(login, builder.read_file)
-    if found is None:
-        builder.findings.warn(login.warning("there is no password with the user name; both will be asked for"))
-    return found
+    return material.credentials(login, builder.read_file)
+
+
+def _username(builder: Builder, login: Entry | None) -> str | None:
+    """The user name of a file that holds nothing else: only the password is asked for, as openvpn does."""
+    if login is None or (login.block is None and login.args[0] in (None, "stdin")):
+        return None
+    return material.username(login, builder.read_file)
 
 
 def _routes(settings: Settings, findings: Findings) -> tuple[Route, ...]:
@@ -245,15 +212,13 @@ def _network(entry: Entry) -> IPv4Network:
 
 def _listen(settings: Settings) -> Listen:
     word = settings.value("proto", ANY_UDP)
-    address = settings.value("local", "")
-    entry = settings.last("local")
-    family = word.family
+    entry, bind = settings.last("local"), settings.last("bind")
+    address, family = "", word.family
     if entry is not None:
-        try:
-            ip_address(address)
-        except ValueError:
-            raise entry.error(
-                "'local' must be an address", "write the address, or remove the line to listen on all"
-            ) from None
-        family = _family(address, word, entry)
+        address = str(local_address(entry))
+        family = family_of(address, word, entry)
+    if bind is not None and bind.args[0] == "ipv6only":
+        if family is Family.IPV4:
+            raise bind.error("'bind ipv6only' contradicts the protocol or the local address", "keep one of them")
+        family = Family.IPV6
     return Listen(address, settings.value("lport") or settings.value("port") or DEFAULT_PORT, word.proto, family)

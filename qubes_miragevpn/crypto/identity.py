@@ -154,6 +154,11 @@ def _seconds(dated: object, name: str) -> int:
     return int(moment.timestamp())
 
 
+def date_text(moment: int) -> str:
+    """A day in UTC for people, from seconds since 1970."""
+    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d")
+
+
 @dataclass(frozen=True)
 class RevocationSummary:
     """What a person is told about a list of revoked certificates."""

@@ -14,6 +14,7 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
+MAX_NAMES = 4096  # entries of a directory
 MAX_FILE = 1 << 20  # bytes; a certificate bundle of 500 authorities is a quarter of that
 
 
@@ -51,6 +52,33 @@ def profile_reader(directory: Path, *, confined: bool) -> Callable[[str], bytes]
         return read_bounded(directory / expanded, beneath=directory if confined else None)
 
     return read_file
+
+
+def directory_lister(directory: Path, *, confined: bool) -> Callable[[str], list[str]]:
+    """Make what lists the directories that a profile in `directory` names; paths count and are judged as for files.
+
+    The function raises OSError, also E2BIG for a directory of more than `MAX_NAMES` entries.
+    """
+
+    def list_directory(path: str) -> list[str]:
+        if "\0" in path or not path:
+            raise OSError(errno.EINVAL, "not a directory's name", path)
+        if confined and Path(path).is_absolute():
+            raise OSError(errno.EACCES, "must be inside the profile's directory", path)
+        where = directory / (path if confined else os.path.expanduser(path))
+        descriptor = os.open(where, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            if confined:
+                _demand_beneath(descriptor, where, directory)
+            with os.scandir(descriptor) as entries:
+                names = [entry.name for entry, _ in zip(entries, range(MAX_NAMES + 1), strict=False)]
+        finally:
+            os.close(descriptor)
+        if len(names) > MAX_NAMES:
+            raise OSError(errno.E2BIG, f"more than {MAX_NAMES} entries", path)
+        return names
+
+    return list_directory
 
 
 def _demand_beneath(descriptor: int, path: Path, directory: Path) -> None:

@@ -135,7 +135,17 @@ def credentials(entry: Entry, read_file: ReadFile) -> Credentials | None:
 
 def credentials_of(entry: Entry, text: bytes) -> Credentials | None:
     """User name and password in `text`, which `entry` gives or names."""
-    lines = [line.removesuffix(b"\r") for line in text.split(b"\n")]
+    name, password = _login(entry, text)
+    return None if password is None else Credentials(name, Secret(password))
+
+
+def username(entry: Entry, read_file: ReadFile) -> str:
+    """The user name alone."""
+    return _login(entry, content(entry, read_file))[0]
+
+
+def _login(entry: Entry, text: bytes) -> tuple[str, bytes | None]:
+    lines = [line.removesuffix(b"\r") for line in text.split(b"\n", 2)]
     fields = [line for line in lines[:2] if line]
     for line in fields:
         if len(line) > MAX_CREDENTIAL:
@@ -145,10 +155,9 @@ def credentials_of(entry: Entry, text: bytes) -> Credentials | None:
     if not fields or not lines[0]:
         raise entry.error("there is no user name", "write the user name on the first line, the password on the second")
     try:
-        username = lines[0].decode("utf-8")
+        return lines[0].decode("utf-8"), (lines[1] if len(fields) == 2 else None)
     except UnicodeDecodeError:
         raise entry.error("the user name is not UTF-8") from None
-    return Credentials(username, Secret(lines[1])) if len(fields) == 2 else None
 
 
 def fingerprints(entry: Entry) -> Iterator[bytes]:

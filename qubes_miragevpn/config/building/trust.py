@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from time import gmtime, strftime
 
 from qubes_miragevpn.base.errors import ConfigError
 from qubes_miragevpn.base.secret import Secret
@@ -19,8 +18,17 @@ from qubes_miragevpn.base.text import printable
 from qubes_miragevpn.config.building import material
 from qubes_miragevpn.config.model import Identity, NameCheck, NameType, PeerPolicy, TlsChoices
 from qubes_miragevpn.config.reading.collect import Entry, Findings, Settings
+from qubes_miragevpn.config.reading.sources import NO_COMMAND_LINE, CommandLine
 from qubes_miragevpn.crypto import tlsnames
-from qubes_miragevpn.crypto.identity import Bundle, Chain, PasswordNeeded, decrypt_key, open_pkcs12, read_revocations
+from qubes_miragevpn.crypto.identity import (
+    Bundle,
+    Chain,
+    PasswordNeeded,
+    date_text,
+    decrypt_key,
+    open_pkcs12,
+    read_revocations,
+)
 
 MAX_DIRECTORY = 1024  # files of a directory of certificates or of revoked serial numbers
 SOON = 14 * 86400  # seconds before expiry from which on a certificate is warned of
@@ -38,12 +46,14 @@ class Surroundings:
     """What the caller of the loader offers besides reading files; None: not here.
 
     `list_directory` returns the names in a directory and may raise OSError; `ask_password` is asked with a text that
-    names the file and returns None for no answer; `unix_time` is what expiry is judged by.
+    names the file and returns None for no answer; `unix_time` is what expiry is judged by; the options of
+    `command_line` count as if they stood below the file.
     """
 
     list_directory: Callable[[str], list[str]] | None = None
     ask_password: Callable[[str], Secret | None] | None = None
     unix_time: int | None = None
+    command_line: CommandLine = NO_COMMAND_LINE
 
 
 ALONE = Surroundings()
@@ -154,11 +164,11 @@ class TrustBuilder:
         for found in chain.summaries:
             what = f"the certificate '{found.subject}' of '{entry.row.name}'"
             if now > found.not_after:
-                self.findings.warn(entry.warning(f"{what} expired on {_date(found.not_after)}"))
+                self.findings.warn(entry.warning(f"{what} expired on {date_text(found.not_after)}"))
             elif now < found.not_before:
-                self.findings.warn(entry.warning(f"{what} is valid from {_date(found.not_before)} on only"))
+                self.findings.warn(entry.warning(f"{what} is valid from {date_text(found.not_before)} on only"))
             elif now > found.not_after - SOON:
-                self.findings.warn(entry.warning(f"{what} expires on {_date(found.not_after)}"))
+                self.findings.warn(entry.warning(f"{what} expires on {date_text(found.not_after)}"))
 
     # --- whom to trust -------------------------------------------------------------------------------
 
@@ -222,7 +232,7 @@ class TrustBuilder:
             except ConfigError as error:
                 raise entry.error(f"'crl-verify': {error.problem}") from None
             if now is not None and summary.next_update is not None and now > summary.next_update:
-                until = _date(summary.next_update)
+                until = date_text(summary.next_update)
                 text = f"the revocation list of '{summary.issuer}' was good until {until}: nobody will be accepted"
                 self.findings.warn(entry.warning(text))
         return pem + found, None
@@ -286,7 +296,3 @@ class TrustBuilder:
 def _hashes(entry: Entry) -> Iterator[bytes]:
     algorithm = (entry.args[1] if entry.block is None else None) or "SHA256"
     yield from material.hashes(entry, 20 if algorithm == "SHA1" else 32)
-
-
-def _date(moment: int) -> str:
-    return strftime("%Y-%m-%d", gmtime(moment))

@@ -15,8 +15,10 @@ from enum import Enum
 from typing import Any
 
 from qubes_miragevpn.base.errors import ConfigError
+from qubes_miragevpn.config.reading import sources
 from qubes_miragevpn.config.reading.lexer import Directive, lex
-from qubes_miragevpn.config.rows.arguments import ArgumentError
+from qubes_miragevpn.config.reading.sources import NO_COMMAND_LINE, CommandLine, ReadFile, beside, nothing_to_read
+from qubes_miragevpn.config.rows.arguments import PATH, ArgumentError
 from qubes_miragevpn.config.rows.row import ByFirstWord, Fate, NoEffect, Refused, Repeat, Row
 from qubes_miragevpn.config.rows.table import ROWS
 
@@ -54,7 +56,7 @@ class Entry:
 
     def warning(self, text: str) -> str:
         """A warning about this line."""
-        return f"{self.file}:{self.line}: {text}"
+        return f"{self.file}:{self.line}: {text}" if self.line else f"{self.file}: {text}"
 
 
 @dataclass
@@ -109,11 +111,18 @@ class Findings:
         return len(self.errors) >= MAX_ERRORS
 
 
-def collect(text: bytes, *, file: str, place: Place) -> tuple[Settings, Findings]:
-    """Read a whole file. Errors are in the findings; what could be read is in the settings."""
+def collect(
+    text: bytes,
+    *,
+    file: str,
+    place: Place,
+    read_file: ReadFile = nothing_to_read,
+    command_line: CommandLine = NO_COMMAND_LINE,
+) -> tuple[Settings, Findings]:
+    """Read a whole file and what belongs to it. Errors are in the findings; what could be read is in the settings."""
     findings = Findings()
     try:
-        directives = lex(text, file=file)
+        directives = sources.directives(text, file=file, read_file=read_file, command_line=command_line)
     except ConfigError as error:
         findings.errors.append(error)
         return Settings(), findings
@@ -191,7 +200,19 @@ def _entry(
         args = row.read(words)
     except ArgumentError as error:
         raise _error(directive, str(error)) from None
+    if directive.folder:
+        args = _from_folder(row, args, directive.folder)
     return Entry(row, args, file, line, inline_named=row.block and words[:1] == (INLINE,))
+
+
+def _from_folder(row: Row, args: tuple[Any, ...], folder: str) -> tuple[Any, ...]:
+    """The arguments with their paths as they count from the profile's own directory."""
+    kinds = [arg.kind for arg in row.args or ()]
+    kinds += [row.more.kind] * (len(args) - len(kinds)) if row.more else []
+    return tuple(
+        beside(folder, arg) if kind is PATH and arg is not None and arg not in (INLINE, "stdin") else arg
+        for kind, arg in zip(kinds, args, strict=True)
+    )
 
 
 def _add(settings: Settings, entry: Entry, findings: Findings) -> None:
@@ -204,7 +225,8 @@ def _add(settings: Settings, entry: Entry, findings: Findings) -> None:
         return
     # Of a directive that does not add up two entries are kept at most: a block, and the line that announces it.
     alike = [other for other in before if other.inline_named == entry.inline_named]
-    if alike and (entry.args, entry.block) != (alike[-1].args, alike[-1].block):
+    differs = bool(alike) and (entry.args, entry.block) != (alike[-1].args, alike[-1].block)
+    if differs and entry.line:  # on the command line it is meant so
         findings.warn(entry.warning(f"'{row.name}' was given in line {alike[-1].line} as well; the last one counts"))
     before[:] = [other for other in before if other.inline_named != entry.inline_named] + [entry]
 

@@ -38,13 +38,18 @@ class WordError(MirageError):
 
 @dataclass(frozen=True)
 class Directive:
-    """One directive as written: its name, the words after it, or the content of its block; `line` counts from 1."""
+    """One directive as written: its name, the words after it, or the content of its block.
+
+    `line` counts from 1 (0: on the command line). `folder` is where its relative paths count from, beginning at the
+    profile's own directory ("").
+    """
 
     name: str
     words: tuple[str, ...]
     file: str
     line: int
     block: bytes | None = None
+    folder: str = ""
 
 
 def split_words(line: str) -> tuple[str, ...]:

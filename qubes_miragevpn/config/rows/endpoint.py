@@ -7,6 +7,7 @@ from qubes_miragevpn.config.model import ClientConfig, Common, ServerConfig, Tim
 from qubes_miragevpn.config.rows.arguments import (
     DEVICE,
     HOST,
+    PATH,
     PORT,
     PROTO,
     Arg,
@@ -31,6 +32,14 @@ def _mssfix_size(word: str) -> int:
 
 ROWS = (
     Row("client", "the client role: `tls-client` and `pull`", client=APPLIED),
+    Row(
+        "config",
+        "read another file in this place; its paths count from where it lies",
+        (Arg("file", PATH),),
+        client=APPLIED,
+        server=APPLIED,
+        repeat=Repeat.ADD,
+    ),
     Row("tls-client", "TLS client", client=APPLIED),
     Row("pull", "take options from the server", client=APPLIED),
     Row("tls-server", "TLS server", server=APPLIED),

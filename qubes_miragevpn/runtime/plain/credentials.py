@@ -19,8 +19,11 @@ from qubes_miragevpn.config.model import Credentials
 MAX_LINE = 4096  # what a terminal's line can hold (termios(3), canonical mode)
 
 
-async def ask_at_terminal(again: str) -> Credentials | None:
-    """Return what the user types, or None if there is no terminal or no answer. `again` is why we ask again."""
+async def ask_at_terminal(again: str, *, known: str | None = None) -> Credentials | None:
+    """Return what the user types, or None if there is no terminal or no answer.
+
+    `again` is why we ask again. A user name that is `known` is not asked for.
+    """
     try:
         terminal = sys.stdin.fileno()
     except (OSError, ValueError, AttributeError):
@@ -29,11 +32,14 @@ async def ask_at_terminal(again: str) -> Credentials | None:
         return None
     if again:
         _show(f"{printable(again)}\n")
-    username = await read_line(terminal, "User name: ")
+    username = known
+    if username is None:
+        username = (await read_line(terminal, "User name: ")).decode("utf-8", "surrogateescape")
     if not username:
         return None
-    password = await read_line(terminal, "Password: ", echo=False)
-    return Credentials(username.decode("utf-8", "surrogateescape"), Secret(password)) if password else None
+    whose = "" if known is None else f" of {printable(known)}"
+    password = await read_line(terminal, f"Password{whose}: ", echo=False)
+    return Credentials(username, Secret(password)) if password else None
 
 
 async def read_line(terminal: int, prompt: str, *, echo: bool = True) -> bytes:

@@ -78,7 +78,7 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
     assert f"usage: miragevpn {command}" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("words", [[], ["stats"], ["--nonsense"], ["client"], ["client", "a", "b"]])
+@pytest.mark.parametrize("words", [[], ["stats"], ["--nonsense"], ["check"], ["genkey", "a", "b", "c"]])
 def test_a_wrong_command_line(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words) == ExitCode.CONFIG
     assert "usage: miragevpn" in capsys.readouterr().err

@@ -206,12 +206,13 @@ LOGIN = Credentials("alice", Secret(b"secret-password"))
         ("<auth-user-pass>\nalice\r\nsecret-password\r\n\r\n</auth-user-pass>", LOGIN, ""),
         ("auth-user-pass [inline]\n<auth-user-pass>\nalice\nsecret-password\n</auth-user-pass>", LOGIN, ""),
         ("auth-user-pass stdin", None, ""),
-        ("<auth-user-pass>\nalice\n</auth-user-pass>", None, "there is no password"),
+        ("<auth-user-pass>\nalice\n</auth-user-pass>", None, ""),
     ],
 )
 def test_credentials(lines: str, credentials: Credentials | None, warning: str) -> None:
     loaded = client(lines + "\n", without("auth-user-pass"))
     assert loaded.config.auth_user_pass and loaded.config.credentials == credentials
+    assert loaded.config.username == (None if "alice" not in lines and credentials is None else "alice")
     assert any(warning in line for line in loaded.warnings) if warning else loaded.warnings == ()
     assert "secret-password" not in repr(loaded)
 
@@ -261,7 +262,6 @@ def test_accepted_with_a_warning(lines: str, warning: str) -> None:
         ("<connection>\n<connection>\n</connection>", "c.ovpn:7: the block <connection> is not closed"),
         ("peer-fingerprint 00:11", "the fingerprint of 'peer-fingerprint' must be a SHA-256 fingerprint"),
         ("<peer-fingerprint>\n\n00:11\n</peer-fingerprint>", "c.ovpn:8: this must be a SHA-256 fingerprint"),
-        ("local 10.0.0.1", "'local' is not supported for a client"),
         ("tls-cipher TLS-NOT-A-CIPHER:!aNULL", "'tls-cipher': it names no TLS cipher that is known"),
         ("tls-ciphersuites AES", "'tls-ciphersuites': it names no TLS 1.3 suite"),
         ("tls-groups 'a b'", "'tls-groups': it is no list of groups"),
