@@ -18,7 +18,7 @@ from enum import Enum
 from ipaddress import IPv4Address, IPv6Address
 
 from qubes_miragevpn.base.secret import Secret
-from qubes_miragevpn.config.model import Family, Proto, TunnelSettings
+from qubes_miragevpn.config.model import ANYWHERE, Family, Local, Proto, Proxy, TunnelSettings
 from qubes_miragevpn.dataplane.interface import (
     DataKeys,
     KeyExhausted,
@@ -140,12 +140,19 @@ class Resolve:
 
 @dataclass(frozen=True)
 class OpenTransport:
-    """Open a transport and call it `link`; answer with `TransportUp` or `TransportDown`."""
+    """Open a transport and call it `link`; answer with `TransportUp` or `TransportDown`.
+
+    With a `proxy`, that is what `address` and `port` are, and `target` is the server to ask it for: host, port, and the
+    family of its addresses. `local` is where the socket is bound.
+    """
 
     link: Link
     proto: Proto
     address: IPv4Address | IPv6Address
     port: int
+    local: Local = ANYWHERE
+    proxy: Proxy | None = None
+    target: tuple[str, int, Family] | None = None
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ from qubes_miragevpn.protocol.happenings import (
     MessageReceived,
     UseKey,
 )
-from qubes_miragevpn.protocol.limits import peer_limits
+from qubes_miragevpn.protocol.limits import peer_limits, within_proxy
 from qubes_miragevpn.protocol.remotes import Try
 from qubes_miragevpn.protocol.session import Session
 from qubes_miragevpn.protocol.wire.messages import (
@@ -323,7 +323,8 @@ class Conversation:
         restart_after = timers.ping_restart if pulled.ping_restart is None else pulled.ping_restart
         self._ping_exits = bool(exit_after)
         silence = exit_after or restart_after
-        return peer_limits(common, self.step.remote.proto, self._endpoint, ping=ping, silence=silence)
+        common, proto = within_proxy(common, self.step.remote), self.step.remote.proto
+        return peer_limits(common, proto, self._endpoint, ping=ping, silence=silence)
 
     def _say(self, level: Level, text: str) -> None:
         self.effects.append(Notify(level, text))

@@ -6,15 +6,25 @@ MSS arithmetic is that of ``mssfix N mtu`` in OpenVPN's mss.c: the outer packet,
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import ip_address
 
-from qubes_miragevpn.config.model import Common, Proto
+from qubes_miragevpn.config.model import Common, Family, Proto, Remote, SocksProxy
 from qubes_miragevpn.dataplane.interface import PeerLimits, SockAddr
 
 _DATA_V2_OVERHEAD = 4 + 4 + 16  # opcode and peer id, packet id, tag
 _OUTER = {Proto.UDP: 8, Proto.TCP: 20 + 2}  # transport header; TCP adds the length prefix
+SOCKS4_HEADER, SOCKS6_HEADER = 10, 22  # reserved 2, fragment 1, type 1, address, port 2
 _INNER4 = 20 + 20
 _INNER6 = 40 + 20
+
+
+def within_proxy(common: Common, remote: Remote) -> Common:
+    """`common` with room for the header that a SOCKS proxy's relay has in front of every datagram (RFC 1928, 7)."""
+    if not isinstance(remote.proxy, SocksProxy) or remote.proto is not Proto.UDP or not common.mssfix:
+        return common
+    size = SOCKS6_HEADER if remote.family is Family.IPV6 else SOCKS4_HEADER
+    return replace(common, mssfix=max(common.mssfix - size, 1))
 
 
 def peer_limits(common: Common, proto: Proto, endpoint: SockAddr, *, ping: float, silence: float) -> PeerLimits:

@@ -80,7 +80,7 @@ class Remotes:
 
     def resolved(self, remote: Remote, addresses: tuple[IPv4Address | IPv6Address, ...]) -> None:
         """Addresses for the `Lookup` of `remote`, in the order to try them; those of another family are left out."""
-        fitting = [a for a in addresses if _fits(remote.family, a)]
+        fitting = [a for a in addresses if _fits(remote.hop[2], a)]
         self._addresses.extend(Try(remote, address) for address in fitting[:MAX_ADDRESSES])
 
     def again(self, last: Try, *, lasted: bool) -> float:
@@ -104,7 +104,7 @@ class Remotes:
 
 def _literal(remote: Remote) -> IPv4Address | IPv6Address | None:
     try:
-        return ip_address(remote.host)
+        return ip_address(remote.hop[0])
     except ValueError:
         return None
 

@@ -15,7 +15,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from qubes_miragevpn.base.errors import MirageError, MisuseError, PeerError, SystemRefused
 from qubes_miragevpn.base.text import printable
@@ -52,7 +52,8 @@ from qubes_miragevpn.protocol.contract import (
 from qubes_miragevpn.runtime.driving.base import Driver, Machine, log
 from qubes_miragevpn.runtime.driving.host import TunnelHost
 from qubes_miragevpn.runtime.driving.jobs import Jobs
-from qubes_miragevpn.runtime.sockets.transports import Acceptor, SocketOptions, open_client, open_listener
+from qubes_miragevpn.runtime.sockets.reach import open_way
+from qubes_miragevpn.runtime.sockets.transports import Acceptor, SocketOptions, open_listener
 
 HOST_TIMEOUT = 30.0  # seconds that bringing the tunnel's interface up may take
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds before trying again after this machine failed, doubling
@@ -140,22 +141,20 @@ class ClientDriver(Driver):
             self._feed(NameResolved(effect.request, tuple(addresses)))
 
     async def _open(self, effect: OpenTransport) -> None:
-        address, port, proto = effect.address, effect.port, effect.proto
         try:
-            await self._host.connecting(f"{address} port {port}/{proto.value}")
-            await self._host.before_transport(address)
-            options = SocketOptions(
-                self._host.mark, self._sockets.sndbuf, self._sockets.rcvbuf, self._sockets.bind_port
-            )
-            sock, remote = await open_client(proto, address, port, options)
+            await self._host.connecting(f"{effect.address} port {effect.port}/{effect.proto.value}")
+            await self._host.before_transport(effect.address)
+            # a host that marks (a VPN qube) has its reasons, and they outrank the profile's
+            options = replace(self._sockets, mark=self._host.mark or self._sockets.mark)
+            way = await open_way(effect, options, self._host.resolve)
         except SystemRefused as error:
             self._refused(error)
         except (OSError, MirageError) as error:
             self._feed(TransportDown(effect.link, _reason(error)))
         else:
-            self._plane.attach_link(effect.link, sock, remote)
+            self._plane.attach_link(effect.link, way.sock, way.remote, way.envelope)
             self._links.add(effect.link)
-            self._feed(TransportUp(effect.link, remote))
+            self._feed(TransportUp(effect.link, way.remote))
 
     async def _ask(self, again: str) -> None:
         try:

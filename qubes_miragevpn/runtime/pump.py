@@ -29,6 +29,7 @@ from qubes_miragevpn.dataplane.interface import (
     ControlPacket,
     Counters,
     DataKeys,
+    Envelope,
     Link,
     LinkFailed,
     PeerLimits,
@@ -40,6 +41,8 @@ from qubes_miragevpn.dataplane.reference import DATA_OPCODES, DataChannel, Outgo
 from qubes_miragevpn.runtime.sockets.links import BATCH, Addressed, LinkBroken, TransportLink, open_link
 
 TUN_READ = 16384  # larger than any MTU of a TUN that `framing.MAX_FRAME` allows
+
+CONTROL_READ = 4096  # of what a relay says on its connection, to be thrown away
 
 _log = logging.getLogger("miragevpn.pump")
 
@@ -67,6 +70,7 @@ class Pump:
     def __init__(self, *, server: bool = False, client_to_client: bool = False) -> None:
         self._channel = DataChannel(server=server, client_to_client=client_to_client)
         self._links: dict[Link, TransportLink] = {}
+        self._controls: dict[Link, socket.socket] = {}  # connections that relays last as long as
         self._broken: set[Link] = set()  # reported as failed, not yet detached
         self._tun = -1
         self._paused = False  # the TUN is not read until a link takes packets again
@@ -112,12 +116,17 @@ class Pump:
             self._loop.remove_reader(self._tun)
         self._tun = -1
 
-    def attach_link(self, link: Link, sock: socket.socket, remote: SockAddr | None) -> None:
-        """Take over `sock`."""
+    def attach_link(
+        self, link: Link, sock: socket.socket, remote: SockAddr | None, envelope: Envelope | None = None
+    ) -> None:
+        """Take over `sock`, and the connection to a relay."""
         if link in self._links:
             raise MisuseError(f"link {link} is there already")
-        self._links[link] = open_link(sock, remote)
+        self._links[link] = open_link(sock, remote, envelope.header if envelope is not None else b"")
         self._loop.add_reader(sock, self._link_readable, link)
+        if envelope is not None:
+            self._controls[link] = envelope.control
+            self._loop.add_reader(envelope.control, self._control_readable, link)
 
     def detach_link(self, link: Link) -> None:
         """Send what the socket takes at once, close it."""
@@ -129,6 +138,10 @@ class Pump:
         self._broken.discard(link)
         del self._links[link]
         transport.sock.close()
+        control = self._controls.pop(link, None)
+        if control is not None:
+            self._loop.remove_reader(control)
+            control.close()
         self._resume()
 
     def _link(self, link: Link) -> TransportLink:
@@ -136,6 +149,21 @@ class Pump:
         if transport is None:
             raise MisuseError(f"there is no link {link}")
         return transport
+
+    @_contained
+    def _control_readable(self, link: Link) -> None:
+        """A relay's connection says nothing more; its end is the end of the relay."""
+        control = self._controls[link]
+        try:
+            ended = not control.recv(CONTROL_READ)
+        except BlockingIOError:
+            return
+        except OSError:
+            ended = True
+        if ended:
+            self._loop.remove_reader(control)
+            if link not in self._broken:
+                self._link_failed(link, self._links[link], "the proxy ended the association")
 
     # --- TUN to wire ------------------------------------------------------------------------------------
 
@@ -152,6 +180,9 @@ class Pump:
             except OSError as error:
                 self._tun_failed(error)
                 break
+            if self._channel.outbox:  # fragments that go ahead of the last one
+                batch += self._channel.outbox
+                self._channel.outbox.clear()
             if outgoing is not None:
                 batch.append(outgoing)
         self._transmit(batch)

@@ -157,6 +157,27 @@ class UdpLink:
         self._full = False
 
 
+class RelayedUdpLink(UdpLink):
+    """A UDP socket to a relay: each datagram is preceded by where it is to go, and by where it comes from."""
+
+    def __init__(self, sock: socket.socket, remote: SockAddr | None, header: bytes) -> None:
+        super().__init__(sock, remote)
+        self._header = header
+
+    def receive(self) -> Sequence[Received]:
+        """Read datagrams of the relay's that come from the server; others are dropped."""
+        header, size = self._header, len(self._header)
+        return [(data[size:], sender) for data, sender in super().receive() if data.startswith(header)]
+
+    def send(self, packets: Sequence[Addressed]) -> int:
+        """Send `packets`, each behind the header."""
+        return super().send([(endpoint, self._header + packet) for endpoint, packet in packets])
+
+    def send_control(self, endpoint: SockAddr, packet: bytes) -> None:
+        """Send `packet` behind the header."""
+        super().send_control(endpoint, self._header + packet)
+
+
 def _runs(packets: Sequence[Addressed]) -> Iterator[tuple[SockAddr, list[bytes]]]:
     """Cut `packets` into runs for one endpoint and of one length, of which only the last packet may be shorter."""
     endpoint: SockAddr | None = None
@@ -241,9 +262,11 @@ class TcpLink:
         self._write(data)
 
 
-def open_link(sock: socket.socket, remote: SockAddr | None) -> TransportLink:
-    """Return the link over `sock`, by its type."""
+def open_link(sock: socket.socket, remote: SockAddr | None, header: bytes = b"") -> TransportLink:
+    """Return the link over `sock`, by its type; `header` is what a relay wants in front of datagrams."""
     sock.setblocking(False)
+    if header:
+        return RelayedUdpLink(sock, remote, header)
     if sock.type == socket.SOCK_STREAM:
         return TcpLink(sock, remote)
     return UdpLink(sock, remote)

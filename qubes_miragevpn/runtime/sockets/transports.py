@@ -15,12 +15,13 @@ import errno
 import logging
 import os
 import socket
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from qubes_miragevpn.base.errors import ConfigError, SystemRefused
-from qubes_miragevpn.config.model import Common, Family, Listen, Proto
+from qubes_miragevpn.config.model import ANYWHERE, Common, Family, Listen, Local, Proto
 from qubes_miragevpn.dataplane.interface import SockAddr
 
 _log = logging.getLogger("miragevpn.transport")
@@ -35,17 +36,17 @@ OUT_OF_FILES_PAUSE = 1.0  # seconds without accepting after EMFILE
 
 @dataclass(frozen=True)
 class SocketOptions:
-    """What a socket is given before it is used; 0 and None leave the default."""
+    """What a socket is given before it is used; 0 and "" leave the default."""
 
     mark: int = 0
     sndbuf: int = 0
     rcvbuf: int = 0
-    bind_port: int | None = None
+    dev: str = ""
 
     @classmethod
-    def of(cls, common: Common, *, mark: int = 0, bind_port: int | None = None) -> SocketOptions:
+    def of(cls, common: Common) -> SocketOptions:
         """Those that a configuration asks for."""
-        return cls(mark=mark, sndbuf=common.sndbuf, rcvbuf=common.rcvbuf, bind_port=bind_port)
+        return cls(mark=common.mark, sndbuf=common.sndbuf, rcvbuf=common.rcvbuf, dev=common.bind_dev)
 
 
 async def open_client(
@@ -53,17 +54,18 @@ async def open_client(
     address: IPv4Address | IPv6Address,
     port: int,
     options: SocketOptions,
+    *,
+    local: Local = ANYWHERE,
     timeout: float = CONNECT_TIMEOUT,
 ) -> tuple[socket.socket, SockAddr]:
-    """Open a socket connected to `address`:`port`; return it with the remote's socket address.
+    """Open a socket connected to `address`:`port`, bound to `local`; return it with the remote's socket address.
 
     Raises OSError (TimeoutError included) if the remote cannot be reached, SystemRefused if we may not.
     """
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     sock = _new_socket(family, proto, options)
     try:
-        if options.bind_port is not None:
-            _bind(sock, "" if family == socket.AF_INET else "::", options.bind_port)
+        _bind_client(sock, address, local)
         remote: SockAddr = (str(address), port) if family == socket.AF_INET else (str(address), port, 0, 0)
         if proto is Proto.UDP:
             sock.connect(remote)  # only sets the destination: never waits
@@ -73,6 +75,13 @@ async def open_client(
         sock.close()
         raise
     return sock, remote
+
+
+def abandon(sock: socket.socket) -> None:
+    """Close a connection that leads nowhere at once, so that its port is free for the next."""
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
 
 
 async def _connect(sock: socket.socket, remote: SockAddr, timeout: float) -> None:
@@ -179,6 +188,8 @@ def _new_socket(family: int, proto: Proto, options: SocketOptions) -> socket.soc
     try:
         if options.mark:
             _mark(sock, options.mark)
+        if options.dev:
+            _use_device(sock, options.dev)
         udp = proto is Proto.UDP
         # TCP adjusts its buffers itself, better than a fixed size does
         _buffer(sock, socket.SO_RCVBUF, options.rcvbuf or (UDP_RCVBUF if udp else 0))
@@ -198,6 +209,15 @@ def _mark(sock: socket.socket, mark: int) -> None:
         raise SystemRefused("cannot mark the tunnel's socket", "run as root, or with CAP_NET_ADMIN") from None
 
 
+def _use_device(sock: socket.socket, dev: str) -> None:
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, dev.encode() + b"\0")
+    except PermissionError:
+        raise SystemRefused(f"cannot bind the socket to {dev}", "run as root, or with CAP_NET_RAW") from None
+    except OSError as error:
+        raise OSError(error.errno, f"bind-dev {dev}: {os.strerror(error.errno or errno.ENODEV)}") from None
+
+
 _SO_SNDBUFFORCE = 32  # linux/socket.h; not in Python's socket module
 _SO_RCVBUFFORCE = 33
 _FORCE = {socket.SO_SNDBUF: _SO_SNDBUFFORCE, socket.SO_RCVBUF: _SO_RCVBUFFORCE}
@@ -212,6 +232,18 @@ def _buffer(sock: socket.socket, option: int, size: int) -> None:
     except OSError:
         with contextlib.suppress(OSError):
             sock.setsockopt(socket.SOL_SOCKET, option, size)
+
+
+def _bind_client(sock: socket.socket, remote: IPv4Address | IPv6Address, local: Local) -> None:
+    """Bind to `local`, as far as it says anything. Raises OSError if it has another family than the remote."""
+    if local == ANYWHERE:
+        return
+    if local.address is not None and local.address.version != remote.version:
+        raise OSError(errno.EADDRNOTAVAIL, f"the local address {local.address} cannot reach {remote}")
+    if sock.type == socket.SOCK_STREAM and local.port:
+        # the port may still belong to our own connection of a moment ago
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    _bind(sock, str(local.address or ("::" if remote.version == 6 else "")), local.port)
 
 
 def _bind(sock: socket.socket, address: str, port: int) -> None:

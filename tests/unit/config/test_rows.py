@@ -96,8 +96,7 @@ def test_rows_without_effect_load_and_tell(row: Row) -> None:
 SAFER = (
     "crl-verify", "verify-hash", "remote-cert-ku", "remote-cert-eku", "tls-verify", "tls-remote",
     "capath",
-    "x509-username-field", "tls-ciphersuites", "tls-groups", "tls-cert-profile", "http-proxy",
-    "socks-proxy",
+    "x509-username-field", "tls-ciphersuites", "tls-groups", "tls-cert-profile",
     "auth-user-pass-verify", "ccd-exclusive", "client-connect", "static-challenge", "auth-gen-token", "secret",
 )  # fmt: skip
 

@@ -50,8 +50,8 @@ class Plane:
     def start(self, report: Callable[[PlaneEvent], None]) -> None:
         self.report = report
 
-    def attach_link(self, link: int, sock: Any, remote: Any) -> None:
-        self.calls.append(("attach_link", link, remote))
+    def attach_link(self, link: int, sock: Any, remote: Any, envelope: Any = None) -> None:
+        self.calls.append(("attach_link", link, remote, *([envelope] if envelope else [])))
         self.sockets[link] = sock
 
     def detach_link(self, link: int) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from qubes_miragevpn.runtime.sockets.links import LinkBroken, UdpLink, _runs
+from qubes_miragevpn.runtime.sockets.links import LinkBroken, RelayedUdpLink, UdpLink, _runs
 from tests.unit.dataplane.packets import HERE, THERE
 
 
@@ -138,3 +138,19 @@ def test_many_datagrams_through_real_sockets(connected: bool) -> None:
     assert got == [(packet, None if connected else left.getsockname()) for packet in packets]
     for sock in (left, right, receiver.sock):
         sock.close()
+
+
+def test_datagrams_of_a_relay_are_in_envelopes_of_the_server_s() -> None:
+    header = b"\0\0\0\1\xc6\x33\x64\7\1\xbb"
+    ours, theirs = udp_pair()
+    link = RelayedUdpLink(ours, theirs.getsockname(), header)
+    packets = [(theirs.getsockname(), bytes([n]) * 100) for n in range(3)]
+    assert link.send(packets) == 0
+    link.send_control(theirs.getsockname(), b"control")
+    assert [theirs.recv(2000) for _ in range(4)] == [*(header + packet for _, packet in packets), header + b"control"]
+    fragment, stranger = b"\0\0\1" + header[3:] + b"a fragment", header[:4] + b"\1\2\3\4\0\x35other"
+    for data in (header + b"good", fragment, stranger, b"", header):
+        theirs.send(data)
+    assert [data for data, _ in link.receive()] == [b"good", b""]
+    ours.close()
+    theirs.close()

@@ -22,6 +22,7 @@ from qubes_miragevpn.base.errors import MisuseError
 from qubes_miragevpn.dataplane.framing import FrameReader, frame
 from qubes_miragevpn.dataplane.interface import (
     ControlPacket,
+    Envelope,
     KeyInUse,
     LinkFailed,
     PeerExited,
@@ -564,6 +565,30 @@ def test_junk_from_the_network_changes_nothing() -> None:
             assert here.events == [KeyInUse(1, 0)]
             assert here.pump.counters(1).packets_in == 40
         right.close()
+
+    run(play)
+
+
+@pytest.mark.parametrize("ending", ["close", "detach"])
+def test_a_relay_lasts_as_long_as_its_connection(ending: str) -> None:
+    async def play() -> None:
+        async with scene() as here:
+            ours, theirs = udp_pair()
+            control, proxy = stream_pair()
+            here.pump.attach_link(5, ours, theirs.getsockname(), Envelope(b"head", control))
+            here.pump.send(5, theirs.getsockname(), CONTROL)
+            assert await receive(theirs) == b"head" + CONTROL
+            proxy.send(b"noise")
+            await turns()
+            assert here.events == []
+            if ending == "close":
+                proxy.close()
+                await turns()
+                assert here.events == [LinkFailed(5, "the proxy ended the association")]
+            here.pump.detach_link(5)
+            assert control.fileno() < 0 and ours.fileno() < 0
+            theirs.close()
+            proxy.close()
 
     run(play)
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from qubes_miragevpn.base.errors import ConfigError, SystemRefused
-from qubes_miragevpn.config.model import Family, Listen, Proto
+from qubes_miragevpn.config.model import Family, Listen, Local, Proto
 from qubes_miragevpn.runtime.sockets import transports
 from qubes_miragevpn.runtime.sockets.transports import Acceptor, SocketOptions, open_client, open_listener
 from tests.unit.runtime.netns import in_netns
@@ -50,14 +50,32 @@ def test_mark_buffers_and_port_are_set_before_use() -> None:
         spare.bind(("", 0))
         port = spare.getsockname()[1]
         spare.close()
-        options = SocketOptions(mark=0x51564D, rcvbuf=9 << 20, bind_port=port)
-        sock, _ = await open_client(Proto.UDP, LOCAL[4], 9, options)
+        options = SocketOptions(mark=0x51564D, rcvbuf=9 << 20)
+        sock, _ = await open_client(Proto.UDP, LOCAL[4], 9, options, local=Local(port=port))
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_MARK) == 0x51564D
         # the kernel doubles what is asked for (socket(7)); the limit of unprivileged sockets is passed by force
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) == 2 * (9 << 20)
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) == 2 * transports.UDP_SNDBUF
         assert sock.getsockname()[1] == port
         sock.close()
+
+    asyncio.run(run())
+
+
+def test_an_address_of_our_own_and_a_device() -> None:
+    async def run() -> None:
+        sock, _ = await open_client(
+            Proto.UDP, LOCAL[4], 9, SocketOptions(dev="lo"), local=Local(IPv4Address("127.0.0.77"))
+        )
+        assert sock.getsockname()[0] == "127.0.0.77"
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, 16).rstrip(b"\0") == b"lo"
+        sock.close()
+        with pytest.raises(OSError, match="cannot reach"):
+            await open_client(Proto.UDP, LOCAL[6], 9, SocketOptions(), local=Local(IPv4Address("127.0.0.77")))
+        with pytest.raises(OSError, match="bind-dev nosuch0"):
+            await open_client(Proto.UDP, LOCAL[4], 9, SocketOptions(dev="nosuch0"))
+        with pytest.raises(SystemRefused, match="does not have the address"):
+            await open_client(Proto.UDP, LOCAL[4], 9, SocketOptions(), local=Local(IPv4Address("192.0.2.200")))
 
     asyncio.run(run())
 

@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The remotes of a client: host, port, protocol, proxy and local end of each, in the order to try them.
+
+What a line itself says comes first, then its <connection> block, then the file, then the defaults.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+from qubes_miragevpn.config.building import material
+from qubes_miragevpn.config.model import Credentials, Family, HttpProxy, Local, Proto, Proxy, Remote, SocksProxy
+from qubes_miragevpn.config.reading.collect import Entry, Settings
+from qubes_miragevpn.config.rows.arguments import ProtoWord
+from qubes_miragevpn.config.rows.proxies import DEFAULT_SOCKS_PORT, MAX_HEADERS
+
+DEFAULT_PORT = 1194
+ANY_UDP = ProtoWord(Proto.UDP, Family.ANY)
+
+_AUTO = {"auto": frozenset({"basic", "digest"}), "auto-nct": frozenset({"digest"})}
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}\Z")
+_HEADER_VALUE = re.compile(r"[\x20-\x7e]{0,255}\Z")
+_OWN_HEADERS = frozenset({"host", "proxy-authorization", "content-length", "transfer-encoding"})
+
+
+@dataclass(frozen=True)
+class _Scope:
+    """Where a remote's settings come from: its block, if it has one, and the file."""
+
+    scopes: tuple[Settings, ...]
+    read_file: material.ReadFile
+
+    def last(self, name: str) -> Entry | None:
+        """The entry that counts."""
+        return next(filter(None, (scope.last(name) for scope in self.scopes)), None)
+
+    def all(self, name: str) -> tuple[Entry, ...]:
+        """The entries of the innermost scope that has any."""
+        return next(filter(None, (scope.all(name) for scope in self.scopes)), ())
+
+
+def remotes(settings: Settings, read_file: material.ReadFile) -> tuple[Remote, ...]:
+    """Every remote of the file. Raises `ConfigError`."""
+    blocks = settings.all("connection")
+    if not blocks:
+        scope = _Scope((settings,), read_file)
+        found = tuple(_remote(entry, scope) for entry in settings.all("remote"))
+    else:
+        found = tuple(_remotes_of_blocks(blocks, settings, read_file))
+    for name in ("http-proxy-user-pass", "http-proxy-option"):
+        lost = settings.last(name)
+        if lost is not None and not any(isinstance(remote.proxy, HttpProxy) for remote in found):
+            raise lost.error(f"'{name}' needs 'http-proxy'", "add an 'http-proxy HOST PORT' line")
+    entry = settings.last("proto-force")
+    if entry is None:
+        return found
+    left = tuple(remote for remote in found if remote.proto.value == entry.args[0])
+    if not left:
+        raise entry.error(f"'proto-force {entry.args[0]}' leaves no remote", "remove the line, or add such a remote")
+    return left
+
+
+def _remotes_of_blocks(
+    blocks: tuple[Entry, ...], settings: Settings, read_file: material.ReadFile
+) -> Iterator[Remote]:
+    for block in blocks:
+        inner = block.nested or Settings()
+        entry = inner.last("remote")
+        if entry is None:
+            raise block.error("the <connection> block names no server", "write 'remote HOST PORT' into it")
+        yield _remote(entry, _Scope((inner, settings), read_file))
+
+
+def _remote(entry: Entry, scope: _Scope) -> Remote:
+    host, port, word = entry.args
+    for settings in scope.scopes:
+        word = word or settings.value("proto")
+        port = port or settings.value("rport") or settings.value("port")
+    word = word or ANY_UDP
+    if word.end == "server":
+        raise entry.error("'tcp-server' is the other end's protocol", "write 'tcp'")
+    return Remote(
+        host,
+        port or DEFAULT_PORT,
+        word.proto,
+        family_of(host, word, entry),
+        proxy=_proxy(scope, word.proto, entry),
+        local=_local(scope),
+    )
+
+
+def family_of(host: str, word: ProtoWord, entry: Entry) -> Family:
+    """The family of the addresses of `host`; raises `ConfigError` if that is an address of another one."""
+    try:
+        family = Family.IPV4 if ip_address(host).version == 4 else Family.IPV6
+    except ValueError:
+        return word.family
+    if word.family not in (Family.ANY, family):
+        raise entry.error(
+            f"{host} is no {word.family.value} address, which the protocol demands", "write 'udp' or 'tcp'"
+        )
+    return family
+
+
+# --- the own end ----------------------------------------------------------------------------------------
+
+
+def _local(scope: _Scope) -> Local:
+    for settings in scope.scopes:  # a block's word about binding outranks the file's
+        bound = settings.last("local") or settings.last("lport")
+        if settings.has("nobind"):
+            if bound is not None:
+                raise bound.error(f"'{bound.row.name}' contradicts 'nobind'", "keep one of them")
+            return Local()
+        if bound is not None:
+            break
+    address, port = scope.last("local"), scope.last("lport")
+    return Local(None if address is None else local_address(address), 0 if port is None else port.args[0])
+
+
+def local_address(entry: Entry) -> IPv4Address | IPv6Address:
+    """The address of a ``local`` line. Raises `ConfigError`."""
+    try:
+        return ip_address(entry.args[0])
+    except ValueError:
+        raise entry.error("'local' must be an address", "write the address, or remove the line") from None
+
+
+# --- proxies --------------------------------------------------------------------------------------------
+
+
+def _proxy(scope: _Scope, proto: Proto, remote: Entry) -> Proxy | None:
+    web, socks = _innermost(scope)
+    if web is not None:
+        if proto is not Proto.TCP:
+            raise remote.error("an HTTP proxy carries TCP only", "write 'proto tcp', or use 'socks-proxy'")
+        return _http(web, scope)
+    if socks is not None:
+        host, port, login = socks.args
+        credentials = None if login is None else _login(socks, login, scope)
+        return SocksProxy(host, port or DEFAULT_SOCKS_PORT, credentials)
+    return None
+
+
+def _innermost(scope: _Scope) -> tuple[Entry | None, Entry | None]:
+    """The proxy that counts, HTTP or SOCKS: a block's outranks the file's; two in one place are an error."""
+    for settings in scope.scopes:
+        web, socks = settings.last("http-proxy"), settings.last("socks-proxy")
+        if web is not None and socks is not None:
+            raise socks.error("'http-proxy' and 'socks-proxy' exclude each other", "keep one of them")
+        if web is not None or socks is not None:
+            return web, socks
+    return None, None
+
+
+def _http(entry: Entry, scope: _Scope) -> HttpProxy:
+    host, port, login, method = entry.args
+    credentials, methods = None, frozenset({"basic", "digest"})
+    if login in _AUTO:
+        methods = _AUTO[login]
+    elif login is not None:
+        credentials = _login(entry, login, scope)
+        methods = frozenset({method or "basic"}) - {"none"}
+    given = scope.last("http-proxy-user-pass")
+    if credentials is None and given is not None:
+        credentials = _credentials(given, scope)
+    if credentials is None or not methods:
+        credentials, methods = None, frozenset()
+    elif "basic" in methods and ":" in credentials.username:
+        raise entry.error("a user name for an HTTP proxy cannot hold ':'", "is it in the right file?")
+    version, headers = _options(scope)
+    return HttpProxy(host, port, credentials, methods, methods == frozenset({"basic"}), version, headers)
+
+
+def _options(scope: _Scope) -> tuple[str, tuple[tuple[str, str], ...]]:
+    version, headers = "1.0", []
+    for entry in scope.all("http-proxy-option"):
+        what, value, *more = entry.args
+        if what == "VERSION":
+            if value not in ("1.0", "1.1") or more:
+                raise entry.error("the version of HTTP must be 1.0 or 1.1", "write 'http-proxy-option VERSION 1.1'")
+            version = value
+        elif what == "AGENT":
+            headers.append(_header(entry, "User-Agent", " ".join((value, *more))))
+        else:
+            headers.append(_header(entry, value, " ".join(more)))
+    if len(headers) > MAX_HEADERS:
+        raise scope.all("http-proxy-option")[-1].error(f"there are more than {MAX_HEADERS} headers")
+    return version, tuple(headers)
+
+
+def _header(entry: Entry, name: str, value: str) -> tuple[str, str]:
+    """A header of our own; nothing in it may end its line."""
+    if not _HEADER_NAME.match(name) or not _HEADER_VALUE.match(value):
+        raise entry.error("this cannot be a header", "write 'http-proxy-option CUSTOM-HEADER NAME \"TEXT\"'")
+    if name.lower() in _OWN_HEADERS:
+        raise entry.error("this header is the program's own", "remove the line")
+    return name, value
+
+
+def _login(entry: Entry, path: str, scope: _Scope) -> Credentials:
+    if path == "stdin":
+        raise entry.error(
+            f"'{entry.row.name}' cannot ask for a password", "name a file with user name and password instead"
+        )
+    text = material.file_content(entry, path, scope.read_file)
+    return _both(entry, material.credentials(replace(entry, block=text), scope.read_file))
+
+
+def _credentials(entry: Entry, scope: _Scope) -> Credentials:
+    if entry.block is None and entry.args[0] == "stdin":
+        return _login(entry, "stdin", scope)
+    return _both(entry, material.credentials(entry, scope.read_file))
+
+
+def _both(entry: Entry, found: Credentials | None) -> Credentials:
+    if found is None:
+        raise entry.error("there is no password with the user name", "write the password on the second line")
+    return found
