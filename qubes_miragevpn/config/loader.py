@@ -125,9 +125,10 @@ def _client(builder: Builder) -> ClientConfig:
     settings, findings = builder.settings, builder.findings
     login = settings.last("auth-user-pass")
     redirects = settings.all("redirect-gateway")
+    common = builder.common(server=False)
     return ClientConfig(
-        common=builder.common(server=False),
-        remotes=remotes(settings, builder.read_file),
+        common=common,
+        remotes=remotes(builder, common),
         auth_user_pass=login is not None,
         credentials=_credentials(builder, login),
         username=_username(builder, login),

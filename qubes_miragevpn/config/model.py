@@ -8,7 +8,7 @@ and never mixes with the operator's own configuration, so a restart always begin
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 
@@ -28,6 +28,18 @@ class Family(Enum):
     ANY = "any"
     IPV4 = "ipv4"
     IPV6 = "ipv6"
+
+
+class Compression(Enum):
+    """Framing of inner packets for compression. Nothing is ever compressed; what a peer compresses is another matter."""
+
+    NONE = "none"
+    STUB_LZO = "comp-lzo no"
+    LZO = "comp-lzo"  # also `compress lzo`
+    STUB = "compress stub"
+    LZ4 = "compress lz4"
+    STUB_V2 = "compress stub-v2"
+    LZ4_V2 = "compress lz4-v2"
 
 
 @dataclass(frozen=True)
@@ -87,6 +99,7 @@ class Remote:
     family: Family = Family.ANY
     proxy: Proxy | None = None
     local: Local = ANYWHERE
+    common: Common | None = None  # what its <connection> block makes of the profile's; None: the profile's own
 
     @property
     def hop(self) -> tuple[str, int, Family]:
@@ -213,6 +226,7 @@ class Timers:
     hand_window: float = 60.0  # a handshake must end within
     tran_window: float = 3600.0  # a lame-duck key lives
     reneg_sec: float = 3600.0  # we begin a renegotiation after
+    reneg_sec_least: float | None = None  # the moment is drawn between this and `reneg_sec`; None: as OpenVPN does
     reneg_bytes: int = 0
     reneg_pkts: int = 0
     ping: float = 0.0  # keep-alive sent after silence of our own
@@ -243,8 +257,11 @@ class Common:
     dev: str = "tun"
     tun_mtu: int = 1500
     mssfix: int = 1492  # largest outer packet that inner TCP may cause; 0 off (OpenVPN's ``mssfix N mtu``)
+    compression: Compression = Compression.NONE
+    decompress: bool = False  # let in what the peer compressed (``allow-compression asym`` or ``yes``)
     replay_window: int = 64
     explicit_exit_notify: int = 0
+    max_packet_size: int = 1250  # of control packets, IP and transport headers included
     sndbuf: int = 0  # socket buffers; 0 leaves the system's value
     rcvbuf: int = 0
     bind_dev: str = ""  # the interface that the socket uses, whatever the routes say; "" any
@@ -289,6 +306,10 @@ class ClientConfig:
     route_metric: int | None = None  # metric of routes without one
     dns: Dns = field(default_factory=lambda: Dns())  # ``dhcp-option`` and ``dns`` of the profile itself
     pull_filters: tuple[PullFilter, ...] = ()
+
+    def at(self, remote: Remote) -> ClientConfig:
+        """What counts while `remote` is tried."""
+        return self if remote.common is None else replace(self, common=remote.common)
 
 
 @dataclass(frozen=True)

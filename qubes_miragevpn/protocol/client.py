@@ -17,7 +17,15 @@ from qubes_miragevpn.base.errors import ConfigError
 from qubes_miragevpn.base.secret import Secret
 from qubes_miragevpn.base.text import printable
 from qubes_miragevpn.config.model import ClientConfig, Credentials, Family, Proto, Remote
-from qubes_miragevpn.dataplane.interface import KeyExhausted, KeyInUse, Link, PeerExited, PeerSilent, SockAddr
+from qubes_miragevpn.dataplane.interface import (
+    CompressedDropped,
+    KeyExhausted,
+    KeyInUse,
+    Link,
+    PeerExited,
+    PeerSilent,
+    SockAddr,
+)
 from qubes_miragevpn.protocol.contract import (
     AskCredentials,
     CloseTransport,
@@ -173,7 +181,7 @@ class Client:
             case CredentialsRefused(reason):
                 if isinstance(self._state, Asking):
                     self._stop(StopKind.CREDENTIALS, f"user name and password are needed: {printable(reason)}")
-            case KeyExhausted() | KeyInUse() | PeerSilent() | PeerExited():
+            case KeyExhausted() | KeyInUse() | PeerSilent() | PeerExited() | CompressedDropped():
                 if isinstance(self._state, Conversation):
                     self._state.plane_event(event, now)
             case other:
@@ -227,7 +235,8 @@ class Client:
                 self._out.append(Resolve(self._numbers, remote.hop[0], remote.hop[2]))
             case Try(remote, address):
                 self._numbers += 1
-                self._state = Opening(self._numbers, step, now + self._config.common.timers.connect_timeout)
+                timers = self._config.at(remote).common.timers
+                self._state = Opening(self._numbers, step, now + timers.connect_timeout)
                 self._open(self._numbers, remote, address)
             case Pause() | GiveUp() if self._refused and not self._unreachable:
                 self._stop(StopKind.AUTH, self._refused)
@@ -250,14 +259,16 @@ class Client:
         opening = self._state
         if not isinstance(opening, Opening) or opening.link != link:
             return
-        config, remote = self._config, opening.step.remote
+        remote = opening.step.remote
+        config = self._config.at(remote)
+        keys = self._wrap_keys if remote.common is None else client_keys(config.common.wrap)
         options = occ.build(config.common, remote.proto, _family(endpoint), server=False)
         info = peerinfo.build(IV_VER, config.common.data_ciphers)
         session = Session(
             Role.CLIENT,
             config.common,
             own_sid=self._entropy(SID_SIZE),
-            wrap=WrapState(self._wrap_keys, started=self._unix_time()),
+            wrap=WrapState(keys, started=self._unix_time()),
             tls=lambda: TlsEndpoint(self._context, config.common.peer, server=False),
             entropy=self._entropy,
             introduction=lambda: self._introduce(options, info),

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from qubes_miragevpn.config.building import material
+from qubes_miragevpn.config.building.compression import compression
 from qubes_miragevpn.config.building.dataciphers import DataCipherBuilder
 from qubes_miragevpn.config.building.trust import ALONE, Surroundings, TrustBuilder
 from qubes_miragevpn.config.model import (
@@ -20,13 +21,22 @@ from qubes_miragevpn.config.model import (
     TlsCryptV2Server,
     TlsVersions,
 )
-from qubes_miragevpn.config.reading.collect import Findings, Settings
+from qubes_miragevpn.config.reading.collect import Entry, Findings, Settings
 
 UDP4_HEADERS = 28  # IPv4 20 + UDP 8: what ``mssfix N`` without ``mtu`` does not count
 DATA_OVERHEAD = 24  # DATA_V2 with AEAD: opcode and peer id 4, packet id 4, tag 16
 DEFAULT_MSSFIX = 1492
 DEFAULT_TUN_MTU = 1500
 OLDEST_TLS, NEWEST_TLS = (1, 2), (1, 3)
+
+WRAPS = frozenset({"tls-auth", "tls-crypt", "tls-crypt-v2"})
+WHERE_TO_CONNECT = frozenset(
+    {
+        "remote", "proto", "port", "rport", "lport", "local", "nobind", "http-proxy", "http-proxy-option",
+        "http-proxy-user-pass", "socks-proxy",
+    }
+)  # fmt: skip
+"""What a <connection> block says about its remote itself rather than about the session with it."""
 
 
 @dataclass(frozen=True)
@@ -38,26 +48,41 @@ class Builder:
     findings: Findings
     surroundings: Surroundings = ALONE
 
-    def common(self, *, server: bool) -> Common:
-        """Everything that both roles share. Raises `ConfigError`."""
+    def common(self, *, server: bool, like: Common | None = None) -> Common:
+        """Everything that both roles share; certificates and keys as `like` has them. Raises `ConfigError`."""
         filled = self.settings.fields(Common)
         trust = TrustBuilder(self.settings, self.read_file, self.findings, self.surroundings)
         data = DataCipherBuilder(self.settings, self.findings).build()
+        framing, decompress = compression(self.settings, self.findings)
         return Common(
             wrap=self._wrap(server=server),
-            identity=trust.identity(),
-            peer=trust.peer(),
-            choices=trust.choices(),
+            identity=like.identity if like else trust.identity(),
+            peer=like.peer if like else trust.peer(),
+            choices=like.choices if like else trust.choices(),
             tls=self._tls_versions(),
             timers=self._timers(server=server),
             data_ciphers=data.offered,
             data_ciphers_fallback=data.fallback,
             digest=data.digest,
+            compression=framing,
+            decompress=decompress,
             dev=self.settings.value("dev", "tun"),
             mssfix=self._mssfix(filled.get("tun_mtu", DEFAULT_TUN_MTU)),
             explicit_exit_notify=self._exit_notify(),
             **filled,
         )
+
+    def of_block(self, block: Entry, like: Common) -> Common | None:
+        """What a <connection> block makes of `like`; None if it says nothing about that."""
+        inner = block.nested
+        if inner is None or inner.entries.keys() <= WHERE_TO_CONNECT:
+            return None
+        outer = self.settings.entries
+        if inner.entries.keys() & WRAPS:  # as openvpn: the file's wrap counts for blocks without one of their own
+            outer = {name: entries for name, entries in outer.items() if name not in (*WRAPS, "key-direction")}
+        merged = Settings({**outer, **inner.entries})
+        made = replace(self, settings=merged).common(server=False, like=like)
+        return None if made == like else made
 
     # --- control channel -----------------------------------------------------------------------------
 
@@ -110,6 +135,8 @@ class Builder:
         """OpenVPN's three meanings, as the size of the whole outer packet over IPv4 and UDP."""
         entry = self.settings.last("mssfix")
         size, meaning = (None, None) if entry is None else entry.args
+        if size is None and (packet := self.settings.last("max-packet-size")) is not None:
+            return int(packet.args[0])
         if size is None:
             # openvpn 2.6 without a size: 1492 for the usual MTU, otherwise inner packets of tun-mtu
             return DEFAULT_MSSFIX if tun_mtu == DEFAULT_TUN_MTU else tun_mtu + DATA_OVERHEAD + UDP4_HEADERS
@@ -129,7 +156,7 @@ class Builder:
         settings = self.settings
         filled: dict[str, Any] = settings.fields(Timers)
         if (reneg := settings.last("reneg-sec")) is not None:
-            filled["reneg_sec"] = reneg.args[0]
+            filled["reneg_sec"], filled["reneg_sec_least"] = reneg.args
         if (retry := settings.last("connect-retry")) is not None:
             pause, limit = retry.args
             filled["connect_retry"] = pause

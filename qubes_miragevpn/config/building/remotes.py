@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from qubes_miragevpn.config.building import material
-from qubes_miragevpn.config.model import Credentials, Family, HttpProxy, Local, Proto, Proxy, Remote, SocksProxy
+from qubes_miragevpn.config.building.common import Builder
+from qubes_miragevpn.config.model import Common, Credentials, Family, HttpProxy, Local, Proto, Proxy, Remote, SocksProxy
 from qubes_miragevpn.config.reading.collect import Entry, Settings
 from qubes_miragevpn.config.rows.arguments import ProtoWord
 from qubes_miragevpn.config.rows.proxies import DEFAULT_SOCKS_PORT, MAX_HEADERS
@@ -42,14 +43,15 @@ class _Scope:
         return next(filter(None, (scope.all(name) for scope in self.scopes)), ())
 
 
-def remotes(settings: Settings, read_file: material.ReadFile) -> tuple[Remote, ...]:
-    """Every remote of the file. Raises `ConfigError`."""
+def remotes(builder: Builder, common: Common) -> tuple[Remote, ...]:
+    """Every remote of the file, whose blocks may change `common`. Raises `ConfigError`."""
+    settings, read_file = builder.settings, builder.read_file
     blocks = settings.all("connection")
     if not blocks:
         scope = _Scope((settings,), read_file)
         found = tuple(_remote(entry, scope) for entry in settings.all("remote"))
     else:
-        found = tuple(_remotes_of_blocks(blocks, settings, read_file))
+        found = tuple(_remotes_of_blocks(blocks, builder, common))
     for name in ("http-proxy-user-pass", "http-proxy-option"):
         lost = settings.last(name)
         if lost is not None and not any(isinstance(remote.proxy, HttpProxy) for remote in found):
@@ -63,15 +65,14 @@ def remotes(settings: Settings, read_file: material.ReadFile) -> tuple[Remote, .
     return left
 
 
-def _remotes_of_blocks(
-    blocks: tuple[Entry, ...], settings: Settings, read_file: material.ReadFile
-) -> Iterator[Remote]:
+def _remotes_of_blocks(blocks: tuple[Entry, ...], builder: Builder, common: Common) -> Iterator[Remote]:
     for block in blocks:
         inner = block.nested or Settings()
         entry = inner.last("remote")
         if entry is None:
             raise block.error("the <connection> block names no server", "write 'remote HOST PORT' into it")
-        yield _remote(entry, _Scope((inner, settings), read_file))
+        remote = _remote(entry, _Scope((inner, builder.settings), builder.read_file))
+        yield replace(remote, common=builder.of_block(block, common))
 
 
 def _remote(entry: Entry, scope: _Scope) -> Remote:

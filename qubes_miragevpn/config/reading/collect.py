@@ -178,6 +178,8 @@ def _read(directive: Directive, place: Place, optional: frozenset[str], findings
 def _fate(row: Row, place: Place) -> Fate | None:
     if place is Place.SERVER:
         return row.server
+    if place is Place.CONNECTION and isinstance(row.connection, NoEffect):
+        return row.connection
     if place is Place.CLIENT or row.connection or isinstance(row.client, NoEffect):
         return row.client
     return None

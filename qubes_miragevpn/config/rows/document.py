@@ -75,6 +75,8 @@ def _usage(row: Row) -> str:
 
 def _places(row: Row) -> str:
     connection = row.client if row.connection or isinstance(row.client, NoEffect) else None
+    if isinstance(row.connection, NoEffect):
+        connection = row.connection
     letters = (("C", row.client), ("B", connection), ("S", row.server), ("P", row.pushed))
     return " ".join(
         f"({letter})" if isinstance(fate, NoEffect) else letter

@@ -111,6 +111,7 @@ ROWS = (
         "pause between two passes over the remotes, and its upper limit",
         (Arg("pause", seconds(0, 86400)), Arg("limit", seconds(0, 86400), optional=True)),
         client=APPLIED,
+        connection=NoEffect("the pause follows a pass over all remotes; write it outside of the block"),
     ),
     Row(
         "connect-retry-max",
@@ -126,6 +127,7 @@ ROWS = (
         client=APPLIED,
         fills=(Timers, "connect_timeout"),
         aliases=("server-poll-timeout",),
+        connection=True,
     ),
     Row(
         "sndbuf",
@@ -152,6 +154,7 @@ ROWS = (
         client=APPLIED,
         server=APPLIED,
         pushed=APPLIED,
+        connection=True,
     ),
     Row(
         "tun-mtu",
@@ -161,6 +164,7 @@ ROWS = (
         server=APPLIED,
         pushed=APPLIED,
         fills=(Common, "tun_mtu"),
+        connection=True,
     ),
     Row(
         "mssfix",
@@ -172,6 +176,7 @@ ROWS = (
         client=APPLIED,
         server=APPLIED,
         pushed=NoEffect("mssfix is the operator's"),
+        connection=True,
     ),
     Row(
         "verb",

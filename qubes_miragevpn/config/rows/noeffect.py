@@ -103,7 +103,6 @@ _WARNED = (
     ("lladdr", "it concerns TAP interfaces"),
     ("dev-node", "the TUN device is /dev/net/tun"),
     ("block-outside-dns", "downstream DNS goes through the tunnel or nowhere"),
-    ("allow-compression", "nothing is ever compressed"),
     ("allow-recursive-routing", "packets to the server never enter the tunnel"),
     ("compat-mode", "old protocol versions are not imitated"),
     ("socket-flags", "sockets are set up by the program itself"),

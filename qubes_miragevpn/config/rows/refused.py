@@ -52,7 +52,6 @@ ROWS = tuple(
         ("static-challenge", _YET, "ask the provider for a profile without a one-time password"),
         ("auth-gen-token", _YET, _CLIENTS),
         ("auth-gen-token-secret", _YET, _CLIENTS),
-        ("max-packet-size", _YET, "remove the line: control packets have at most 1250 bytes"),
         # other modes
         ("secret", "is the static-key mode, which is not supported", "use certificates ('ca', 'cert', 'key')"),
         ("allow-deprecated-insecure-static-crypto", "is not supported", "use certificates ('ca', 'cert', 'key')"),

@@ -66,7 +66,8 @@ class Row:
     """One directive.
 
     `client`, `server` and `pushed` are its fates in a client's file, a server's file and a PUSH_REPLY; None: it may
-    not stand there. `connection`: it may stand in a ``<connection>`` block. `block`: it may be given as ``<name>``,
+    not stand there. `connection`: it may stand in a ``<connection>`` block, where it does what it does in a client's
+    file, or nothing. `block`: it may be given as ``<name>``,
     in place of its first argument. `args` None: the words are not looked at (rows that are never applied).
     `more`: further words of that kind may follow. `fills` names the model's field that the only argument goes to.
     `secret`: its words are never shown.
@@ -79,7 +80,7 @@ class Row:
     client: Fate | None = None
     server: Fate | None = None
     pushed: Fate | None = None
-    connection: bool = False
+    connection: bool | NoEffect = False
     block: bool = False
     repeat: Repeat = Repeat.LAST
     limit: int = 1024  # lines of a directive that adds up

@@ -131,8 +131,16 @@ ROWS = (
         client=APPLIED,
         server=APPLIED,
         block=True,
+        connection=True,
     ),
-    Row("key-direction", "direction of `tls-auth`", (Arg("direction", integer(0, 1)),), client=APPLIED, server=APPLIED),
+    Row(
+        "key-direction",
+        "direction of `tls-auth`",
+        (Arg("direction", integer(0, 1)),),
+        client=APPLIED,
+        server=APPLIED,
+        connection=True,
+    ),
     Row(
         "tls-crypt",
         "encrypt and authenticate control packets with a static key",
@@ -140,6 +148,7 @@ ROWS = (
         client=APPLIED,
         server=APPLIED,
         block=True,
+        connection=True,
     ),
     Row(
         "tls-crypt-v2",
@@ -148,6 +157,7 @@ ROWS = (
         client=APPLIED,
         server=APPLIED,
         block=True,
+        connection=True,
     ),
     Row(
         "tls-crypt-v2-max-age",

@@ -5,14 +5,11 @@ from __future__ import annotations
 
 from qubes_miragevpn.config.model import Common, Timers
 from qubes_miragevpn.config.rows.arguments import Arg, choice, integer, seconds
-from qubes_miragevpn.config.rows.row import APPLIED, ByFirstWord, NoEffect, Refused, Row
+from qubes_miragevpn.config.rows.row import APPLIED, ByFirstWord, NoEffect, Row
 
 _DAY = 86400
-_NO_COMPRESSION = Refused(
-    "asks for compression, which lets an attacker guess at what the tunnel carries and is not supported",
-    "remove the line, here and at the server; a server that does not compress needs nothing else",
-)
-_NO_FRAMING = NoEffect("nothing is compressed or framed for compression; a server that insists on it cannot be used")
+_MIGRATE = NoEffect("it is for servers; write 'push \"comp-lzo no\"' for old clients")
+_COMPRESSIONS = ByFirstWord({"migrate": _MIGRATE}, APPLIED)
 
 ROWS = (
     Row(
@@ -41,7 +38,7 @@ ROWS = (
     ),
     Row(
         "reneg-sec",
-        "renegotiate after; the second number (a server's random spread) has no effect",
+        "renegotiate after; with a second number at a moment between both",
         (Arg("time", seconds(0)), Arg("least", seconds(0), optional=True)),
         client=APPLIED,
         server=APPLIED,
@@ -62,6 +59,15 @@ ROWS = (
         client=APPLIED,
         server=APPLIED,
         fills=(Timers, "reneg_pkts"),
+    ),
+    Row(
+        "max-packet-size",
+        "largest control packet, headers included; without `mssfix` the same for inner TCP",
+        (Arg("bytes", integer(154, 2048)),),
+        client=APPLIED,
+        server=APPLIED,
+        fills=(Common, "max_packet_size"),
+        connection=True,
     ),
     Row(
         "ping",
@@ -119,18 +125,25 @@ ROWS = (
     ),
     Row(
         "comp-lzo",
-        "old compression, never done",
+        "framing of old compression; nothing is ever compressed on the way out",
         (Arg("how", choice("no", "yes", "adaptive"), optional=True),),
-        client=_NO_FRAMING,
-        server=ByFirstWord({"no": _NO_FRAMING}, _NO_COMPRESSION),
-        pushed=_NO_COMPRESSION,
+        client=APPLIED,
+        server=APPLIED,
+        pushed=APPLIED,
     ),
     Row(
         "compress",
-        "compression, never done",
+        "framing of compression; nothing is ever compressed on the way out",
         (Arg("how", choice("stub", "stub-v2", "lzo", "lz4", "lz4-v2", "migrate"), optional=True),),
-        client=_NO_FRAMING,
-        server=ByFirstWord({word: _NO_FRAMING for word in ("", "stub", "stub-v2")}, _NO_COMPRESSION),
-        pushed=_NO_COMPRESSION,
+        client=_COMPRESSIONS,
+        server=_COMPRESSIONS,
+        pushed=APPLIED,
+    ),
+    Row(
+        "allow-compression",
+        "`asym`, `yes`: let in what the peer compressed; otherwise it is dropped",
+        (Arg("which", choice("no", "asym", "yes")),),
+        client=APPLIED,
+        server=APPLIED,
     ),
 )
