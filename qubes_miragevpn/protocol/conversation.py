@@ -300,6 +300,8 @@ class Conversation:
         self.effects.append(AddPeer(PEER, self.link, self._endpoint, peer_id, self._limits(pulled)))
         assert self._key_id is not None
         self._install(self._key_id)
+        if pulled.reneg_sec is not None:
+            self._session.renew_after(pulled.reneg_sec)
         if pulled.dynamic_tls_crypt:
             self._session.protect_renegotiations()
         self._session.use_first_key()

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 from qubes_miragevpn.base.errors import Consequence, PeerError
 from qubes_miragevpn.base.secret import Secret
-from qubes_miragevpn.config.model import Common
+from qubes_miragevpn.config.model import Common, Timers
 from qubes_miragevpn.crypto.kdf import KeySource
 from qubes_miragevpn.crypto.statickey import KEY2_SIZE
 from qubes_miragevpn.dataplane.interface import DataKeys
@@ -50,8 +50,10 @@ from qubes_miragevpn.protocol.wrap.dynamic import LABEL
 from qubes_miragevpn.protocol.wrap.keys import Opened
 from qubes_miragevpn.protocol.wrap.state import WrapState
 
-MAX_PACKET = 1250
-"""Control packets are at most this long before IP and UDP headers (``max-packet-size``)."""
+_OUTER = {False: 40 + 8, True: 40 + 20 + 2}
+"""IPv6 and UDP headers, or IPv6, TCP and length prefix: ``max-packet-size`` counts them in."""
+_MIN_ROOM = 64
+"""TLS bytes that a packet carries at the least, even if that makes it longer than ``max-packet-size``."""
 _BODY_ROOM = 1 + 4 * ACKS_ON_CONTROL + SID_SIZE + 4  # acknowledgements, session id, message id
 _KEY_IDS = 7  # renegotiations use 1..7 and begin again at 1
 _NOTHING = Secret(b"")
@@ -82,6 +84,7 @@ class Session:
         self._entropy = entropy
         self._introduction = introduction
         self._retry = 0.0 if stream else common.timers.tls_timeout
+        self._renew_after = self._draw_renewal(common.timers)
         self._slots: dict[int, KeySlot] = {}
         self._current: KeySlot | None = None
         self._next: KeySlot | None = None
@@ -92,7 +95,18 @@ class Session:
         self._owes_key = False  # the server asked for our wrapped key once more
         self._place_proved = True  # the peer has heard us where we think it is
 
+    def _draw_renewal(self, timers: Timers) -> float:
+        """Seconds after which we renew a key; a server spreads its clients' renewals over a tenth by itself."""
+        spread = timers.reneg_sec / 10 if self.role is Role.SERVER else 0.0
+        if timers.reneg_sec_least is not None:
+            spread = max(timers.reneg_sec - timers.reneg_sec_least, 0.0)
+        return timers.reneg_sec - spread * int.from_bytes(self._entropy(4), "big") / 2**32
+
     # --- what the owner does
+
+    def renew_after(self, seconds: float) -> None:
+        """Renew keys after so many seconds instead of what the configuration says; 0 never."""
+        self._renew_after = seconds
 
     def start(self, now: float, *, place_proved: bool = True) -> None:
         """Begin as the side that sends its hard reset first (a client), or that answers on a stream (a server).
@@ -317,7 +331,7 @@ class Session:
         slot.state = state
         slot.established_at = now
         timers = self._common.timers
-        window = min(timers.hand_window, timers.reneg_sec / 2) if timers.reneg_sec else timers.hand_window
+        window = min(timers.hand_window, self._renew_after / 2) if self._renew_after else timers.hand_window
         if self._current is not None:  # the first key has no predecessor to wait with
             slot.use_by = now + window
         if self._lame is not None:
@@ -354,7 +368,7 @@ class Session:
             confirmed = current.reliability.idle
             if confirmed and now >= current.use_by:
                 self._use(current)
-            if confirmed and timers.reneg_sec and now >= current.established_at + timers.reneg_sec:
+            if confirmed and self._renew_after and now >= current.established_at + self._renew_after:
                 self.renegotiate(now)
         if self._lame is not None and current is not None and now >= current.established_at + timers.tran_window:
             self._forget(self._lame)
@@ -373,8 +387,8 @@ class Session:
         if current is not None:
             if not current.active and current.reliability.idle:
                 times.append(current.use_by)
-            if timers.reneg_sec and self._next is None and current.reliability.idle:
-                times.append(current.established_at + timers.reneg_sec)
+            if self._renew_after and self._next is None and current.reliability.idle:
+                times.append(current.established_at + self._renew_after)
             if self._lame is not None:
                 times.append(current.established_at + timers.tran_window)
         return min(times, default=None)
@@ -393,7 +407,8 @@ class Session:
             slot.reliability.queue(Opcode.CONTROL, output[start : start + room])
 
     def _room(self, slot: KeySlot) -> int:
-        return MAX_PACKET - HEAD_SIZE - self._wrap.overhead(slot.key_id) - _BODY_ROOM
+        overhead = _OUTER[not self._retry] + HEAD_SIZE + self._wrap.overhead(slot.key_id) + _BODY_ROOM
+        return max(self._common.max_packet_size - overhead, _MIN_ROOM)
 
     def _flush(self, now: float) -> None:
         """Put on the wire what is due on every slot: new packets, retransmissions, bare acknowledgements."""

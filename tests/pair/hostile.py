@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from qubes_miragevpn.dataplane.interface import KeyExhausted, KeyInUse, PeerExited, PeerSilent
 from qubes_miragevpn.protocol import contract as c
 from qubes_miragevpn.protocol.client import Client
-from qubes_miragevpn.protocol.control.reliability import MAX_QUEUED, RECEIVE_WINDOW, SEND_WINDOW
+from qubes_miragevpn.protocol.control.reliability import MAX_QUEUED, PACKET_COST, RECEIVE_WINDOW, SEND_WINDOW
 from qubes_miragevpn.protocol.conversation import Conversation
 from qubes_miragevpn.protocol.server import MAX_CANDIDATES, Server
 from qubes_miragevpn.protocol.session import Session
@@ -41,7 +41,8 @@ def require_sound(side: Side, effects: Iterable[c.Effect]) -> None:
         for slot in session._slots.values():
             layer = slot.reliability
             assert len(layer._early) < RECEIVE_WINDOW and len(layer._flying) <= SEND_WINDOW
-            assert len(layer._waiting) <= MAX_QUEUED and len(layer._to_ack) <= 4 * RECEIVE_WINDOW
+            assert sum(len(payload) + PACKET_COST for _, payload in layer._waiting) == layer._queued <= MAX_QUEUED
+            assert len(layer._to_ack) <= 4 * RECEIVE_WINDOW
     if isinstance(machine, Server):
         candidates = [peer for peer in machine._peers.values() if peer.lease is None]
         assert len(candidates) <= MAX_CANDIDATES and len(machine._silent) <= MAX_CANDIDATES

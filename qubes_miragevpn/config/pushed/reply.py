@@ -240,7 +240,7 @@ def _on_ping_exit(reply: _Reply, after: float) -> None:
     reply.values |= {"ping_exit": after, "ping_restart": 0.0}
 
 
-def _on_reneg_sec(reply: _Reply, after: float, _least: float | None) -> None:
+def _on_reneg_sec(reply: _Reply, after: float, _: float | None) -> None:
     own = reply.config.common.timers.reneg_sec
     if after < MIN_RENEG_SEC or 0 < own < after:
         raise Unusable(f"less than {MIN_RENEG_SEC:g} s or more than our own {own:g} s")

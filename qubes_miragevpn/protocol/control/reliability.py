@@ -21,8 +21,9 @@ RECEIVE_WINDOW = 12
 ACKS_ON_CONTROL = 4  # piggy-backed; OpenVPN's CONTROL_SEND_ACK_MAX
 MAX_RETRY = 16.0  # seconds; four attempts after the first within a hand-window of 60 s at the very least
 FAST_RETRANSMIT = 3
-MAX_QUEUED = 64
-"""Packets waiting for the window: 64 * ~1200 bytes, several times the longest certificate chain that is allowed."""
+MAX_QUEUED = 80_000
+"""Bytes waiting for the window, `PACKET_COST` included: several times the longest certificate chain that is allowed."""
+PACKET_COST = 16  # what an empty packet counts for
 
 
 @dataclass
@@ -60,13 +61,15 @@ class Reliability:
 
     def __post_init__(self) -> None:
         self._next_send = self.first_send_id
+        self._queued = 0
         self._next_receive = self.first_receive_id
 
     # --- sending
 
     def queue(self, opcode: Opcode, payload: bytes) -> None:
         """Have `payload` sent as soon as the window allows; raises `PeerError` when the peer never acknowledges."""
-        if len(self._waiting) >= MAX_QUEUED:
+        self._queued += len(payload) + PACKET_COST
+        if self._queued > MAX_QUEUED:
             raise PeerError("too many control packets wait for an acknowledgement", Consequence.END_SESSION)
         self._waiting.append((opcode, payload))
 
@@ -74,6 +77,7 @@ class Reliability:
         """Return the packets to transmit now, new ones and again, and schedule their next time."""
         while self._waiting and len(self._flying) < SEND_WINDOW:
             opcode, payload = self._waiting.popleft()
+            self._queued -= len(payload) + PACKET_COST
             self._flying[self._next_send] = Outgoing(self._next_send, opcode, payload, now, self.retry)
             self._next_send += 1
         ready = [packet for packet in self._flying.values() if packet.due <= now]

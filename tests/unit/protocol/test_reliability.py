@@ -15,6 +15,7 @@ import pytest
 from qubes_miragevpn.base.errors import Consequence, PeerError
 from qubes_miragevpn.protocol.control.reliability import (
     MAX_QUEUED,
+    PACKET_COST,
     MAX_RETRY,
     RECEIVE_WINDOW,
     SEND_WINDOW,
@@ -115,8 +116,8 @@ def test_acknowledgements_are_bounded_and_fresh_ones_come_first() -> None:
 
 def test_the_queue_is_bounded() -> None:
     layer = Reliability(2.0)
-    for _ in range(MAX_QUEUED + SEND_WINDOW):
-        layer.queue(Opcode.CONTROL, b"")
+    for _ in range(MAX_QUEUED // (PACKET_COST + 984) + SEND_WINDOW):
+        layer.queue(Opcode.CONTROL, bytes(984))
         layer.due(0.0)
     with pytest.raises(PeerError) as caught:
         layer.queue(Opcode.CONTROL, b"")
