@@ -58,7 +58,6 @@ from qubes_miragevpn.protocol.happenings import (
     KeyMaterialReady,
     MessageDropped,
     MessageReceived,
-    Session,
     UseKey,
 )
 from qubes_miragevpn.protocol.limits import peer_limits
