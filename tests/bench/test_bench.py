@@ -10,9 +10,9 @@ from pathlib import Path
 
 from tests.bench import measure, report
 from tests.bench.relay import DelayingRelay
-from tests.bench.tunnel import ENDS, tunnel
+from tests.bench.tunnel import ENDS, tunnel, workspace
 from tests.interop import pki
-from tests.interop.netns import SERVER_WIRE, Wire
+from tests.interop.netns import SERVER_WIRE, Wire, run
 from tests.interop.peers import Case
 
 DELAY = 0.05
@@ -44,6 +44,26 @@ def test_the_relay_keeps_every_datagram_for_its_delay() -> None:
         server.close()
         client.close()
         wire.close()
+
+
+def test_the_wire_carries_single_packets() -> None:
+    """What the sender hands over as one batch crosses as the packets it consists of."""
+    with workspace() as (wire, _):
+        receiver = wire.server.call(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        sender = wire.client.call(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        with receiver, sender:
+            receiver.bind((SERVER_WIRE, 2000))
+            before = received_packets(wire)
+            sender.setsockopt(socket.IPPROTO_UDP, 103, 1000)  # UDP_SEGMENT
+            sender.sendto(bytes(10_000), (SERVER_WIRE, 2000))
+            assert received_packets(wire) - before >= 10
+
+
+def received_packets(wire: Wire) -> int:
+    """Packets that the server's end of the wire has received."""
+    shown = run("ip", "-n", wire.server.name, "-s", "-j", "link", "show", "wire0")
+    count: int = json.loads(shown)[0]["stats64"]["rx"]["packets"]
+    return count
 
 
 def test_openvpn_gives_every_metric(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.interop.netns import Wire
+from tests.interop.netns import Wire, run
 from tests.interop.peers import OPENVPN, OURS, PORT, Case, Peer, client_config, server_config
 from tests.interop.pki import Pki
 
@@ -94,10 +94,16 @@ def tunnel(ends: Ends, case: Case, pki: Pki) -> Iterator[Tunnel]:
 
 @contextmanager
 def workspace() -> Iterator[tuple[Wire, Path]]:
-    """A wire and a folder for configurations and logs, both removed at the end."""
+    """A wire and a folder for configurations and logs, both removed at the end.
+
+    The wire carries packets one by one, like a network card that can do no segmentation for UDP. A veth left alone hands
+    a whole batch (UDP_SEGMENT) over as one: that measures the machine's memory, and flatters whoever sends batches.
+    """
     folder = Path(tempfile.mkdtemp(prefix="miragevpn-bench-"))
     wire = Wire()
     try:
+        for end in (wire.server, wire.client):
+            run("ip", "-n", end.name, "link", "set", "wire0", "gso_max_segs", "1")
         yield wire, folder
     finally:
         wire.close()
