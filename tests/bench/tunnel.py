@@ -96,8 +96,8 @@ def tunnel(ends: Ends, case: Case, pki: Pki) -> Iterator[Tunnel]:
 def workspace() -> Iterator[tuple[Wire, Path]]:
     """A wire and a folder for configurations and logs, both removed at the end.
 
-    The wire carries packets one by one, like a network card that can do no segmentation for UDP. A veth left alone hands
-    a whole batch (UDP_SEGMENT) over as one: that measures the machine's memory, and flatters whoever sends batches.
+    The wire carries packets one by one, like a network card that does no segmentation for UDP. A veth left alone
+    hands a whole batch (UDP_SEGMENT) over as one: that flatters whoever sends batches.
     """
     folder = Path(tempfile.mkdtemp(prefix="miragevpn-bench-"))
     wire = Wire()
