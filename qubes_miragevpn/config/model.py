@@ -42,6 +42,18 @@ class Compression(Enum):
     LZ4_V2 = "compress lz4-v2"
 
 
+class Compression(Enum):
+    """Framing of inner packets for compression. Nothing is ever compressed; what a peer compresses is another matter."""
+
+    NONE = "none"
+    STUB_LZO = "comp-lzo no"
+    LZO = "comp-lzo"  # also `compress lzo`
+    STUB = "compress stub"
+    LZ4 = "compress lz4"
+    STUB_V2 = "compress stub-v2"
+    LZ4_V2 = "compress lz4-v2"
+
+
 @dataclass(frozen=True)
 class Credentials:
     """User name and password, for the server or for a proxy."""
@@ -259,6 +271,8 @@ class Common:
     mssfix: int = 1492  # largest outer packet that inner TCP may cause; 0 off (OpenVPN's ``mssfix N mtu``)
     compression: Compression = Compression.NONE
     decompress: bool = False  # let in what the peer compressed (``allow-compression asym`` or ``yes``)
+    compression: Compression = Compression.NONE
+    decompress: bool = False  # let in what the peer compressed (``allow-compression asym`` or ``yes``)
     replay_window: int = 64
     explicit_exit_notify: int = 0
     max_packet_size: int = 1250  # of control packets, IP and transport headers included
@@ -375,6 +389,7 @@ class PulledOptions:
     peer_id: int | None = None
     key_derivation_ekm: bool = False  # ``key-derivation tls-ekm`` or ``protocol-flags tls-ekm``
     cc_exit: bool = False  # ``protocol-flags cc-exit``
+    compression: Compression | None = None
     compression: Compression | None = None
     dynamic_tls_crypt: bool = False  # ``protocol-flags dyn-tls-crypt``
     ping: float | None = None

@@ -16,6 +16,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Protocol
 
 from qubes_miragevpn.base.secret import Secret
+from qubes_miragevpn.config.model import Compression
 
 SockAddr = tuple[str, int] | tuple[str, int, int, int]
 """An IPv4 or IPv6 socket address as the socket module gives it."""
@@ -65,6 +66,19 @@ class Envelope:
 
 
 @dataclass(frozen=True)
+class PayloadRules:
+    """What lies between the keys and the inner packets; both ends must have it alike.
+
+    `decompress`: compressed packets are taken. `fragment`: bytes of payload in one packet, longer ones are cut (0:
+    there is no fragmentation, and no header for it).
+    """
+
+    compression: Compression = Compression.NONE
+    decompress: bool = False
+    fragment: int = 0
+
+
+@dataclass(frozen=True)
 class PeerLimits:
     """Keep-alive and size rules of a peer; 0 switches off."""
 
@@ -75,6 +89,7 @@ class PeerLimits:
     mss6: int = 0  # the same for inner IPv6
     reneg_bytes: int = 0  # report KeyExhausted after so many bytes / packets on a key (either direction)
     reneg_pkts: int = 0
+    payload: PayloadRules = PayloadRules()
 
 
 @dataclass(frozen=True)
@@ -88,6 +103,7 @@ class Counters:
     dropped_replay: int = 0
     dropped_auth: int = 0
     dropped_other: int = 0
+    dropped_compressed: int = 0
 
 
 @dataclass(frozen=True)
@@ -130,6 +146,14 @@ class PeerExited:
 
 
 @dataclass(frozen=True)
+class CompressedDropped:
+    """`peer` sends compressed packets, which are dropped because of `reason`; said once."""
+
+    peer: int
+    reason: str
+
+
+@dataclass(frozen=True)
 class LinkFailed:
     """The socket of `link` reported end of file or an error; `reason` is for the log."""
 
@@ -144,7 +168,10 @@ class TunFailed:
     reason: str
 
 
-PlaneEvent = ControlPacket | KeyExhausted | KeyInUse | PeerSilent | PeerExited | LinkFailed | TunFailed
+PeerEvent = KeyExhausted | KeyInUse | PeerSilent | PeerExited | CompressedDropped
+"""What concerns one peer: these go to the protocol machine as they are."""
+
+PlaneEvent = ControlPacket | PeerEvent | LinkFailed | TunFailed
 
 
 class DataPlane(Protocol):

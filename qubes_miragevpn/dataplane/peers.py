@@ -13,6 +13,7 @@ from ipaddress import IPv4Address, IPv6Address
 from qubes_miragevpn.base.errors import MisuseError
 from qubes_miragevpn.dataplane.interface import NO_PEER_ID, Link, PeerLimits, SockAddr
 from qubes_miragevpn.dataplane.keys import KeySlot
+from qubes_miragevpn.dataplane.payload.pipeline import Pipeline
 
 
 class Peer:
@@ -22,7 +23,9 @@ class Peer:
         "addresses",
         "bytes_in",
         "bytes_out",
+        "compression_told",
         "dropped_auth",
+        "dropped_compressed",
         "dropped_other",
         "dropped_replay",
         "endpoint",
@@ -35,6 +38,7 @@ class Peer:
         "packets_in",
         "packets_out",
         "peer_id",
+        "pipeline",
         "restricted",
         "sending",
         "sent",
@@ -55,8 +59,10 @@ class Peer:
         self.heard = 0.0  # when a packet was last authenticated, or the wait for one began
         self.silent_since = 0.0  # when silence was last reported
         self.exited = False
+        self.pipeline: Pipeline | None = None  # what `limits.payload` asks for; None: nothing
+        self.compression_told = False
         self.packets_in = self.packets_out = self.bytes_in = self.bytes_out = 0
-        self.dropped_replay = self.dropped_auth = self.dropped_other = 0
+        self.dropped_replay = self.dropped_auth = self.dropped_other = self.dropped_compressed = 0
 
 
 class Peers:
@@ -82,7 +88,7 @@ class Peers:
             raise MisuseError(f"there is no peer {handle}")
         return peer
 
-    def add(self, handle: int, link: Link, endpoint: SockAddr, peer_id: int, limits: PeerLimits) -> None:
+    def add(self, handle: int, link: Link, endpoint: SockAddr, peer_id: int, limits: PeerLimits) -> Peer:
         """Make a peer known; at the same link and endpoint it takes over from an earlier one."""
         if handle in self.by_handle:
             raise MisuseError(f"peer {handle} is there already")
@@ -91,6 +97,7 @@ class Peers:
         self.by_handle[handle] = peer
         self.by_endpoint[link, endpoint] = peer
         self._index()
+        return peer
 
     def remove(self, handle: int) -> None:
         """Forget a peer."""

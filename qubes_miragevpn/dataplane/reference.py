@@ -5,7 +5,8 @@ Sans-IO. Three things drive it: packets from a link (`receive`), packets from th
 `next_deadline`); `now` is an argument everywhere. What it decides is returned, or collected in `events` (for the owner)
 and `outbox` (for the wire), which the caller empties.
 
-How a packet looks is what `formats` is about, a module for each format; a key is made as one of them.
+How a packet looks is what `formats` is about, a module for each format; a key is made as one of them. Where a peer's
+rules ask for it, `payload` lies between: compression framing, fragments.
 
 The plaintext is one IP packet, the keep-alive "ping", or an OCC message, told apart by their first bytes.
 
@@ -26,6 +27,7 @@ from qubes_miragevpn.dataplane import ip
 from qubes_miragevpn.dataplane.formats.choose import make_key
 from qubes_miragevpn.dataplane.inband import OCC_EXIT, OCC_MAGIC, PING
 from qubes_miragevpn.dataplane.interface import (
+    CompressedDropped,
     Counters,
     DataKeys,
     KeyExhausted,
@@ -47,6 +49,8 @@ from qubes_miragevpn.dataplane.keys import (
     TooShort,
 )
 from qubes_miragevpn.dataplane.mss import clamp
+from qubes_miragevpn.dataplane.payload.compression import Compressed
+from qubes_miragevpn.dataplane.payload.pipeline import Pipeline, make_pipeline
 from qubes_miragevpn.dataplane.peers import Peer, Peers, checked_peer_id
 
 MAX_KEYS = 3  # the active one, the next one, and the lame duck
@@ -100,21 +104,36 @@ class DataChannel:
         limits = peer.limits
         peer.packets_out += 1
         peer.bytes_out += len(inner)
-        packet = key.seal(clamp(inner, limits.mss4, limits.mss6))
+        inner = clamp(inner, limits.mss4, limits.mss6)
+        if peer.pipeline is not None:
+            return self._send_parts(peer, key, peer.pipeline.outgoing(inner), now)
+        packet = key.seal(inner)
         peer.sent = now
         if key.packets_sent >= key.check_sent_at:
             self._look(peer, key)
         return peer.link, peer.endpoint, packet
+
+    def _send_parts(self, peer: Peer, key: KeySlot, parts: list[bytes], now: float) -> Outgoing | None:
+        """Seal `parts`: all but the last go to the outbox, ahead of the one that is returned."""
+        if not parts:
+            peer.dropped_other += 1
+            return None
+        packets = [(peer.link, peer.endpoint, key.seal(part)) for part in parts]
+        self.outbox += packets[:-1]
+        peer.sent = now
+        if key.packets_sent >= key.check_sent_at:
+            self._look(peer, key)
+        return packets[-1]
 
     def _send_message(self, peer: Peer, payload: bytes, now: float) -> None:
         """Put `payload`, which is not IP, sealed into the outbox; nothing happens without a key."""
         key = peer.sending
         if key is None or not payload:
             return
-        self.outbox.append((peer.link, peer.endpoint, key.seal(payload)))
-        peer.sent = now
-        if key.packets_sent >= key.check_sent_at:
-            self._look(peer, key)
+        parts = [payload] if peer.pipeline is None else peer.pipeline.outgoing(payload)
+        last = self._send_parts(peer, key, parts, now)
+        if last is not None:
+            self.outbox.append(last)
 
     def receive(self, link: Link, endpoint: SockAddr | None, packet: bytes, now: float) -> bytes | None:
         """Take a DATA_V1 or DATA_V2 packet from the wire; return the IP packet for the TUN if it holds one.
@@ -148,7 +167,23 @@ class DataChannel:
         if not key.in_use:
             key.in_use = True
             self.events.append(KeyInUse(peer.handle, key.key_id))
+        if peer.pipeline is not None:
+            whole = self._unwrapped(peer, peer.pipeline, plaintext, now)
+            return None if whole is None else self._deliver(peer, whole, now)
         return self._deliver(peer, plaintext, now)
+
+    def _unwrapped(self, peer: Peer, pipeline: Pipeline, plaintext: bytes, now: float) -> bytes | None:
+        """The inner packet out of framing and fragments; None if there is none yet, or (counted) none at all."""
+        try:
+            return pipeline.incoming(plaintext, now)
+        except Compressed as error:
+            peer.dropped_compressed += 1
+            if not peer.compression_told:
+                peer.compression_told = True
+                self.events.append(CompressedDropped(peer.handle, error.reason))
+        except PeerError:
+            peer.dropped_other += 1
+        return None
 
     def _refused(self, peer: Peer, key: KeySlot, error: PeerError) -> None:
         """Count a packet that its key did not open; too many forgeries wear the key out."""
@@ -230,7 +265,8 @@ class DataChannel:
 
     def add_peer(self, handle: int, link: Link, endpoint: SockAddr, peer_id: int, limits: PeerLimits) -> None:
         """Make a peer known."""
-        self._peers.add(handle, link, endpoint, peer_id, limits)
+        peer = self._peers.add(handle, link, endpoint, peer_id, limits)
+        peer.pipeline = make_pipeline(limits.payload, self._entropy)
 
     def update_peer(self, handle: int, now: float, *, peer_id: int | None, limits: PeerLimits | None) -> None:
         """Change what is given; new limits begin a new wait for silence."""
@@ -238,6 +274,8 @@ class DataChannel:
         if peer_id is not None:
             peer.peer_id = checked_peer_id(peer_id)
         if limits is not None:
+            if limits.payload != peer.limits.payload:
+                peer.pipeline = make_pipeline(limits.payload, self._entropy)
             peer.limits = limits
             peer.heard = now
         for key in peer.keys.values():
@@ -295,6 +333,7 @@ class DataChannel:
             dropped_replay=peer.dropped_replay,
             dropped_auth=peer.dropped_auth,
             dropped_other=peer.dropped_other,
+            dropped_compressed=peer.dropped_compressed,
         )
 
     def _stop_sending(self, peer: Peer, key_id: int) -> None:

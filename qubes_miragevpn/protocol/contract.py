@@ -20,6 +20,7 @@ from ipaddress import IPv4Address, IPv6Address
 from qubes_miragevpn.base.secret import Secret
 from qubes_miragevpn.config.model import ANYWHERE, Family, Local, Proto, Proxy, TunnelSettings
 from qubes_miragevpn.dataplane.interface import (
+    CompressedDropped,
     DataKeys,
     KeyExhausted,
     KeyInUse,
@@ -121,6 +122,7 @@ Event = (
     | KeyInUse
     | PeerSilent
     | PeerExited
+    | CompressedDropped
     | CredentialsGiven
     | CredentialsRefused
     | UserCommand

@@ -19,9 +19,11 @@ from qubes_miragevpn.config.pushed import parse_push
 from qubes_miragevpn.dataplane.inband import OCC_EXIT
 from qubes_miragevpn.dataplane.interface import (
     NO_PEER_ID,
+    CompressedDropped,
     KeyExhausted,
     KeyInUse,
     Link,
+    PeerEvent,
     PeerExited,
     PeerLimits,
     PeerSilent,
@@ -167,7 +169,7 @@ class Conversation:
                 times.append(self._next_request)
         return min((t for t in times if t is not None), default=None)
 
-    def plane_event(self, event: KeyExhausted | KeyInUse | PeerSilent | PeerExited, now: float) -> None:
+    def plane_event(self, event: PeerEvent, now: float) -> None:
         """Take an event of the data plane, which only knows of us once the tunnel works."""
         if self._pulled is None:
             return
@@ -183,6 +185,8 @@ class Conversation:
                 raise Over(End.LOST, "the server fell silent (ping-restart)")
             case PeerExited():
                 raise Over(End.LOST, "the server left")
+            case CompressedDropped(_, reason):
+                self._say(Level.WARNING, f"the server compresses; such packets are dropped: {reason}")
 
     def say_goodbye(self, now: float) -> None:
         """Tell the server that we leave, in the way it understands."""
@@ -325,8 +329,15 @@ class Conversation:
         restart_after = timers.ping_restart if pulled.ping_restart is None else pulled.ping_restart
         self._ping_exits = bool(exit_after)
         silence = exit_after or restart_after
-        common, proto = within_proxy(common, self.step.remote), self.step.remote.proto
-        return peer_limits(common, proto, self._endpoint, ping=ping, silence=silence)
+        remote = self.step.remote
+        return peer_limits(
+            within_proxy(common, remote),
+            remote.proto,
+            self._endpoint,
+            ping=ping,
+            silence=silence,
+            compression=pulled.compression,
+        )
 
     def _say(self, level: Level, text: str) -> None:
         self.effects.append(Notify(level, text))

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 from ipaddress import ip_address
 
-from qubes_miragevpn.config.model import Common, Family, Proto, Remote, SocksProxy
-from qubes_miragevpn.dataplane.interface import PeerLimits, SockAddr
+from qubes_miragevpn.config.model import Common, Compression, Family, Proto, Remote, SocksProxy
+from qubes_miragevpn.dataplane.interface import PayloadRules, PeerLimits, SockAddr
 
 _DATA_V2_OVERHEAD = 4 + 4 + 16  # opcode and peer id, packet id, tag
 _OUTER = {Proto.UDP: 8, Proto.TCP: 20 + 2}  # transport header; TCP adds the length prefix
@@ -27,8 +27,16 @@ def within_proxy(common: Common, remote: Remote) -> Common:
     return replace(common, mssfix=max(common.mssfix - size, 1))
 
 
-def peer_limits(common: Common, proto: Proto, endpoint: SockAddr, *, ping: float, silence: float) -> PeerLimits:
-    """Limits for a peer that is reached at `endpoint` over `proto`."""
+def peer_limits(
+    common: Common,
+    proto: Proto,
+    endpoint: SockAddr,
+    *,
+    ping: float,
+    silence: float,
+    compression: Compression | None = None,
+) -> PeerLimits:
+    """Limits for a peer that is reached at `endpoint` over `proto`; `compression` is what the server pushed."""
     address = ip_address(endpoint[0].partition("%")[0])
     outer = (20 if address.version == 4 or getattr(address, "ipv4_mapped", None) else 40) + _OUTER[proto]
     room = common.mssfix - outer - _DATA_V2_OVERHEAD
@@ -40,4 +48,5 @@ def peer_limits(common: Common, proto: Proto, endpoint: SockAddr, *, ping: float
         mss6=max(room - _INNER6, 0) if common.mssfix else 0,
         reneg_bytes=common.timers.reneg_bytes,
         reneg_pkts=common.timers.reneg_pkts,
+        payload=PayloadRules(common.compression if compression is None else compression, common.decompress),
     )

@@ -17,6 +17,7 @@ from qubes_miragevpn.base.text import printable
 from qubes_miragevpn.config.model import Family, Proto, ServerConfig, TlsCryptV2Server
 from qubes_miragevpn.dataplane.interface import (
     NO_PEER_ID,
+    CompressedDropped,
     KeyExhausted,
     KeyInUse,
     Link,
@@ -128,6 +129,10 @@ class Server:
             case PeerSilent(number):
                 if number in self._peers:
                     self._forget(self._peers[number], "silent for too long (ping-restart)")
+            case CompressedDropped(number, reason):
+                if number in self._peers:
+                    name = self._peers[number].name
+                    self._say(Level.WARNING, f"client {name} compresses; such packets are dropped: {reason}")
             case PeerExited(number):
                 if number in self._peers:
                     self._forget(self._peers[number], "left")

@@ -11,11 +11,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from qubes_miragevpn.config.model import Compression
 from qubes_miragevpn.crypto.digests import digest_size
 from qubes_miragevpn.crypto.suites import Mode, Suite
 
 PACKET_ID_SIZE = 4
 STREAM_LENGTH_SIZE = 2
+COMPRESSION_BYTE = frozenset({Compression.STUB_LZO, Compression.LZO, Compression.STUB, Compression.LZ4})
+"""Framings that add a byte to every packet; the second versions add two to packets that do not occur."""
 FRAGMENT_HEADER_SIZE = 4
 IPV4_TCP_HEADERS = 20 + 20
 _AEAD_NONCE_SIZE = 12

@@ -183,6 +183,9 @@ class Pump:
             if self._channel.outbox:  # fragments that go ahead of the last one
                 batch += self._channel.outbox
                 self._channel.outbox.clear()
+            if self._channel.outbox:  # fragments that go ahead of the last one
+                batch += self._channel.outbox
+                self._channel.outbox.clear()
             if outgoing is not None:
                 batch.append(outgoing)
         self._transmit(batch)

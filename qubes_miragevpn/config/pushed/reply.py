@@ -16,6 +16,7 @@ from typing import Any
 
 from qubes_miragevpn.base.errors import Consequence, PeerError
 from qubes_miragevpn.base.text import printable
+from qubes_miragevpn.config.building.compression import COMPRESS, comp_lzo
 from qubes_miragevpn.config.building.inner import DnsOptions, Unusable, demand_unicast, ipv4_route, ipv6_route
 from qubes_miragevpn.config.model import ClientConfig, PulledOptions, Route, TunnelSettings
 from qubes_miragevpn.config.reading.lexer import WordError, split_words
@@ -270,8 +271,14 @@ def _on_protocol_flags(reply: _Reply, *flags: str) -> None:
         reply.values["key_derivation_ekm"] = True
 
 
-def _on_compression(reply: _Reply, *_: Any) -> None:
-    raise Unusable("compression and its framing are not supported; switch it off at the server")
+def _on_comp_lzo(reply: _Reply, how: str | None) -> None:
+    reply.values["compression"] = comp_lzo(how)
+
+
+def _on_compress(reply: _Reply, how: str | None) -> None:
+    if how not in COMPRESS:
+        raise Unusable(f"no framing is called '{how}'")
+    reply.values["compression"] = COMPRESS[how]
 
 
 _TAKEN: Mapping[str, tuple[Callable[..., None], bool]] = {
@@ -297,8 +304,8 @@ _TAKEN: Mapping[str, tuple[Callable[..., None], bool]] = {
     "cipher": (_on_cipher, True),
     "key-derivation": (_on_key_derivation, True),
     "protocol-flags": (_on_protocol_flags, True),
-    "comp-lzo": (_on_compression, True),
-    "compress": (_on_compression, True),
+    "comp-lzo": (_on_comp_lzo, True),
+    "compress": (_on_compress, True),
 }
 """Handler of each option that is taken, and whether the session ends when it is not acceptable."""
 

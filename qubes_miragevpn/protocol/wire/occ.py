@@ -7,9 +7,9 @@ Source: wire-protocol draft, "Options string"; OpenVPN options_string.c.
 
 from __future__ import annotations
 
-from qubes_miragevpn.config.model import Common, Family, Proto, TlsAuth
+from qubes_miragevpn.config.model import Common, Compression, Family, Proto, TlsAuth
 from qubes_miragevpn.crypto.suites import SUITES, Mode
-from qubes_miragevpn.protocol.sizes import Carrier
+from qubes_miragevpn.protocol.sizes import COMPRESSION_BYTE, Carrier
 
 NO_CIPHER, NO_DIGEST = "[null-cipher]", "[null-digest]"
 
@@ -18,7 +18,8 @@ def build(common: Common, proto: Proto, family: Family, *, server: bool) -> str:
     """Our options string for one transport."""
     suite = SUITES[common.data_ciphers_fallback or common.data_ciphers[0]]
     digest = "" if suite.mode is Mode.AEAD else common.digest
-    carrier = Carrier(suite, digest, stream=proto is Proto.TCP)
+    framing = common.compression
+    carrier = Carrier(suite, digest, stream=proto is Proto.TCP, compression_byte=framing in COMPRESSION_BYTE)
     version = "6" if family is Family.IPV6 else "4"
     transport = f"UDPv{version}" if proto is Proto.UDP else f"TCPv{version}_{'SERVER' if server else 'CLIENT'}"
     parts = [
@@ -27,6 +28,7 @@ def build(common: Common, proto: Proto, family: Family, *, server: bool) -> str:
         f"link-mtu {carrier.link_mtu(common.tun_mtu)}",
         f"tun-mtu {common.tun_mtu}",
         f"proto {transport}",
+        *(["comp-lzo"] if framing is not Compression.NONE else []),  # whichever it is, for peers that look for it
         f"cipher {NO_CIPHER if suite.mode is Mode.CLEAR else suite.name}",
         f"auth {digest or NO_DIGEST}",
         f"keysize {suite.key_size * 8}",

@@ -52,6 +52,9 @@ def build(version: str, ciphers: tuple[str, ...]) -> str:
         *(["IV_NCP=2"] if {"AES-128-GCM", "AES-256-GCM"} <= set(ciphers) else []),
         f"IV_CIPHERS={':'.join(ciphers)}",
         f"IV_PROTO={int(OUR_PROTO)}",
+        "IV_LZO_STUB=1",
+        "IV_COMP_STUB=1",
+        "IV_COMP_STUBv2=1",
     ]
     return "".join(line + "\n" for line in lines)
 

@@ -15,6 +15,7 @@ from typing import Protocol, assert_never
 
 from qubes_miragevpn.base.text import printable
 from qubes_miragevpn.dataplane.interface import (
+    CompressedDropped,
     ControlPacket,
     Counters,
     DataPlane,
@@ -236,7 +237,7 @@ class Driver:
                 self._feed(TransportDown(link, reason))
             case TunFailed(reason):
                 self._tun_failed(reason)
-            case KeyExhausted() | KeyInUse() | PeerSilent() | PeerExited():
+            case KeyExhausted() | KeyInUse() | PeerSilent() | PeerExited() | CompressedDropped():
                 self._feed(event)
             case _:
                 assert_never(event)

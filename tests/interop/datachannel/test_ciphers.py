@@ -12,9 +12,6 @@ from dataclasses import dataclass
 
 import pytest
 
-from qubes_miragevpn.config.loader import load_client
-from qubes_miragevpn.config.model import Family, Proto
-from qubes_miragevpn.protocol.wire import occ
 from tests.interop.conftest import Bench
 from tests.interop.peers import OPENVPN, OURS, Case, client_config, server_config
 
@@ -102,22 +99,3 @@ def test_another_digest_is_said_before_nothing_works(bench: Bench) -> None:
     bench.server(OPENVPN, server_config(case, bench.pki, OPENVPN))
     client = bench.client(OURS, client_config(Case(cipher="AES-256-CBC", digest="SHA256"), bench.pki, OURS))
     client.wait_log("the other end uses 'auth SHA512'")
-
-
-STRINGS = [("AES-256-CBC", "SHA256"), ("AES-128-CBC", "SHA1"), ("CHACHA20-POLY1305", "SHA1"), ("AES-192-GCM", "SHA1")]
-
-
-@pytest.mark.parametrize(("cipher", "digest"), STRINGS)
-def test_the_options_string_is_openvpns(bench: Bench, cipher: str, digest: str) -> None:
-    """openvpn's server says which string it expects of a client: ours, number for number."""
-    case = Case(cipher=cipher, digest=digest, server_lines=(f"cipher {cipher}", "verb 4"))
-    server = bench.server(OPENVPN, server_config(case, bench.pki, OPENVPN))
-    client = client_config(case, bench.pki, OURS)
-    bench.client(OURS, client).wait_up()
-    expected = server.wait_log(r"Expected Remote Options String \(VER=V4\): '([^']*)'")[1]
-    config = load_client(client.encode(), file="client", read_file=_nothing).config
-    assert occ.build(config.common, Proto.UDP, Family.IPV4, server=False) == expected
-
-
-def _nothing(path: str) -> bytes:
-    raise FileNotFoundError(path)

@@ -211,9 +211,9 @@ def load(text: str, ending: str = "\n") -> Loaded[ClientConfig]:
 PROFILES = {
     "surfshark": (SURFSHARK, ["tun-mtu-extra", "fast-io"]),
     "proton": (PROTON, []),
-    "airvpn": (AIRVPN, ["comp-lzo"]),
-    "nordvpn": (NORDVPN, ["tun-mtu-extra", "comp-lzo", "inactive", "fast-io"]),
-    "windscribe": (WINDSCRIBE, ["keysize", "comp-lzo", "ns-cert-type server"]),
+    "airvpn": (AIRVPN, []),
+    "nordvpn": (NORDVPN, ["tun-mtu-extra", "inactive", "fast-io"]),
+    "windscribe": (WINDSCRIBE, ["keysize", "what the other end compresses", "ns-cert-type server"]),
     "vpnbook": (
         VPNBOOK,
         [

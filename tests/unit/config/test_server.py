@@ -78,7 +78,6 @@ def test_applied(lines: str, path: str, value: Any) -> None:
         ("mode p2p", "'mode' is not supported with 'p2p'"),
         ("topology net30", "'topology' is only supported as 'topology subnet'"),
         ("verify-client-cert none", "'verify-client-cert' is only supported as 'require'"),
-        ("comp-lzo", "'comp-lzo' asks for compression"),
         ("push 'a,b'", "must be one option in quotes"),
         ("push '\x7f'", "control character"),
         ("push ''", "must be one option in quotes"),
