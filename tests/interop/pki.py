@@ -32,13 +32,17 @@ class Pem:
 class Authority:
     """A certificate authority with an EC key."""
 
-    def __init__(self, name: str) -> None:
-        self._key = ec.generate_private_key(ec.SECP256R1())
+    def __init__(self, name: str, above: Authority | None = None) -> None:
+        self.key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        builder = self._builder(self._name, self._key.public_key())
-        builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        builder = (above or self)._builder(self._name, self.key.public_key())
+        builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         builder = builder.add_extension(_usage(certificate_signing=True), critical=True)
-        self.certificate = _pem(builder.sign(self._key, hashes.SHA256()))
+        self.certificate = _pem(builder.sign((above or self).key, hashes.SHA256()))
+
+    def subordinate(self, name: str) -> Authority:
+        """An authority that this one has issued."""
+        return Authority(name, self)
 
     def issue(self, name: str, purpose: str) -> Pem:
         """A leaf for `purpose` "server" or "client"."""
@@ -48,7 +52,7 @@ class Authority:
         builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         builder = builder.add_extension(_usage(certificate_signing=False), critical=True)
         builder = builder.add_extension(x509.ExtendedKeyUsage([use]), critical=False)
-        certificate = builder.sign(self._key, hashes.SHA256())
+        certificate = builder.sign(self.key, hashes.SHA256())
         pem = key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
@@ -66,7 +70,7 @@ class Authority:
             .not_valid_after(now + timedelta(days=2))
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
             .add_extension(
-                x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()),
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()),
                 critical=False,
             )
         )
