@@ -56,7 +56,19 @@ def _no_openvpn() -> str:
     return "" if shutil.which("openvpn", path=path) else "the openvpn program"
 
 
-MISSING = {"needs_root": cache(_no_root), "needs_tun": cache(_no_tun), "needs_openvpn": cache(_no_openvpn)}
+def _no_proxies() -> str:
+    path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
+    wanted = {"squid": ("squid",), "tinyproxy": ("tinyproxy",), "dante": ("danted", "sockd")}
+    lacking = [name for name, files in wanted.items() if not any(shutil.which(file, path=path) for file in files)]
+    return " and ".join(lacking)
+
+
+MISSING = {
+    "needs_root": cache(_no_root),
+    "needs_tun": cache(_no_tun),
+    "needs_openvpn": cache(_no_openvpn),
+    "needs_proxies": cache(_no_proxies),
+}
 """For each marker, what this machine lacks, or ""."""
 
 CANNOT_RUN = pytest.StashKey[str]()

@@ -219,7 +219,18 @@ def _keepalive(config: ClientConfig | ServerConfig) -> str:
 
 def _remote(remote: Remote) -> str:
     family = f" over {remote.family.value}" if remote.family.value != "any" else ""
-    return f"{remote.host} port {remote.port}, {remote.proto.value}{family}"
+    return f"{remote.host} port {remote.port}, {remote.proto.value}{family}{_proxy(remote)}"
+
+
+def _proxy(remote: Remote) -> str:
+    from qubes_miragevpn.config.model import HttpProxy
+
+    proxy = remote.proxy
+    if proxy is None:
+        return ""
+    kind = "HTTP" if isinstance(proxy, HttpProxy) else "SOCKS5"
+    login = " with a login" if proxy.credentials is not None else ""
+    return f", through the {kind} proxy {proxy.host} port {proxy.port}{login}"
 
 
 def _route(route: Route) -> str:

@@ -45,37 +45,36 @@ class _Scope:
 
 def remotes(builder: Builder, common: Common) -> tuple[Remote, ...]:
     """Every remote of the file, whose blocks may change `common`. Raises `ConfigError`."""
-    settings, read_file = builder.settings, builder.read_file
-    blocks = settings.all("connection")
-    if not blocks:
-        scope = _Scope((settings,), read_file)
-        found = tuple(_remote(entry, scope) for entry in settings.all("remote"))
-    else:
-        found = tuple(_remotes_of_blocks(blocks, builder, common))
+    settings = builder.settings
+    forced = settings.last("proto-force")
+    only = None if forced is None else forced.args[0]
+    found = tuple(remote for remote in _all(builder, common, only) if remote is not None)
+    if forced is not None and not found:
+        raise forced.error(f"'proto-force {only}' leaves no remote", "remove the line, or add such a remote")
     for name in ("http-proxy-user-pass", "http-proxy-option"):
         lost = settings.last(name)
         if lost is not None and not any(isinstance(remote.proxy, HttpProxy) for remote in found):
             raise lost.error(f"'{name}' needs 'http-proxy'", "add an 'http-proxy HOST PORT' line")
-    entry = settings.last("proto-force")
-    if entry is None:
-        return found
-    left = tuple(remote for remote in found if remote.proto.value == entry.args[0])
-    if not left:
-        raise entry.error(f"'proto-force {entry.args[0]}' leaves no remote", "remove the line, or add such a remote")
-    return left
+    return found
 
 
-def _remotes_of_blocks(blocks: tuple[Entry, ...], builder: Builder, common: Common) -> Iterator[Remote]:
+def _all(builder: Builder, common: Common, only: str | None) -> Iterator[Remote | None]:
+    settings, read_file = builder.settings, builder.read_file
+    blocks = settings.all("connection")
+    if not blocks:
+        for entry in settings.all("remote"):
+            yield _remote(entry, _Scope((settings,), read_file), only)
     for block in blocks:
         inner = block.nested or Settings()
-        entry = inner.last("remote")
-        if entry is None:
+        named = inner.last("remote")
+        if named is None:
             raise block.error("the <connection> block names no server", "write 'remote HOST PORT' into it")
-        remote = _remote(entry, _Scope((inner, builder.settings), builder.read_file))
-        yield replace(remote, common=builder.of_block(block, common))
+        remote = _remote(named, _Scope((inner, settings), read_file), only)
+        yield remote and replace(remote, common=builder.of_block(block, common))
 
 
-def _remote(entry: Entry, scope: _Scope) -> Remote:
+def _remote(entry: Entry, scope: _Scope, only: str | None) -> Remote | None:
+    """The remote of a line; None if it has another transport than `only`."""
     host, port, word = entry.args
     for settings in scope.scopes:
         word = word or settings.value("proto")
@@ -83,6 +82,8 @@ def _remote(entry: Entry, scope: _Scope) -> Remote:
     word = word or ANY_UDP
     if word.end == "server":
         raise entry.error("'tcp-server' is the other end's protocol", "write 'tcp'")
+    if only not in (None, word.proto.value):
+        return None
     return Remote(
         host,
         port or DEFAULT_PORT,

@@ -78,6 +78,15 @@ def test_a_client_is_told(place: Path, capsys: pytest.CaptureFixture[str]) -> No
     ]
 
 
+def test_proxies_are_told_without_their_passwords(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (place / "pass").write_text("bob\nproxy-password\n")
+    (place / "client.ovpn").write_text(CLIENT + "proto-force tcp\nhttp-proxy 192.0.2.8 3128 pass\n")
+    assert main(["check", str(place / "client.ovpn")]) == ExitCode.OK
+    out = capsys.readouterr().out
+    assert "vpn.example.org port 443, tcp, through the HTTP proxy 192.0.2.8 port 3128 with a login\n" in out
+    assert "proxy-password" not in out and "bob" not in out
+
+
 def test_a_server_is_told(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "--strict", str(place / "server.conf")]) == ExitCode.OK
     out = capsys.readouterr().out
