@@ -52,7 +52,9 @@ install-vm: ## install into a Qubes template (or DESTDIR): package, units, barri
 	install -D -m 755 install/vm/qubes-miragevpn-lockdown $(DESTDIR)$(LIBDIR)/qubes-miragevpn-lockdown
 	install -D -m 644 -t $(DESTDIR)$(LIBDIR)/nft install/vm/nft/*.nft
 	install -D -m 644 -t $(DESTDIR)$(UNITS) install/vm/systemd/*.service
-	install -D -m 644 -t $(DESTDIR)$(UNITS)/qubes-network.service.d install/vm/systemd/qubes-network.service.d/*.conf
+	for extra in qubes-network.service.d qubes-network-uplink@.service.d; do \
+		install -D -m 644 -t $(DESTDIR)$(UNITS)/$$extra install/vm/systemd/$$extra/*.conf || exit 1; \
+	done
 	install -D -m 644 -t $(DESTDIR)/usr/lib/systemd/system-preset install/vm/systemd/*.preset
 	install -D -m 644 -t $(DESTDIR)/usr/lib/qubes-bind-dirs.d install/vm/bind-dirs/*.conf
 	install -D -m 755 -t $(DESTDIR)/etc/qubes/qubes-firewall.d install/vm/qubes-firewall.d/*

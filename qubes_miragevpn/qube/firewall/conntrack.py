@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Forgetting the kernel's flows, so that none of a qube's lives on in another state of the firewall.
 
-One ctnetlink message deletes every entry without our mark, that is all but the tunnel's own transport: the mark is set
-by the output chain of our table and by nobody else. An entry that was handed to a flowtable (Qubes accelerates
-vif to eth0) goes with it. Needs no tool. Facts: linux/netfilter/nfnetlink_conntrack.h,
+One ctnetlink message deletes every entry with a given mark. Our table marks the flows of the transport and those
+that a tunnel carries, each with a number of their own; all others have none. An entry that was handed to a
+flowtable (Qubes accelerates vif to eth0) goes with it. Needs no tool. Facts: linux/netfilter/nfnetlink_conntrack.h,
 nf_conntrack_netlink.c (a delete without a tuple flushes what the mark filter matches).
 """
 
@@ -25,11 +25,11 @@ _HEADER = struct.Struct("=IHHII")
 _TIMEOUT = 2.0
 
 
-def forget_flows() -> None:
-    """Delete every flow that does not carry our transport's mark, IPv4 and IPv6; raises `FirewallError`."""
-    mark = struct.pack("=HH", 8, _CTA_MARK) + struct.pack("!I", 0)
+def forget_flows(mark: int = 0) -> None:
+    """Delete every flow that bears `mark` (0: none of ours), IPv4 and IPv6; raises `FirewallError`."""
+    wanted = struct.pack("=HH", 8, _CTA_MARK) + struct.pack("!I", mark)
     mask = struct.pack("=HH", 8, _CTA_MARK_MASK) + struct.pack("!I", 0xFFFFFFFF)
-    body = struct.pack("=BBH", socket.AF_UNSPEC, 0, 0) + mark + mask
+    body = struct.pack("=BBH", socket.AF_UNSPEC, 0, 0) + wanted + mask
     message = _HEADER.pack(_HEADER.size + len(body), _CT_DELETE, _NLM_F_REQUEST_ACK, 1, 0) + body
     try:
         with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER) as link:

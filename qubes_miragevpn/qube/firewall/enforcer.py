@@ -3,6 +3,9 @@
 
 One lock: changes never interleave. A change that takes an opening away closes the firewall first, then
 changes routes, forgets the kernel's flows, and opens last; one that fails half-way leaves everything closed.
+A flow that a tunnel carried is kept while that tunnel is closed, where it goes nowhere, and lives on if the very same
+tunnel opens again: a long download survives a reconnection. In any other case it is forgotten.
+
 `heal` looks at the whole (table, rules, closing routes, uplink) and mends what is not as demanded;
 events of the kernel ask for it at once, a slow clock in any case. Nothing here is ever undone: when the service ends,
 the barriers stay.
@@ -24,8 +27,8 @@ from qubes_miragevpn.qube.firewall.nft import FirewallError, NftTable
 from qubes_miragevpn.qube.firewall.routing import FAMILIES, OUR_PRIORITIES, Assignment, closing_routes, rules
 from qubes_miragevpn.qube.firewall.table import CLOSED, FirewallDemand
 from qubes_miragevpn.qube.firewall.uplink import Signature, Uplink
-from qubes_miragevpn.qube.settings import tunnel_table
-from qubes_miragevpn.qube.states import Demand
+from qubes_miragevpn.qube.settings import tunnel_mark, tunnel_table
+from qubes_miragevpn.qube.states import Demand, Live
 from qubes_miragevpn.runtime.netlink.netconf import Netconf, NetRoute
 
 Table = tuple[str, str]
@@ -53,6 +56,7 @@ class Enforcer:
         self._assignment = assignment
         self._demands: dict[int, Demand] = {index: Demand() for index in assignment}
         self._applied: FirewallDemand | None = None
+        self._carried: dict[int, Live] = {}  # what each tunnel was when it last was open: whose flows there are
         self._guarded = needed
         self.missing: frozenset[Table] = frozenset()  # of Qubes' tables; while there are any, everything is closed
         # a kernel without IPv6 (ipv6.disable=1) has nothing to close there
@@ -68,7 +72,7 @@ class Enforcer:
                 await self._mend_routing()
             for index in self._assignment:
                 await self._set_routes(index, ())
-            self._forget()
+            self._forget_all()
             return await self._uplink.keep()
 
     async def enforce(self, index: int, wanted: Demand) -> None:
@@ -92,7 +96,7 @@ class Enforcer:
             await self._set_firewall(CLOSED)
             self._assignment = assignment
             await self._mend_routing()
-            self._forget()
+            self._forget_all()
             await self._set_firewall(self._wanted())
 
     async def _change(self, index: int, wanted: Demand) -> None:
@@ -103,6 +107,9 @@ class Enforcer:
             await self._set_firewall(self._wanted())
             await self._set_routes(index, states.routes(index, wanted))
             self._forget()
+            if wanted.live is not None and self._carried.get(index) != wanted.live:
+                self._forget(tunnel_mark(index))
+                self._carried[index] = wanted.live
         self._demands[index] = wanted
         if wanted.live is not None:
             await self._look_at_qubes()
@@ -148,10 +155,16 @@ class Enforcer:
         for route in wanted:
             await self._netconf.replace_route(route)
 
-    def _forget(self) -> None:
+    def _forget_all(self) -> None:
+        """Nothing but our transport's flows lives on."""
+        for mark in (0, *(tunnel_mark(index) for index in self._assignment)):
+            self._forget(mark)
+        self._carried.clear()
+
+    def _forget(self, mark: int = 0) -> None:
         """A flow of the old state must not live on. The barriers hold without this, so failing is a warning."""
         try:
-            forget_flows()
+            forget_flows(mark)
         except FirewallError as error:
             _log.warning("%s", error)
 
@@ -165,7 +178,7 @@ class Enforcer:
             finally:
                 if await self._mend_routing():
                     _log.error("policy rules or closing routes were missing: set again")
-                    self._forget()
+                    self._forget_all()
             return await self._uplink.keep()
 
     async def _mend_firewall(self) -> None:
@@ -176,7 +189,7 @@ class Enforcer:
             self._applied = None
         if not intact or self._wanted() != self._applied:
             await self._set_firewall(self._wanted())
-            self._forget()
+            self._forget_all()
 
     async def routes_present(self, index: int) -> bool:
         """True if the tunnel's routes are as its state demands; they vanish when its interface goes, or goes down."""

@@ -3,14 +3,15 @@
 
 Barriers two and three. What is forwarded, from whichever interface and however new that is, looks up a
 tunnel's own table, which ends in an `unreachable` default; and what this qube sends itself sees the main table without
-its default routes, so that Qubes' habit of putting one back (setup-ip, on every change of the uplink) opens nothing.
-Marked sockets alone see the uplink's default route, in a table of its own.
+its default routes and without anything that leads to the uplink's group, so that Qubes' habit of putting routes back
+(setup-ip, on every change of the uplink) opens nothing, not even to the netvm itself. Marked sockets alone see the
+uplink, in a table of its own.
 
     5150  iif lo fwmark TRANSPORT   lookup 5156
     5151  iif lo fwmark TUNNEL n    lookup TABLE n    reverse path check of packets from the tunnel
-    5152  iif lo                    lookup main, no default
+    5152  iif lo                    lookup main, no default, not by the uplink's group
     5153  iif lo                    unreachable
-    5154  iif vpn n                 lookup main, no default (the host routes to downstream)
+    5154  iif vpn n                 the same (the host routes to downstream)
     5155  iif vpn n                 unreachable
     5156  iif UPLINK                unreachable       nothing is forwarded from there
     5157  iif vif...                lookup TABLE n    with several tunnels: who goes through which
@@ -24,6 +25,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Mapping
+from dataclasses import replace
 from ipaddress import IPv4Network, IPv6Network
 
 from qubes_miragevpn.qube.settings import (
@@ -42,6 +44,7 @@ Assignment = Mapping[int, frozenset[str] | None]
 FAMILIES = (int(socket.AF_INET), int(socket.AF_INET6))
 DEFAULT4, DEFAULT6 = IPv4Network("0.0.0.0/0"), IPv6Network("::/0")
 OUR_PRIORITIES = range(5150, 5160)
+UPLINK_GROUP = 1  # Qubes puts eth0 there (setup-ip)
 
 
 def rules(uplink: str, assignment: Assignment) -> tuple[NetRule, ...]:
@@ -53,10 +56,10 @@ def _rules(family: int, uplink: str, assignment: Assignment) -> list[NetRule]:
     unreachable = RuleAction.UNREACHABLE
     found = [NetRule(family, 5150, UPLINK_TABLE, TRANSPORT_MARK, iifname="lo")]
     found += [NetRule(family, 5151, tunnel_table(n), tunnel_mark(n), iifname="lo") for n in assignment]
-    found.append(NetRule(family, 5152, MAIN_TABLE, iifname="lo", suppress_prefixlength=0))
+    found.append(_downstream_only(NetRule(family, 5152, MAIN_TABLE, iifname="lo")))
     found.append(NetRule(family, 5153, iifname="lo", action=unreachable))
     for n in assignment:
-        found.append(NetRule(family, 5154, MAIN_TABLE, iifname=tunnel_name(n), suppress_prefixlength=0))
+        found.append(_downstream_only(NetRule(family, 5154, MAIN_TABLE, iifname=tunnel_name(n))))
         found.append(NetRule(family, 5155, iifname=tunnel_name(n), action=unreachable))
     found.append(NetRule(family, 5156, iifname=uplink, action=unreachable))
     for n, vifs in assignment.items():
@@ -66,6 +69,10 @@ def _rules(family: int, uplink: str, assignment: Assignment) -> list[NetRule]:
             found += [NetRule(family, 5157, tunnel_table(n), iifname=vif) for vif in sorted(vifs)]
     found.append(NetRule(family, 5159, action=unreachable))
     return found
+
+
+def _downstream_only(rule: NetRule) -> NetRule:
+    return replace(rule, suppress_prefixlength=0, suppress_ifgroup=UPLINK_GROUP)
 
 
 def closing_routes(assignment: Assignment) -> tuple[NetRoute, ...]:

@@ -43,8 +43,8 @@ REFUSE = "reject with icmpx admin-prohibited"
 class OpenTunnel:
     """A tunnel that carries downstream traffic now.
 
-    `mark` is what its incoming packets bear for the reverse path check. `vifs` None means every downstream
-    interface, present or to come. `resolvers` are the tunnel's; only IPv4 ones can stand in for the virtual.
+    `mark` is what its flows bear, and its incoming packets for the reverse path check. `vifs` None means every
+    downstream interface, present or to come. `resolvers` are the tunnel's; only IPv4 ones can stand in for the virtual.
     """
 
     tun: str
@@ -208,7 +208,8 @@ def _forward(tunnels: tuple[OpenTunnel, ...]) -> Iterable[Rule]:
         if not (tunnel.ipv4 or tunnel.ipv6):
             continue
         family = "" if tunnel.ipv4 and tunnel.ipv6 else f"meta nfproto ipv{4 if tunnel.ipv4 else 6} "
-        yield Rule(f"out-{tunnel.tun}", f'{family}{out} oifname "{tunnel.tun}"', "counter accept")
+        match = f'{family}{out} oifname "{tunnel.tun}"'
+        yield Rule(f"out-{tunnel.tun}", match, f"ct mark set 0x{tunnel.mark:08x} counter accept")
         match = f'{family}iifname "{tunnel.tun}" {back} ct state established,related'
         yield Rule(f"back-{tunnel.tun}", match, "counter accept")
     yield Rule("downstream-refused", 'iifname "vif*"', f"counter {REFUSE}")

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Keeping the uplink's default route where only marked sockets look: barrier three.
+"""Keeping the way out where only marked sockets look: barrier three.
 
-Qubes' setup-ip puts ``default via GATEWAY dev eth0 onlink`` into the main table whenever the uplink comes or changes.
-The keeper copies it to the uplink table and deletes it from main, at start and whenever it reappears; the policy
-rules do not look at main's default routes anyway, so the moment between opens nothing. Where Qubes makes no
-default route (service ``disable-default-route``), the gateway is asked of qubesdb.
+Qubes' setup-ip puts ``GATEWAY dev eth0 scope link`` and ``default via GATEWAY dev eth0 onlink`` into the main table
+whenever the uplink comes or changes. The keeper puts the default into the uplink table, and deletes from main whatever
+leads elsewhere than downstream, at start and whenever it reappears: default routes, the gateway, the networks on the
+links of the uplink and of any other interface (TunnelCrack's LocalNet). The policy rules do not look at those
+anyway, so the moment between opens nothing. Where Qubes makes no default route (service ``disable-default-route``,
+which the early step sets), the gateway is asked of qubesdb, or is the one that the host route leads to.
 """
 
 from __future__ import annotations
@@ -13,9 +15,10 @@ import errno
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv6Address, ip_network
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_network
 
 from qubes_miragevpn.qube.firewall.routing import DEFAULT4, DEFAULT6
+from qubes_miragevpn.qube.firewall.table import TUN_NAME, VIF_NAME
 from qubes_miragevpn.qube.settings import UPLINK_TABLE, WORST_METRIC
 from qubes_miragevpn.runtime.netlink.netconf import Netconf, NetconfError, NetRoute, RouteType
 
@@ -25,7 +28,26 @@ Signature = tuple[int, tuple[tuple[int, str], ...]]
 
 NO_UPLINK: Signature = (0, ())
 
+_RTPROT_KERNEL = 2
+_LINK_LOCAL = IPv6Network("fe80::/10")
+
 _log = logging.getLogger("miragevpn.uplink")
+
+
+def leads_out(route: NetRoute) -> bool:
+    """True if a packet could leave by this route of the main table otherwise than downstream or into a tunnel.
+
+    The kernel's own link-local network, which nothing is forwarded to, stays.
+    """
+    if route.type != RouteType.UNICAST:
+        return False
+    if isinstance(route.network, IPv6Network) and (route.network.is_multicast or route.network.subnet_of(_LINK_LOCAL)):
+        return False
+    return route.dev is None or not (VIF_NAME.match(route.dev) or TUN_NAME.match(route.dev) or route.dev == "lo")
+
+
+def _is_host(route: NetRoute) -> bool:
+    return route.network.prefixlen == route.network.max_prefixlen
 
 
 class Uplink:
@@ -39,19 +61,24 @@ class Uplink:
         self._known: tuple[int, tuple[Address, ...]] = (0, ())  # gateways of the interface of that number
 
     async def keep(self) -> Signature:
-        """Move default routes out of main; return what the uplink is now."""
+        """Leave nothing in main that leads out; return what the uplink is now."""
         link = await self._netconf.link(self.name)
-        for route in await self._netconf.default_routes():
-            if link is not None and route.dev == self.name and route.via is not None:
-                await self._adopt(route.via)
-            if route.type == RouteType.UNICAST:
-                _log.info("IPv%d default route by %s taken out of the main table", route.network.version, route.dev)
-                await self._netconf.delete_route(route)
+        shown: list[Address] = []  # gateways that have but a host route
+        for route in await self._netconf.routes():
+            if not leads_out(route):
+                continue
+            if link is not None and route.dev == self.name:
+                if route.network.prefixlen == 0 and route.via is not None:
+                    await self._adopt(route.via)
+                elif _is_host(route) and route.via is None and route.proto != _RTPROT_KERNEL:
+                    shown.append(route.network.network_address)
+            _log.info("the route to %s by %s is taken out of the main table", route.network, route.dev)
+            await self._netconf.delete_route(route)
         if link is None:
             return NO_UPLINK
         found = await self._defaults()
         if not found and link.up:
-            for gateway in await self._gateways(link.index):
+            for gateway in await self._gateways(link.index, shown):
                 await self._adopt(gateway)
             found = await self._defaults()
         if found:
@@ -59,11 +86,11 @@ class Uplink:
         gateways = sorted((route.network.version, str(route.via)) for route in found)
         return (link.index, tuple(gateways)) if gateways else NO_UPLINK
 
-    async def _gateways(self, index: int) -> list[Address]:
-        """The gateways of an uplink that has no default route: what dom0 says, else those it had before going down."""
+    async def _gateways(self, index: int, shown: list[Address]) -> list[Address]:
+        """Of an uplink without a default route: what dom0 says, what routes show, or those it had before going down."""
         told = [await self._gateway(version) for version in (4, 6)]
         found = [gateway for gateway in told if gateway is not None]
-        return found or list(self._known[1] if self._known[0] == index else ())
+        return found or shown or list(self._known[1] if self._known[0] == index else ())
 
     async def _adopt(self, via: Address) -> None:
         network = DEFAULT4 if via.version == 4 else DEFAULT6

@@ -119,6 +119,7 @@ class NetRule:
     """A policy rule. `fwmark` None matches every mark; `table` counts for `LOOKUP` only.
 
     `suppress_prefixlength` n: what the table answers with a route of at most n bits does not count (0: no default).
+    `suppress_ifgroup` n: nor does a route by an interface of group n.
     """
 
     family: int
@@ -129,6 +130,7 @@ class NetRule:
     iifname: str | None = None
     action: RuleAction = RuleAction.LOOKUP
     suppress_prefixlength: int | None = None
+    suppress_ifgroup: int | None = None
 
 
 def family_of(value: Address | Interface | Network) -> int:
@@ -194,7 +196,7 @@ def rule_of(message: Any) -> NetRule | None:
     if message["action"] not in RuleAction.__members__.values():
         return None
     mark, mask = message.get_attr("FRA_FWMARK"), message.get_attr("FRA_FWMASK")
-    suppress = message.get_attr("FRA_SUPPRESS_PREFIXLEN")
+    suppress, group = (message.get_attr(f"FRA_SUPPRESS_{what}") for what in ("PREFIXLEN", "IFGROUP"))
     return NetRule(
         family=message["family"],
         priority=message.get_attr("FRA_PRIORITY") or 0,
@@ -204,4 +206,5 @@ def rule_of(message: Any) -> NetRule | None:
         iifname=message.get_attr("FRA_IIFNAME") or None,
         action=RuleAction(message["action"]),
         suppress_prefixlength=None if suppress in (None, FULL_MASK) else suppress,
+        suppress_ifgroup=None if group in (None, FULL_MASK) else group,
     )

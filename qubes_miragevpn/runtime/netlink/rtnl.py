@@ -237,6 +237,8 @@ def _rule(rule: NetRule) -> dict[str, Any]:
         wire["iifname"] = rule.iifname
     if rule.suppress_prefixlength is not None:
         wire["suppress_prefixlen"] = rule.suppress_prefixlength
+    if rule.suppress_ifgroup is not None:
+        wire["suppress_ifgroup"] = rule.suppress_ifgroup
     return wire
 
 

@@ -179,6 +179,69 @@ def test_the_lockdown_script_sets_the_same_rules() -> None:
     staged(play)
 
 
+@pytest.mark.parametrize("how", ["script", "service"])
+def test_main_leads_downstream_and_nowhere_else(how: str) -> None:
+    """With neither table nor rules: no default, not the gateway, not a network on the uplink's or another link."""
+
+    async def play(stage: Stage) -> None:
+        ip("address add 192.168.9.2/24 dev eth0")
+        ip("-6 route add fd09:24ef:4179::a89:5 dev eth0")
+        ip("link add ens7 type veth peer name far7")
+        ip("link set far7 up")
+        ip("link set ens7 up")
+        ip("address add 192.168.77.2/24 dev ens7")
+        ip("route add default via 192.168.77.1 dev ens7 metric 50")
+        if how == "script":
+            script = INSTALL / "qubes-miragevpn-lockdown"
+            subprocess.run(["sh", str(script)], env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}, check=True, timeout=10)
+        else:
+            await stage.enforcer.start()
+        nft("flush", "ruleset")
+        for family in ("", "-6 "):
+            ip(f"{family}rule flush")
+            ip(f"{family}rule add pref 32766 lookup main")
+        for to in ("198.51.100.1", GATEWAY, "192.168.9.1", "192.168.77.1"):
+            assert goes(to) == goes(to, *FROM_APPVM) == "nowhere"
+        for to in ("2001:db8:1::1", "fd09:24ef:4179::a89:5"):
+            assert goes(to) == goes(to, *FROM_APPVM6) == "nowhere"
+        assert goes(APPVM4) == goes(APPVM6) == "vif21.0"
+        for family in ("-4", "-6"):
+            assert len(ip(f"{family} route show table 5156 default dev eth0").splitlines()) == 1
+
+    staged(play)
+
+
+def test_the_gateway_that_has_but_a_host_route() -> None:
+    """What setup-ip leaves with the service flag ``disable-default-route``; the qube's own address is no gateway."""
+
+    async def play(stage: Stage) -> None:
+        ip("route del default")
+        ip("-6 route del default")
+        ip("address add fd09:24ef:4179::a89:6/128 dev eth0 nodad")
+        ip("-6 route add fd09:24ef:4179::a89:5 dev eth0")
+        signature = await stage.enforcer.start()
+        assert signature[1] == ((4, GATEWAY), (6, "fd09:24ef:4179::a89:5"))
+        assert ways() == CLOSED_WAYS
+
+    staged(play)
+
+
+def test_rules_alone_keep_own_packets_from_the_netvm() -> None:
+    """Qubes' script has put every route back, and the table is gone."""
+
+    async def play(stage: Stage) -> None:
+        ip("link set eth0 group 1")
+        await stage.enforcer.start()
+        nft("flush", "ruleset")
+        ip(f"route add {GATEWAY} dev eth0 scope link")
+        ip("address add 192.168.9.2/24 dev eth0")
+        stage.default()
+        for to in ("198.51.100.1", GATEWAY, "192.168.9.1"):
+            assert goes(to) == goes(to, *FROM_APPVM) == "nowhere"
+
+    staged(play)
+
+
 def test_the_script_refuses_a_wrong_uplink() -> None:
     done = subprocess.run(
         ["sh", str(INSTALL / "qubes-miragevpn-lockdown")],
@@ -432,6 +495,11 @@ def test_assigning_several_tunnels() -> None:
     staged(play)
 
 
+def flows() -> int:
+    """How many flows the kernel remembers."""
+    return int(Path("/proc/sys/net/netfilter/nf_conntrack_count").read_text())
+
+
 def test_flows_are_forgotten_but_the_transports() -> None:
     """Every flow without our mark goes, in both families."""
 
@@ -447,10 +515,46 @@ def test_flows_are_forgotten_but_the_transports() -> None:
             plain.sendto(b"x", ("127.0.0.1", 9))
             plain6.sendto(b"x", ("::1", 9))
             marked.sendto(b"x", ("198.51.100.1", 9))
-        flows = Path("/proc/sys/net/netfilter/nf_conntrack_count")
-        assert int(flows.read_text()) == 3
+        assert flows() == 3
         forget_flows()
-        assert int(flows.read_text()) == 1
+        assert flows() == 1
+
+    staged(play)
+
+
+def test_flows_of_a_tunnel_live_on_in_the_same_tunnel_only() -> None:
+    """A reconnection keeps them, another address or resolver ends them, and so does a barrier that was missing."""
+
+    async def play(stage: Stage) -> None:
+        def carry() -> None:
+            """One packet of the AppVM's through the tunnel, as the kernel sees it come in on the vif."""
+            # 10.137.0.21 to 198.51.100.1: IPv4 header with its checksum, UDP header without, four bytes
+            packet = bytes.fromhex("4500002000010000401145fa0a890015c6336401") + bytes.fromhex("d9030007000c0000")
+            frame = ethernet + packet + bytes(4)
+            with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sender:
+                sender.bind(("qube", 0))
+                sender.send(frame)
+
+        ip("link set vif21.0 address fe:ff:ff:ff:ff:ff")
+        ethernet = bytes.fromhex("feffffffffff") + bytes(6) + b"\x08\x00"
+        enforcer = stage.enforcer
+        await enforcer.start()
+        tun = open_tun("vpn0")
+        ip("link set vpn0 up")
+        await enforcer.enforce(0, CONNECTED)
+        carry()
+        assert flows() == 1
+        for state, live in ((State.CONNECTING, None), (State.CONNECTED, LIVE)):
+            await enforcer.enforce(0, demand(state, live))
+            assert flows() == 1
+        await enforcer.enforce(0, demand(State.CONNECTING))
+        await enforcer.enforce(0, demand(State.CONNECTED, Live((ip_address("10.8.0.3"),))))
+        assert flows() == 0
+        carry()
+        nft("flush", "ruleset")
+        await enforcer.heal()
+        assert flows() == 0
+        tun.close()
 
     staged(play)
 
