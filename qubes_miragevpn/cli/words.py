@@ -82,6 +82,7 @@ def read_words(words: Sequence[str]) -> Named:
         ask_password=ask_password,
         unix_time=int(time.time()),
         command_line=CommandLine(options, os.getcwd()),
+        around=True,
     )
     return Named(text, file or COMMAND_LINE, profile_reader(folder, confined=False), surroundings)
 

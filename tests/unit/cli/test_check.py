@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from qubes_miragevpn.base.exitcodes import ExitCode
 from qubes_miragevpn.cli.main import main
 from tests.unit.cli.identity import make_identity
 from tests.unit.config.texts import STATIC_KEY_FILE
+from tests.unit.config.trust import Made
 
 CLIENT = """client
 remote vpn.example.org 443 tcp
@@ -104,6 +106,7 @@ def test_warnings_and_errors_have_their_place(place: Path, capsys: pytest.Captur
         f"  {place}/client.ovpn:17: 'fast-io' has no effect: it tunes openvpn's own event loop",
         "errors:",
         f"  {place}/client.ovpn:18: 'remote' needs host: write remote HOST [PORT] [PROTOCOL]",
+        "      | remote",
         f"  {place}/client.ovpn:19: unknown directive 'foo' (remove the line if the connection does not need it)",
     ]
 
@@ -167,3 +170,62 @@ def test_any_content_is_reported_in_printable_words(
 def test_a_directory_or_a_device_is_no_configuration(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", str(place), "/dev/zero", str(place / "nowhere")]) == ExitCode.CONFIG
     assert capsys.readouterr().out.count("cannot be read") == 3
+
+
+def test_several_files_are_one_line_each_and_a_summary(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (place / "bad.ovpn").write_text("fast-io\nfoo\nbar\n")
+    (place / "doubtful.ovpn").write_text(CLIENT + "fast-io\n")
+    names = [str(place / name) for name in ("client.ovpn", "bad.ovpn", "doubtful.ovpn", "nowhere")]
+    assert main(["check", *names]) == ExitCode.CONFIG
+    assert capsys.readouterr().out.splitlines() == [
+        f"{names[0]}: usable as a client",
+        f"{names[1]}: not usable: 2: unknown directive 'foo' (remove the line if the connection does not need it)"
+        " (and 1 more)",
+        f"{names[2]}: usable as a client, 1 warnings",
+        f"{names[3]}: not usable: cannot be read: No such file or directory",
+        "4 files: 2 usable, 1 of them with warnings; 2 not usable",
+    ]
+
+
+def test_the_offending_line_is_shown_unless_it_may_be_secret(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for line, shown in (
+        ("tun-mtu 99999999", True),
+        ("auth-user-pass a b hunter2", False),
+        ("hunter2", False),
+        ("http-proxy h x hunter2", False),
+    ):
+        (place / "client.ovpn").write_text(CLIENT + line + "\n")
+        assert main(["check", str(place / "client.ovpn")]) == ExitCode.CONFIG
+        out = capsys.readouterr().out
+        assert ("    | tun-mtu 99999999" in out) == shown and "\x1b" not in out
+        assert shown or "hunter2\n" not in out.replace("'hunter2'", "")
+
+
+def test_render_hides_secrets_and_inline_is_whole(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "--render", str(place / "client.ovpn")]) == ExitCode.OK
+    hidden = capsys.readouterr().out
+    assert "<key>\n# (secret)\n</key>" in hidden and "secret-password" not in hidden and "BEGIN CERTIFICATE" in hidden
+    assert main(["check", "--inline", str(place / "client.ovpn")]) == ExitCode.OK
+    whole = capsys.readouterr().out
+    assert "secret-password" in whole and "PRIVATE KEY" in whole and "ta.key" not in whole
+    assert main(["check", "--render", "--show-secrets", str(place / "client.ovpn")]) == ExitCode.OK
+    assert capsys.readouterr().out == whole
+    (place / "alone").mkdir()
+    (place / "alone" / "whole.ovpn").write_text(whole)
+    assert main(["check", "--inline", str(place / "alone" / "whole.ovpn")]) == ExitCode.OK
+    assert capsys.readouterr().out == whole
+
+
+def test_what_is_not_usable_is_not_rendered(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (place / "bad.ovpn").write_text("foo\n")
+    assert main(["check", "--render", str(place / "bad.ovpn")]) == ExitCode.CONFIG
+    shown = capsys.readouterr()
+    assert shown.out == "" and "unknown directive 'foo'" in shown.err
+
+
+def test_a_certificate_that_has_expired_is_warned_of(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    old = Made("old", life=timedelta(days=1))
+    (place / "ca.crt").write_text(old.pem)
+    (place / "own.key").write_text(old.key_pem())
+    assert main(["check", "--strict", str(place / "client.ovpn")]) == ExitCode.WARNINGS
+    assert "the certificate 'CN=old' of 'cert' expired on 2020-01-02" in capsys.readouterr().out

@@ -1,0 +1,350 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Models to canonical text: what a configuration says, self-contained, with every key and certificate inline.
+
+`parse(render(x)) == x` for every model, as long as secrets are shown. What a row fills by itself (`Row.fills`) is
+rendered by that row; here is only what takes more than one directive to say. What has no inline form is refused: a
+directory of revoked serial numbers, and passwords for a proxy that are not the same for all of them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterable, Iterator
+from ipaddress import IPv4Network, IPv6Network
+from typing import Any
+
+from qubes_miragevpn.base.errors import ConfigError
+from qubes_miragevpn.base.secret import Secret
+from qubes_miragevpn.config.model import (
+    ClientConfig,
+    Common,
+    Compression,
+    Credentials,
+    Family,
+    HttpProxy,
+    Identity,
+    Landmark,
+    LandmarkRoute,
+    Local,
+    PeerPolicy,
+    Proto,
+    Proxy,
+    Remote,
+    Route,
+    ServerConfig,
+    Timers,
+    TlsAuth,
+    TlsChoices,
+    TlsCrypt,
+    TlsCryptV2Client,
+    TlsCryptV2Server,
+    TlsVersions,
+)
+from qubes_miragevpn.config.rows.table import SUBJECTS
+from qubes_miragevpn.crypto.digests import INSECURE_DIGESTS
+from qubes_miragevpn.crypto.keyfiles import ClientKey, render_client_key, render_server_key, render_static_key
+from qubes_miragevpn.crypto.suites import SUITES
+
+Target = IPv4Network | IPv6Network | Landmark
+
+HIDDEN = "# (secret)"
+_PLAIN = re.compile(r"[A-Za-z0-9_.:/@+=,?!*%^~$&()-]+\Z")
+_LEVELS = ("insecure", "legacy", "preferred", "suiteb")
+_FAMILIES = {Family.ANY: "", Family.IPV4: "4", Family.IPV6: "6"}
+
+
+def render(config: ClientConfig | ServerConfig, *, show_secrets: bool = False) -> str:
+    """The text of `config`; keys and passwords are replaced by a comment unless they are to be shown."""
+    writer = _Writer(show_secrets)
+    lines = writer.client(config) if isinstance(config, ClientConfig) else writer.server(config)
+    return "\n".join(lines) + "\n"
+
+
+def quote(word: str) -> str:
+    """One word as the lexer reads it back."""
+    if _PLAIN.match(word):
+        return word
+    return '"' + word.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _line(*words: object) -> str:
+    return " ".join(quote(_text(word)) for word in words if word is not None)
+
+
+def _text(value: object) -> str:
+    if isinstance(value, float):
+        return str(int(value)) if value.is_integer() else str(value)
+    return str(value)
+
+
+def _filled(model: Any) -> Iterator[str]:
+    """The directives whose rows fill a field of `model` that is not at its default."""
+    defaults = {field.name: field.default for field in dataclasses.fields(model)}
+    for row in (row for rows in SUBJECTS.values() for row in rows):
+        if row.fills is None or row.fills[0] is not type(model):
+            continue
+        value = getattr(model, row.fills[1])
+        if value != defaults[row.fills[1]]:
+            yield row.name if value is True else _line(row.name, value)
+
+
+class _Writer:
+    """Makes lines; knows whether secrets may be in them."""
+
+    def __init__(self, show_secrets: bool) -> None:
+        self._show = show_secrets
+
+    def _block(self, name: str, content: str, *, secret: bool = False) -> str:
+        if secret and not self._show:
+            content = HIDDEN
+        return f"<{name}>\n{content.rstrip()}\n</{name}>"
+
+    # --- roles ---------------------------------------------------------------------------------------
+
+    def client(self, config: ClientConfig) -> Iterator[str]:
+        """A client profile."""
+        yield "client"
+        yield from self._remotes(config)
+        yield from self._common(config.common, Timers())
+        yield from _filled(config)
+        if config.auth_user_pass:
+            yield self._login(config)
+        if config.static_challenge is not None:
+            asked = config.static_challenge
+            yield _line("static-challenge", asked.text, int(asked.echo), "concat" if asked.concat else None)
+        yield from (_route(route.network, route) for route in config.routes)
+        yield from (_route(route.target, route) for route in config.landmark_routes)
+        if config.redirect is not None:
+            yield _line("redirect-gateway", *sorted(config.redirect))
+        yield from (_line("dhcp-option", "DNS", server) for server in config.dns.servers)
+        yield from (_line("dhcp-option", "DOMAIN-SEARCH", name) for name in config.dns.search)
+        yield from (_line("pull-filter", rule.action, rule.text) for rule in config.pull_filters)
+
+    def server(self, config: ServerConfig) -> Iterator[str]:
+        """A server's configuration."""
+        yield _line("server", config.network.network_address, config.network.netmask)
+        yield "topology subnet"
+        listen = config.listen
+        yield _line("proto", f"{listen.proto.value}{_FAMILIES[listen.family]}")
+        yield _line("port", listen.port)
+        if listen.address:
+            yield _line("local", listen.address)
+        yield from self._common(config.common, Timers(ping_restart=0.0))
+        yield from _filled(config)
+        yield from (_line("push", option) for option in config.push)
+
+    def _login(self, config: ClientConfig) -> str:
+        if config.credentials is not None:
+            return self._block("auth-user-pass", _two_lines(config.credentials), secret=True)
+        return "auth-user-pass" if config.username is None else self._block("auth-user-pass", config.username)
+
+    # --- remotes -------------------------------------------------------------------------------------
+
+    def _remotes(self, config: ClientConfig) -> Iterator[str]:
+        if all(_plain(remote) for remote in config.remotes):
+            yield from (_remote(remote) for remote in config.remotes)
+            return
+        yield from self._proxy_login(config.remotes)
+        for remote in config.remotes:
+            lines = [_remote(remote), *_local(remote.local), *self._proxy(remote.proxy)]
+            if remote.common is not None:
+                lines += self._differences(remote.common, config.common)
+            yield "<connection>\n" + "\n".join(lines) + "\n</connection>"
+
+    def _proxy(self, proxy: Proxy | None) -> Iterator[str]:
+        if isinstance(proxy, HttpProxy):
+            yield from _http_proxy(proxy)
+        elif proxy is not None:
+            if proxy.credentials is not None:
+                raise _apart("a SOCKS proxy")
+            yield _line("socks-proxy", proxy.host, proxy.port)
+
+    def _proxy_login(self, remotes: tuple[Remote, ...]) -> Iterator[str]:
+        """One password for all HTTP proxies is all that the language can say inline."""
+        proxies = [remote.proxy for remote in remotes if isinstance(remote.proxy, HttpProxy)]
+        named = {proxy.credentials for proxy in proxies}
+        if named <= {None}:
+            return
+        if len(named) > 1 or any("digest" not in proxy.methods for proxy in proxies):
+            raise _apart("an HTTP proxy")
+        yield from (self._block("http-proxy-user-pass", _two_lines(one), secret=True) for one in named if one)
+
+    def _differences(self, own: Common, common: Common) -> Iterator[str]:
+        """What a block says: what its settings say and the profile's do not."""
+        said = set(self._wrapped(common)) | set(self._session(common))
+        yield from (line for line in (*self._wrapped(own), *self._session(own)) if line not in said)
+        if own.timers.connect_timeout != common.timers.connect_timeout:
+            yield _line("connect-timeout", own.timers.connect_timeout)
+
+    # --- what both roles share -----------------------------------------------------------------------
+
+    def _common(self, common: Common, usual: Timers) -> Iterator[str]:
+        yield _line("dev", common.dev)
+        if not common.dev.startswith("tun"):
+            yield "dev-type tun"
+        yield from self._wrapped(common)
+        yield from self._identity(common.identity)
+        yield from self._peer(common.peer)
+        yield from _versions(common.tls)
+        yield from _choices(common.choices)
+        yield from _ciphers(common)
+        yield from self._session(common)
+        yield from _timers(common.timers, usual)
+        yield from _compression(common)
+
+    def _session(self, common: Common) -> Iterator[str]:
+        yield _line("mssfix", common.mssfix, "mtu" if common.mssfix else None)
+        yield _line("explicit-exit-notify", common.explicit_exit_notify)
+        yield from _filled(common)
+
+    def _wrapped(self, common: Common) -> Iterator[str]:
+        match common.wrap:
+            case TlsAuth(key, direction):
+                yield self._key("tls-auth", key)
+                if direction is not None:
+                    yield _line("key-direction", direction)
+            case TlsCrypt(key):
+                yield self._key("tls-crypt", key)
+            case TlsCryptV2Client(key, wrapped):
+                yield self._block("tls-crypt-v2", render_client_key(ClientKey(key, wrapped)), secret=True)
+            case TlsCryptV2Server(key, beside, force_cookie, age):
+                if force_cookie:
+                    yield "tls-crypt-v2 [inline] force-cookie"
+                yield self._block("tls-crypt-v2", render_server_key(key), secret=True)
+                if age:
+                    yield _line("tls-crypt-v2-max-age", age)
+                if beside is not None:
+                    yield from self._wrapped(dataclasses.replace(common, wrap=beside))
+
+    def _key(self, name: str, key: Secret) -> str:
+        return self._block(name, render_static_key(key.reveal()), secret=True)
+
+    def _identity(self, identity: Identity | None) -> Iterator[str]:
+        if identity is not None:
+            yield self._block("cert", identity.chain_pem.decode("ascii", "replace"))
+            yield self._block("key", identity.key_pem.reveal().decode("ascii", "replace"), secret=True)
+
+    def _peer(self, peer: PeerPolicy) -> Iterator[str]:
+        if peer.revoked_serials is not None:
+            raise ConfigError(
+                "a directory of revoked serial numbers cannot be written into one file",
+                fix="make a list of them and give it as <crl-verify>",
+            )
+        if peer.ca_pem:
+            yield self._block("ca", peer.ca_pem.decode("ascii", "replace"))
+        if peer.crl_pem:
+            yield self._block("crl-verify", peer.crl_pem.decode("ascii", "replace"))
+        if peer.fingerprints:
+            yield self._block("peer-fingerprint", "\n".join(sorted(one.hex(":") for one in peer.fingerprints)))
+        if peer.remote_cert_tls:
+            yield _line("remote-cert-tls", peer.remote_cert_tls)
+        if peer.name is not None:
+            yield _line("verify-x509-name", peer.name.expected, peer.name.type.value)
+        for one in sorted(peer.issuer_hashes):
+            yield _line("verify-hash", one.hex(":"), "SHA1" if len(one) == 20 else None)
+        if peer.key_usages is not None:
+            yield _line("remote-cert-ku", *(f"{bits:02x}" for bits in peer.key_usages))
+        if peer.extended_usage:
+            yield _line("remote-cert-eku", peer.extended_usage)
+        if peer.username_fields != PeerPolicy.username_fields:
+            yield _line("x509-username-field", *peer.username_fields)
+
+
+def _two_lines(credentials: Credentials) -> str:
+    return f"{credentials.username}\n{credentials.password.reveal().decode('utf-8', 'surrogateescape')}"
+
+
+def _plain(remote: Remote) -> bool:
+    return remote.proxy is None and remote.common is None and remote.local == Local()
+
+
+def _remote(remote: Remote) -> str:
+    end = "-client" if remote.proto is Proto.TCP else ""
+    return _line("remote", remote.host, remote.port, f"{remote.proto.value}{_FAMILIES[remote.family]}{end}")
+
+
+def _local(local: Local) -> Iterator[str]:
+    if local.address is not None:
+        yield _line("local", local.address)
+    if local.port:
+        yield _line("lport", local.port)
+    if local == Local():
+        yield "nobind"
+
+
+def _apart(what: str) -> ConfigError:
+    return ConfigError(f"the password of {what} cannot be written into the same file", fix="keep it in its file")
+
+
+def _http_proxy(proxy: HttpProxy) -> Iterator[str]:
+    methods = None if proxy.credentials is None else "auto" if "basic" in proxy.methods else "auto-nct"
+    yield _line("http-proxy", proxy.host, proxy.port, methods)
+    if proxy.version != HttpProxy.version:
+        yield _line("http-proxy-option", "VERSION", proxy.version)
+    for name, value in proxy.headers:
+        yield _line("http-proxy-option", "CUSTOM-HEADER", name, value)
+
+
+def _versions(tls: TlsVersions) -> Iterator[str]:
+    yield f"tls-version-min {tls.minimum[0]}.{tls.minimum[1]}"
+    if tls.maximum is not None:
+        yield f"tls-version-max {tls.maximum[0]}.{tls.maximum[1]}"
+
+
+def _choices(choices: TlsChoices) -> Iterator[str]:
+    for name, value in (
+        ("tls-cipher", choices.ciphers),
+        ("tls-ciphersuites", choices.suites),
+        ("tls-groups", choices.groups),
+    ):
+        if value:
+            yield _line(name, value)
+    if choices.security_level is not None:
+        yield _line("tls-cert-profile", _LEVELS[choices.security_level])
+
+
+def _ciphers(common: Common) -> Iterator[str]:
+    fallback = common.data_ciphers_fallback
+    named: Iterable[str] = (*common.data_ciphers, *filter(None, (fallback, common.digest)))
+    insecure = [name for name in named if name in INSECURE_DIGESTS or (name in SUITES and SUITES[name].insecure)]
+    if insecure:
+        yield _line("allow-insecure-crypto", *dict.fromkeys(insecure))
+    yield _line("data-ciphers", ":".join(common.data_ciphers))
+    if fallback is not None:
+        yield _line("data-ciphers-fallback", fallback)
+    yield _line("auth", common.digest or "none")
+
+
+def _timers(timers: Timers, usual: Timers) -> Iterator[str]:
+    yield from _filled(timers)
+    if timers.reneg_sec != usual.reneg_sec or timers.reneg_sec_least is not None:
+        yield _line("reneg-sec", timers.reneg_sec, timers.reneg_sec_least)
+    if (timers.connect_retry, timers.connect_retry_max_pause) != (usual.connect_retry, usual.connect_retry_max_pause):
+        yield _line("connect-retry", timers.connect_retry, timers.connect_retry_max_pause)
+    if timers.ping:
+        yield _line("ping", timers.ping)
+    if timers.ping_exit:
+        yield _line("ping-exit", timers.ping_exit)
+    elif timers.ping_restart != usual.ping_restart:
+        yield _line("ping-restart", timers.ping_restart)
+
+
+def _compression(common: Common) -> Iterator[str]:
+    if common.decompress:
+        yield "allow-compression asym"
+    if common.compression is not Compression.NONE:
+        yield common.compression.value
+
+
+def _route(target: Target, route: Route | LandmarkRoute) -> str:
+    gateway: object = route.gateway
+    if isinstance(gateway, Landmark):
+        gateway = gateway.value
+    elif gateway is None and route.metric is not None:
+        gateway = "default"
+    if isinstance(target, Landmark):
+        return _line("route", target.value, "default", gateway, route.metric)
+    if isinstance(target, IPv6Network):
+        return _line("route-ipv6", target, gateway, route.metric)
+    return _line("route", target.network_address, target.netmask, gateway, route.metric)

@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Seeded generators of models. What a row fills by itself is filled here by itself as well."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from ipaddress import ip_address, ip_network
+from typing import Any
+
+from qubes_miragevpn.base.secret import Secret
+from qubes_miragevpn.config.model import (
+    ClientConfig,
+    Common,
+    Compression,
+    Credentials,
+    Dns,
+    Family,
+    HttpProxy,
+    Identity,
+    Landmark,
+    LandmarkRoute,
+    Listen,
+    Local,
+    NameCheck,
+    NameType,
+    NoWrap,
+    PeerPolicy,
+    Proto,
+    PullFilter,
+    Remote,
+    Route,
+    ServerConfig,
+    SocksProxy,
+    StaticChallenge,
+    Timers,
+    TlsAuth,
+    TlsChoices,
+    TlsCrypt,
+    TlsCryptV2Client,
+    TlsCryptV2Server,
+    TlsVersions,
+)
+from qubes_miragevpn.config.rows.routing import REDIRECT_FLAGS
+from qubes_miragevpn.config.rows.table import SUBJECTS
+from tests.unit.config.texts import CERTIFICATE, CLIENT_KEY, KEY, SERVER_KEY, STATIC_KEY
+from tests.unit.config.trust import Made
+
+CRL = Made("authority").revoke(5)
+WORDS = ("1", "2", "600", "1300", "9000", "tun5", "eth0", "nointeract", "0x51", "10.8.0.1", "fd00::1")
+TEXTS = ("name", "a b", 'quo"te', "back\\slash", "it's", "#hash", "C=AA, CN=x", "é", "semi;colon", "-dash")
+ENTRY = Credentials("alice", Secret(b"pass # word"))
+
+
+def filled(source: random.Random, model: Any, *, server: bool) -> Any:
+    """`model` with some of the fields that rows fill by themselves changed, by whatever their arguments take."""
+    for row in (row for rows in SUBJECTS.values() for row in rows):
+        if row.fills is None or row.fills[0] is not type(model) or source.random() < 0.5:
+            continue
+        if (row.server if server else row.client) is None:
+            continue
+        values = [True] if not row.args else []
+        for word in WORDS if row.args else ():
+            try:
+                values.append(row.args[0].kind.parse(word))
+            except ValueError:
+                continue
+        model = replace(model, **{row.fills[1]: source.choice(values)})
+    return model
+
+
+def some(source: random.Random, *values: Any) -> tuple[Any, ...]:
+    return tuple(value for value in values if source.random() < 0.5)
+
+
+def common(source: random.Random, *, server: bool) -> Common:
+    key = Secret(STATIC_KEY)
+    digest = source.choice(("SHA1", "SHA256", "SHA512"))
+    auth = TlsAuth(key, source.choice((None, 0, 1)), digest)
+    beside = source.choice((None, auth, TlsCrypt(key)))
+    special = (
+        TlsCryptV2Server(SERVER_KEY, beside, source.random() < 0.5, source.choice((0, 30)))
+        if server
+        else TlsCryptV2Client(CLIENT_KEY.key, CLIENT_KEY.wrapped)
+    )
+    ciphers = source.choice((("AES-256-GCM",), ("AES-128-GCM", "CHACHA20-POLY1305"), ("AES-256-GCM", "AES-256-CBC")))
+    identity = Identity(CERTIFICATE.encode() * source.choice((1, 2)), Secret(KEY.encode()))
+    made = Common(
+        wrap=source.choice((NoWrap(), auth, TlsCrypt(key), special)),
+        identity=identity if server or source.random() < 0.7 else None,
+        peer=peer(source),
+        tls=source.choice((TlsVersions(), TlsVersions((1, 3)), TlsVersions((1, 2), (1, 2)))),
+        choices=source.choice(
+            (
+                TlsChoices(),
+                TlsChoices("DEFAULT:!aNULL", "TLS_AES_128_GCM_SHA256", "X25519:P-256"),
+                TlsChoices(security_level=2),
+                TlsChoices("ECDHE-ECDSA-AES128-GCM-SHA256", security_level=3),
+            )
+        ),
+        timers=timers(source, server=server),
+        data_ciphers=ciphers,
+        data_ciphers_fallback=source.choice((None, "AES-128-CBC")),
+        digest=digest,
+        dev=source.choice(("tun", "tun7", "vpn0")),
+        mssfix=source.choice((0, 1300, 1492)),
+        compression=source.choice(tuple(Compression)),
+        decompress=source.random() < 0.5,
+        explicit_exit_notify=source.choice((0, 2)),
+    )
+    return filled(source, made, server=server)
+
+
+def peer(source: random.Random) -> PeerPolicy:
+    pinned = source.random() < 0.3
+    name = NameCheck(source.choice(TEXTS), source.choice(tuple(NameType)))
+    policy = PeerPolicy(
+        remote_cert_tls=source.choice((None, "server", "client")),
+        name=source.choice((None, name)),
+        key_usages=source.choice((None, (), (0xA0, 0x88))),
+        extended_usage=source.choice(("", "1.3.6.1.5.5.7.3.1")),
+        username_fields=source.choice((("CN",), ("OU", "emailAddress"))),
+    )
+    if pinned:
+        return replace(policy, fingerprints=frozenset({b"\1" * 32, b"\2" * 32}))
+    return replace(
+        policy,
+        ca_pem=CERTIFICATE.encode(),
+        crl_pem=source.choice((b"", CRL.encode())),
+        issuer_hashes=source.choice((frozenset(), frozenset({b"\1" * 32, b"\2" * 20}))),
+    )
+
+
+def timers(source: random.Random, *, server: bool) -> Timers:
+    usual = 0.0 if server else Timers.ping_restart
+    restart, leave = source.choice(((usual, 0.0), (30.0, 0.0), (0.0, 40.0)))
+    made = Timers(
+        reneg_sec=source.choice((3600.0, 0.0, 7200.0)),
+        ping=source.choice((0.0, 10.0)),
+        ping_restart=restart,
+        ping_exit=leave,
+        connect_retry=1.0 if server else source.choice((1.0, 5.0)),
+        connect_retry_max_pause=300.0 if server else source.choice((300.0, 60.0)),
+    )
+    if made.reneg_sec and source.random() < 0.3:
+        made = replace(made, reneg_sec_least=600.0)
+    return filled(source, made, server=server)  # type: ignore[no-any-return]
+
+
+def remote(source: random.Random, base: Common) -> Remote:
+    host = source.choice(("vpn.example.org", "192.0.2.1", "2001:db8::1"))
+    family = {"1": Family.IPV4, ":": Family.IPV6}.get("1" if host[0] == "1" else ":" if ":" in host else "")
+    made = Remote(host, source.choice((443, 1194)), source.choice(tuple(Proto)), family or source.choice(tuple(Family)))
+    if source.random() < 0.5:
+        return made
+    login = source.choice((None, ENTRY))
+    methods = source.choice((frozenset({"basic", "digest"}), frozenset({"digest"})))
+    http = HttpProxy("proxy", 8080, login, methods if login else frozenset(), version=source.choice(("1.0", "1.1")),
+                     headers=some(source, ("User-Agent", "a b"), ("X-Header", "c")))  # fmt: skip
+    socks = SocksProxy("socks", 1080)
+    proxy = source.choice((None, socks, http) if made.proto is Proto.TCP else (None, socks))
+    local = source.choice((Local(), Local(None, 5), Local(ip_address("192.0.2.9"), 7)))
+    own = replace(
+        base,
+        mssfix=source.choice((base.mssfix, 1250)),
+        tun_mtu=source.choice((base.tun_mtu, 1420)),
+        timers=replace(base.timers, connect_timeout=source.choice((base.timers.connect_timeout, 9.0))),
+        wrap=source.choice((base.wrap, TlsCrypt(Secret(bytes(256))))),
+    )
+    return replace(made, proxy=proxy, local=local, common=None if own == base else own)
+
+
+def client(source: random.Random) -> ClientConfig:
+    """Any client profile that the language can say in one file."""
+    base = common(source, server=False)
+    remotes = tuple(remote(source, base) for _ in range(source.choice((1, 2, 5))))
+    proxies = {one.proxy.credentials for one in remotes if isinstance(one.proxy, HttpProxy)}
+    if len(proxies) > 1:
+        remotes = tuple(replace(one, proxy=None) if isinstance(one.proxy, HttpProxy) else one for one in remotes)
+    asked = base.identity is None or source.random() < 0.6
+    how = source.choice(("", "both", "name")) if asked else ""
+    routes = some(
+        source,
+        Route(ip_network("10.0.0.0/8")),
+        Route(ip_network("192.168.4.0/24"), ip_address("10.8.0.1"), 5),
+        Route(ip_network("172.16.0.0/12"), None, 7),
+    )
+    routes += some(source, Route(ip_network("fd00::/8"), None, 3), Route(ip_network("2001:db8::/32")))
+    around = source.random() < 0.3
+    landmarks = some(
+        source,
+        LandmarkRoute(ip_network("10.9.0.0/16"), Landmark.NET_GATEWAY, 4),
+        LandmarkRoute(Landmark.REMOTE_HOST, Landmark.NET_GATEWAY),
+        LandmarkRoute(ip_network("2001:db8:1::/48"), Landmark.NET_GATEWAY, 5),
+    )
+    challenges = (None, StaticChallenge("Code?", True), StaticChallenge('a "code"', False, concat=True))
+    made = ClientConfig(
+        common=base,
+        remotes=remotes,
+        auth_user_pass=asked,
+        credentials=ENTRY if how == "both" else None,
+        username="alice" if how else None,
+        static_challenge=source.choice(challenges) if asked else None,
+        routes=routes,
+        landmark_routes=landmarks if around else (),
+        around=around,
+        redirect=source.choice((None, frozenset(some(source, *REDIRECT_FLAGS)))),
+        dns=Dns(some(source, ip_address("10.8.0.1"), ip_address("fd00::1")), some(source, "a.example", "b.example")),
+        pull_filters=tuple(
+            PullFilter(source.choice(("accept", "ignore", "reject")), text) for text in some(source, *TEXTS)
+        ),
+    )
+    return filled(source, made, server=False)  # type: ignore[no-any-return]
+
+
+def server(source: random.Random) -> ServerConfig:
+    """Any server's configuration that the language can say in one file."""
+    proto, family = source.choice(tuple(Proto)), source.choice(tuple(Family))
+    address = {Family.IPV4: "192.0.2.1", Family.IPV6: "2001:db8::1", Family.ANY: ""}[family]
+    made = ServerConfig(
+        common=common(source, server=True),
+        listen=Listen(source.choice((address, "")), source.choice((443, 1194)), proto, family),
+        network=ip_network("10.8.0.0/24"),
+        push=some(source, "route 10.0.0.0 255.0.0.0", 'echo "a b"', "ping 10"),
+    )
+    return filled(source, made, server=True)  # type: ignore[no-any-return]
