@@ -392,6 +392,7 @@ class PulledOptions:
     compression: Compression | None = None
     compression: Compression | None = None
     dynamic_tls_crypt: bool = False  # ``protocol-flags dyn-tls-crypt``
+    epoch: bool = False  # ``protocol-flags aead-epoch``
     ping: float | None = None
     ping_restart: float | None = None
     ping_exit: float | None = None

@@ -44,13 +44,15 @@ class DirectionKeys:
 class DataKeys:
     """What one key slot needs: suite name as in `crypto.suites`, and the keys of both directions.
 
-    `digest` is the HMAC's, as in `crypto.digests`, for a suite that is not AEAD.
+    `digest` is the HMAC's, as in `crypto.digests`, for a suite that is not AEAD. `epoch`: packets have the epoch
+    format, and the cipher keys are the first secrets (32 bytes) of the chains (`crypto.epoch`).
     """
 
     suite: str
     send: DirectionKeys
     receive: DirectionKeys
     digest: str = ""
+    epoch: bool = False
 
 
 @dataclass(frozen=True)

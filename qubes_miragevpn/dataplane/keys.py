@@ -43,7 +43,11 @@ _LARGEST_PACKET = 65536
 _UNLIMITED = 1 << 64
 
 
-class TooShort(PeerError):
+class Unreadable(PeerError):
+    """A packet that says nothing of an attempt to forge: it is not looked at any further."""
+
+
+class TooShort(Unreadable):
     """A packet that cannot hold what its format demands."""
 
     def __init__(self) -> None:
@@ -102,7 +106,7 @@ class KeySlot(ABC):
     def open(self, packet: bytes, body_at: int) -> bytes:
         """Return the plaintext of `packet`, whose header ends at `body_at`; mark and count it.
 
-        Raises `TooShort`, `Replayed`, or another `PeerError` if it is not authentic; then nothing is remembered.
+        Raises `Unreadable`, `Replayed`, or another `PeerError` if it is not authentic; then nothing is remembered.
         """
 
     def address(self, peer_id: int) -> None:

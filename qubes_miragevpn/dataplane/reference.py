@@ -46,7 +46,7 @@ from qubes_miragevpn.dataplane.keys import (
     V1_HEADER,
     V2_HEADER,
     KeySlot,
-    TooShort,
+    Unreadable,
 )
 from qubes_miragevpn.dataplane.mss import clamp
 from qubes_miragevpn.dataplane.payload.compression import Compressed
@@ -189,7 +189,7 @@ class DataChannel:
         """Count a packet that its key did not open; too many forgeries wear the key out."""
         if isinstance(error, Replayed):
             peer.dropped_replay += 1
-        elif isinstance(error, TooShort):
+        elif isinstance(error, Unreadable):
             peer.dropped_other += 1
         else:
             peer.dropped_auth += 1

@@ -16,6 +16,7 @@ from typing import assert_never
 from qubes_miragevpn.base.errors import Consequence, PeerError
 from qubes_miragevpn.config.model import ClientConfig, Proto, PulledOptions
 from qubes_miragevpn.config.pushed import parse_push
+from qubes_miragevpn.crypto.suites import SUITES, Mode
 from qubes_miragevpn.dataplane.inband import OCC_EXIT
 from qubes_miragevpn.dataplane.interface import (
     NO_PEER_ID,
@@ -296,6 +297,8 @@ class Conversation:
         self._cipher = client_cipher(pulled.cipher, self._server_options, self._config.common)
         if problem := digest_mismatch(self._cipher, self._server_options, self._config.common):
             self._say(Level.WARNING, problem)
+        if pulled.epoch and (pulled.peer_id is None or SUITES[self._cipher].mode is not Mode.AEAD):
+            raise PeerError("the server pushed 'aead-epoch' without a peer id or without AEAD", Consequence.END_SESSION)
         self._pulled = pulled
         self.up_since = now
         for line in pulled.dropped:
@@ -316,7 +319,7 @@ class Conversation:
 
     def _install(self, key_id: int) -> None:
         assert self._pulled is not None
-        keys = self._session.derive(key_id, self._cipher, ekm=self._pulled.key_derivation_ekm)
+        keys = self._session.derive(key_id, self._cipher, ekm=self._pulled.key_derivation_ekm, epoch=self._pulled.epoch)
         self._installed.add(key_id)
         self.effects.append(InstallKey(PEER, key_id, keys))
 

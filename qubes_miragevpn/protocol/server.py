@@ -15,6 +15,7 @@ from typing import assert_never
 from qubes_miragevpn.base.errors import Consequence, PeerError
 from qubes_miragevpn.base.text import printable
 from qubes_miragevpn.config.model import Family, Proto, ServerConfig, TlsCryptV2Server
+from qubes_miragevpn.crypto.suites import SUITES, Mode
 from qubes_miragevpn.dataplane.interface import (
     NO_PEER_ID,
     CompressedDropped,
@@ -63,7 +64,7 @@ from qubes_miragevpn.protocol.happenings import (
 )
 from qubes_miragevpn.protocol.limits import peer_limits
 from qubes_miragevpn.protocol.serving.admission import Admission, needs_state, require_first_packet
-from qubes_miragevpn.protocol.serving.peer import Peer, push_options
+from qubes_miragevpn.protocol.serving.peer import Peer, can_epochs, push_options
 from qubes_miragevpn.protocol.serving.pool import AddressPool
 from qubes_miragevpn.protocol.session import Session
 from qubes_miragevpn.protocol.wire import occ, peerinfo
@@ -372,6 +373,7 @@ class Server:
             peer.can = peerinfo.parse(hello.peer_info)
             peer.cipher = server_cipher(peer.can, hello.options, self._config.common)
             peer.ekm = bool(peer.can.proto & IvProto.TLS_KEY_EXPORT)
+            peer.epoch = can_epochs(peer.can) and SUITES[peer.cipher].mode is Mode.AEAD
             told = IvProto.CC_EXIT_NOTIFY | IvProto.DYN_TLS_CRYPT  # the flag is pushed beside the other only
             peer.dynamic_tls_crypt = peer.can.proto & told == told
             self._promote(peer)
@@ -416,7 +418,8 @@ class Server:
 
     def _install(self, peer: Peer, key_id: int) -> None:
         peer.installed.add(key_id)
-        self._out.append(InstallKey(peer.number, key_id, peer.session.derive(key_id, peer.cipher, ekm=peer.ekm)))
+        keys = peer.session.derive(key_id, peer.cipher, ekm=peer.ekm, epoch=peer.epoch)
+        self._out.append(InstallKey(peer.number, key_id, keys))
 
     def _say(self, level: Level, text: str) -> None:
         self._out.append(Notify(level, text))

@@ -152,14 +152,16 @@ class Session:
         self._establish(slot, Established(slot.state.tls, hello.source, own), hello.options, now)
         self._flush(now)
 
-    def derive(self, key_id: int, suite: str, *, ekm: bool) -> DataKeys:
+    def derive(self, key_id: int, suite: str, *, ekm: bool, epoch: bool) -> DataKeys:
         """Derive the data keys of an established slot."""
         slot = self._slots[key_id]
         assert isinstance(slot.state, Established) and self.peer_sid is not None
         server = self.role is Role.SERVER
         sids = (self.peer_sid, self.own_sid) if server else (self.own_sid, self.peer_sid)
         digest = self._common.digest
-        return derive_keys(slot.state, suite, digest, ekm=ekm, server=server, client_sid=sids[0], server_sid=sids[1])
+        return derive_keys(
+            slot.state, suite, digest, ekm=ekm, epoch=epoch, server=server, client_sid=sids[0], server_sid=sids[1]
+        )
 
     def protect_renegotiations(self) -> None:
         """Both sides agreed on dynamic tls-crypt: key ids other than 0 are protected by it from now on."""

@@ -16,6 +16,7 @@ from qubes_miragevpn.crypto.digests import digest_size
 from qubes_miragevpn.crypto.suites import Mode, Suite
 
 PACKET_ID_SIZE = 4
+EPOCH_PACKET_ID_SIZE = 8
 STREAM_LENGTH_SIZE = 2
 COMPRESSION_BYTE = frozenset({Compression.STUB_LZO, Compression.LZO, Compression.STUB, Compression.LZ4})
 """Framings that add a byte to every packet; the second versions add two to packets that do not occur."""
@@ -36,6 +37,7 @@ class Carrier:
     peer_id: bool = True  # DATA_V2
     compression_byte: bool = False
     fragment: bool = False
+    epoch: bool = False
 
     def header_size(self) -> int:
         """Bytes in front of and behind the payload."""
@@ -65,7 +67,8 @@ class Carrier:
         suite = self.suite
         if suite.mode is Mode.AEAD:
             block = _STREAM_BLOCK_SIZE if suite.name == "CHACHA20-POLY1305" else _AEAD_BLOCK_SIZE
-            return PACKET_ID_SIZE + suite.tag_size + (_AEAD_NONCE_SIZE + block if occ else 0)
+            packet_id = EPOCH_PACKET_ID_SIZE if self.epoch and not occ else PACKET_ID_SIZE
+            return packet_id + suite.tag_size + (_AEAD_NONCE_SIZE + block if occ else 0)
         hmac_size = digest_size(self.digest) if self.digest else 0
         if suite.mode is Mode.CLEAR:
             return PACKET_ID_SIZE + hmac_size

@@ -36,8 +36,6 @@ THIRD_PARTY = {
     "pytun": ("runtime",),
     "lz4": ("dataplane.payload",),
     "lzo": ("dataplane.payload",),
-    "lz4": ("dataplane/payload",),
-    "lzo": ("dataplane/payload",),
     "dbus_next": ("qube.dbus",),
     "qubesdb": ("qube",),
     "qubesadmin": ("admin",),

@@ -267,6 +267,7 @@ def _on_key_derivation(reply: _Reply, _method: str) -> None:
 def _on_protocol_flags(reply: _Reply, *flags: str) -> None:
     reply.values["cc_exit"] = "cc-exit" in flags
     reply.values["dynamic_tls_crypt"] = "dyn-tls-crypt" in flags
+    reply.values["epoch"] = "aead-epoch" in flags
     if "tls-ekm" in flags:
         reply.values["key_derivation_ekm"] = True
 

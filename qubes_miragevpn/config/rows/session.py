@@ -120,7 +120,7 @@ ROWS = (
         "protocol-flags",
         "what both ends will do",
         (),
-        Arg("flag", choice("cc-exit", "tls-ekm", "dyn-tls-crypt")),
+        Arg("flag", choice("cc-exit", "tls-ekm", "dyn-tls-crypt", "aead-epoch")),
         pushed=APPLIED,
     ),
     Row(

@@ -9,6 +9,7 @@ from qubes_miragevpn.base.errors import MisuseError
 from qubes_miragevpn.crypto.suites import SUITES, Mode
 from qubes_miragevpn.dataplane.formats.aead import AeadKey
 from qubes_miragevpn.dataplane.formats.cbc import CbcKey, ClearKey
+from qubes_miragevpn.dataplane.formats.epoch import EpochKey
 from qubes_miragevpn.dataplane.interface import DataKeys, PeerLimits
 from qubes_miragevpn.dataplane.keys import KeySlot
 
@@ -22,4 +23,5 @@ def make_key(
     suite = SUITES.get(keys.suite)
     if suite is None:
         raise MisuseError(f"no suite is called {keys.suite!r}")
-    return _BY_MODE[suite.mode](key_id, suite, keys, peer_id, limits, entropy)
+    made = EpochKey if keys.epoch else _BY_MODE[suite.mode]
+    return made(key_id, suite, keys, peer_id, limits, entropy)

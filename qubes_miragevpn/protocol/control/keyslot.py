@@ -11,6 +11,7 @@ from typing import assert_never
 
 from qubes_miragevpn.base.secret import Secret
 from qubes_miragevpn.crypto.digests import digest_size
+from qubes_miragevpn.crypto.epoch import SECRET_SIZE
 from qubes_miragevpn.crypto.kdf import EXPORTER_LABEL, KeySource, prf_key_material
 from qubes_miragevpn.crypto.statickey import KEY2_SIZE, split_key2
 from qubes_miragevpn.crypto.suites import SUITES, Mode
@@ -90,12 +91,21 @@ def phase_of(slot: KeySlot | None) -> Phase:
 
 
 def derive_keys(
-    state: Established, suite: str, digest: str, *, ekm: bool, server: bool, client_sid: bytes, server_sid: bytes
+    state: Established,
+    suite: str,
+    digest: str,
+    *,
+    ekm: bool,
+    epoch: bool,
+    server: bool,
+    client_sid: bytes,
+    server_sid: bytes,
 ) -> DataKeys:
     """Derive the data-channel keys: by TLS exporter if `ekm`, else by the PRF of key method 2.
 
     The client sends with key[0], the server with key[1] of the 256 bytes; the AEAD's implicit IV is the beginning
     of the half meant for the HMAC. `digest` is for suites that are not AEAD.
+    With `epoch` the beginning of the half meant for the cipher is the first secret of a chain.
     """
     if ekm:
         material = state.tls.export(EXPORTER_LABEL, KEY2_SIZE)
@@ -106,13 +116,14 @@ def derive_keys(
     if facts.mode is Mode.AEAD:
         digest = ""
     hmac_size = digest_size(digest) if digest else 0
+    cipher_size, iv_size = (SECRET_SIZE, 0) if epoch else (facts.key_size, facts.implicit_iv_size)
     directions = [
         DirectionKeys(
-            Secret(h.cipher.reveal()[: facts.key_size]),
-            Secret(h.hmac.reveal()[: facts.implicit_iv_size]),
+            Secret(h.cipher.reveal()[:cipher_size]),
+            Secret(h.hmac.reveal()[:iv_size]),
             Secret(h.hmac.reveal()[:hmac_size]),
         )
         for h in halves
     ]
     send, receive = (directions[1], directions[0]) if server else (directions[0], directions[1])
-    return DataKeys(suite, send, receive, digest)
+    return DataKeys(suite, send, receive, digest, epoch)

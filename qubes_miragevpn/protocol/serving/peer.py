@@ -28,12 +28,19 @@ class Peer:
     can: PeerCan = _CAN_NOTHING
     cipher: str = ""
     ekm: bool = False
+    epoch: bool = False  # data packets have the epoch format
     dynamic_tls_crypt: bool = False
     lease: IPv4Interface | None = None
     key_id: int = 0  # the newest established key
     pushed: bool = False
     leaves_at: float = float("inf")
     installed: set[int] = field(default_factory=set)
+
+
+def can_epochs(can: PeerCan) -> bool:
+    """Whether a client may be told to use the epoch format: it knows that, peer ids, and the flags that say so."""
+    needed = IvProto.DATA_EPOCH | IvProto.DATA_V2 | IvProto.CC_EXIT_NOTIFY
+    return can.proto & needed == needed
 
 
 def push_options(peer: Peer, config: ServerConfig, gateway: IPv4Address) -> list[str]:
@@ -50,6 +57,7 @@ def push_options(peer: Peer, config: ServerConfig, gateway: IPv4Address) -> list
         options.append(f"peer-id {peer.number}")
     if peer.can.proto & IvProto.CC_EXIT_NOTIFY:
         flags = ["cc-exit", *(["tls-ekm"] if peer.ekm else []), *(["dyn-tls-crypt"] if peer.dynamic_tls_crypt else [])]
+        flags += ["aead-epoch"] if peer.epoch else []
         options.append(f"protocol-flags {' '.join(flags)}")
     elif peer.ekm:
         options.append("key-derivation tls-ekm")

@@ -20,6 +20,7 @@ class IvProto(IntFlag):
     TLS_KEY_EXPORT = 1 << 3  # data keys by TLS exporter
     CC_EXIT_NOTIFY = 1 << 7  # EXIT as a control message
     DYN_TLS_CRYPT = 1 << 9  # renegotiations protected by a key of the session's own
+    DATA_EPOCH = 1 << 10  # data packets in the epoch format
 
 
 OUR_PROTO = (
@@ -28,6 +29,7 @@ OUR_PROTO = (
     | IvProto.TLS_KEY_EXPORT
     | IvProto.CC_EXIT_NOTIFY
     | IvProto.DYN_TLS_CRYPT
+    | IvProto.DATA_EPOCH
 )
 MAX_LINES = 64
 """A peer that says more is cut off there; OpenVPN's own client sends fewer than 20 lines."""

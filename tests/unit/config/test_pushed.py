@@ -182,7 +182,7 @@ def test_dropped_and_recorded(option: str) -> None:
         "tun-mtu 0", "tun-mtu 67", "tun-mtu 575", "tun-mtu 1501", "tun-mtu 65536", "tun-mtu -1",
         "cipher AES-256-CBC", "cipher none", "cipher BF-CBC", "cipher", "cipher " + "A" * 300, "cipher AES-256-GCM x",
         "key-derivation x", "key-derivation", "protocol-flags bogus", "protocol-flags tls-ekm dyn-tls-crypt bogus",
-        "protocol-flags aead-epoch", "peer-id 16777216", "peer-id -1", "peer-id", "comp-lzo maybe",
+        "peer-id 16777216", "peer-id -1", "peer-id", "comp-lzo maybe",
         "redirect-gateway def1 frob", "compress migrate", "compress snappy", "compress bogus",
     ],
 )  # fmt: skip
