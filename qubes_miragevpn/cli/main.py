@@ -32,7 +32,12 @@ COMMANDS = {
     "switch": "remote",
     "connect": "remote",
     "disconnect": "remote",
-    "rpc": "remote",
+    "import": "remote",
+    "remove": "remote",
+    "rename": "remote",
+    "default": "remote",
+    "credentials": "remote",
+    "rpc": "rpc",
 }
 """Each command, and the module of `qubes_miragevpn.cli` that has it."""
 

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The commands that ask the service: status, profiles, switch, connect, disconnect; and ``rpc``, the qrexec side.
+"""The commands that ask the service of a VPN qube, a row each; for qrexec's way in see `cli.rpc`.
 
-``rpc SERVICE [ARGUMENT]`` is what the programs in /etc/qubes-rpc execute. It prints one JSON object. What is wrong
-with a call goes to the system log; the caller, who is another qube, is told "refused" and no more.
+What a command hands in (a profile, a password) is read here and sent; what is done with it is the service's part.
 """
 
 from __future__ import annotations
@@ -11,47 +10,49 @@ import argparse
 import json
 import os
 import sys
-import syslog
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from qubes_miragevpn.base.errors import MirageError
+from qubes_miragevpn.base.errors import ConfigError, MirageError
 from qubes_miragevpn.base.exitcodes import ExitCode
 
-_HELP = {
-    "status": "show what the tunnel does",
-    "profiles": "list the profiles",
-    "switch": "connect by another profile",
-    "connect": "connect, or try again at once",
-    "disconnect": "close the tunnel and stay closed",
-}
+Option = tuple[tuple[str, ...], dict[str, Any]]
+"""Names and settings of `ArgumentParser.add_argument`."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A command: its help, its arguments, and what it hands in besides (None: nothing)."""
+
+    help: str
+    options: tuple[Option, ...] = ()
+    payload: Callable[[argparse.Namespace], bytes] | None = None
 
 
 def add_parser(subparsers: Any) -> None:
     """Add the subcommands."""
-    for verb, text in _HELP.items():
-        parser = subparsers.add_parser(verb, help=text, description=text[0].upper() + text[1:] + ".")
+    for verb, row in ROWS.items():
+        parser = subparsers.add_parser(verb, help=row.help, description=row.help[0].upper() + row.help[1:] + ".")
         parser.add_argument("--json", action="store_true", help="print the service's answer as it is")
-        if verb == "switch":
-            parser.add_argument("name", metavar="PROFILE")
+        for names, settings in row.options:
+            parser.add_argument(*names, **settings)
         parser.set_defaults(run=run, verb=verb)
-    parser = subparsers.add_parser("rpc")  # without help it is not listed
-    parser.add_argument("service", metavar="SERVICE")
-    parser.add_argument("words", nargs=argparse.REMAINDER)
-    parser.set_defaults(run=run_rpc)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Ask the service and show its answer."""
-    from qubes_miragevpn.base.names import valid_profile_name
-    from qubes_miragevpn.qube.rpc.client import NoService, ServiceRefused
+    """Ask the service and show its answer; raises `ConfigError` for what cannot be asked."""
+    from qubes_miragevpn.qube.rpc.client import NoService, ServiceRefused, call
     from qubes_miragevpn.qube.rpc.messages import Request
+    from qubes_miragevpn.qube.settings import control_socket
 
-    name = getattr(arguments, "name", None)
-    if name is not None and not valid_profile_name(name):
-        print("miragevpn: not the name of a profile", file=sys.stderr)
-        return ExitCode.CONFIG
+    row = ROWS[arguments.verb]
+    fields = {name: getattr(arguments, name, None) for name in ("name", "to", "rollback")}
+    _check_names(fields)
+    payload = row.payload(arguments) if row.payload is not None else b""
     try:
-        result = _call(Request(arguments.verb, name))
+        result = call(control_socket(os.environ), Request(arguments.verb, **fields, payload=payload))
     except NoService as error:
         print(f"miragevpn: {error}", file=sys.stderr)
         return ExitCode.NO_SERVICE
@@ -62,36 +63,104 @@ def run(arguments: argparse.Namespace) -> int:
     return ExitCode.OK
 
 
-def run_rpc(arguments: argparse.Namespace) -> int:
-    """Carry a qrexec call out; the policy of dom0 has let it through."""
-    from qubes_miragevpn.base.text import printable
-    from qubes_miragevpn.qube.rpc.client import NoService, ServiceRefused
-    from qubes_miragevpn.qube.rpc.services import BadCall, check_call
+def _check_names(fields: dict[str, Any]) -> None:
+    from qubes_miragevpn.base.names import valid_profile_name
 
-    code, why = ExitCode.OK, ""
-    try:
-        result = _call(check_call(arguments.service, arguments.words, os.environ))
-    except BadCall as error:
-        code, why = ExitCode.REFUSED, str(error)
-    except ServiceRefused as error:
-        code, why = ExitCode.REFUSED, str(error)
-    except NoService as error:
-        code, why = ExitCode.NO_SERVICE, str(error)
-    if code is ExitCode.OK:
-        print(json.dumps(result))
-        return code
-    caller = printable(os.environ.get("QREXEC_REMOTE_DOMAIN", "nobody"), 64)
-    syslog.openlog("miragevpn", syslog.LOG_PID, syslog.LOG_DAEMON)
-    syslog.syslog(syslog.LOG_WARNING, f"{printable(arguments.service, 64)} from {caller} refused: {why}")
-    print(json.dumps({"error": "no service" if code is ExitCode.NO_SERVICE else "refused"}))
-    return code
+    for key in ("name", "to"):
+        if fields[key] is not None and not valid_profile_name(fields[key]):
+            raise ConfigError("not the name of a profile", fix="letters, digits and ._- only, at most 64")
 
 
-def _call(request: Any) -> Any:
-    from qubes_miragevpn.qube.rpc.client import call
-    from qubes_miragevpn.qube.settings import control_socket
+# --- what is handed in --------------------------------------------------------------------------------------
 
-    return call(control_socket(os.environ), request)
+
+def _profile(arguments: argparse.Namespace) -> bytes:
+    """The file as it is if it is a tar; a profile with the files that it names as one."""
+    from qubes_miragevpn.qube.rpc.messages import MAX_IMPORT
+
+    path = Path(arguments.file)
+    with path.open("rb") as file:
+        text = file.read(MAX_IMPORT + 1)
+    if len(text) > MAX_IMPORT:
+        raise ConfigError(f"larger than {MAX_IMPORT} bytes", file=str(path))
+    return text if text[257:262] == b"ustar" else _with_files(path, text)
+
+
+def _with_files(path: Path, text: bytes) -> bytes:
+    """The profile, and as a tar what lies beside it and is named in it; raises `ConfigError` as `check` would."""
+    import io
+    import tarfile
+
+    from qubes_miragevpn.config.loader import load_client
+    from qubes_miragevpn.runtime.files import profile_reader
+
+    read_file, found = profile_reader(path.parent, confined=True), dict[str, bytes]()
+
+    def noting(name: str) -> bytes:
+        found[os.path.normpath(name)] = read_file(name)
+        return found[os.path.normpath(name)]
+
+    load_client(text, file=str(path), read_file=noting)
+    if not found:
+        return text
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for name, content in {"profile.ovpn": text, **found}.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return packed.getvalue()
+
+
+def _credentials(arguments: argparse.Namespace) -> bytes:
+    """Asked for at the terminal, or two lines of standard input; nothing to have them forgotten."""
+    if arguments.forget:
+        return b""
+    if not sys.stdin.isatty():
+        return sys.stdin.buffer.read(8192)
+    import asyncio
+
+    from qubes_miragevpn.runtime.plain.credentials import ask_at_terminal
+
+    given = asyncio.run(ask_at_terminal(""))
+    if given is None:
+        raise ConfigError("nothing was entered, nothing was changed")
+    return given.username.encode("utf-8", "surrogateescape") + b"\n" + given.password.reveal() + b"\n"
+
+
+_NAME: Option = (("name",), {"metavar": "PROFILE"})
+
+ROWS = {
+    "status": Row("show what the tunnel does"),
+    "profiles": Row("list the profiles"),
+    "switch": Row(
+        "connect by another profile",
+        (
+            _NAME,
+            (("--rollback",), {"action": "store_true", "default": None, "help": "back to the old one if it fails"}),
+        ),
+    ),
+    "connect": Row("connect, or try again at once"),
+    "disconnect": Row("close the tunnel and stay closed"),
+    "import": Row(
+        "store a profile, in the place of one of that name",
+        (_NAME, (("file",), {"metavar": "FILE", "help": "an .ovpn, with the files it names beside it, or a tar"})),
+        _profile,
+    ),
+    "remove": Row("remove a profile with its credentials", (_NAME,)),
+    "rename": Row("give a profile another name", (_NAME, (("to",), {"metavar": "NEW-NAME"}))),
+    "default": Row(
+        "say which profile a boot begins with (none: the one used last)",
+        ((("name",), {"metavar": "PROFILE", "nargs": "?"}),),
+    ),
+    "credentials": Row(
+        "set the user name and password of a profile",
+        (_NAME, (("--forget",), {"action": "store_true", "help": "remove them"})),
+        _credentials,
+    ),
+}
+
+# --- showing ------------------------------------------------------------------------------------------------
 
 
 def _shown(verb: str, result: Any) -> str:
@@ -99,6 +168,10 @@ def _shown(verb: str, result: Any) -> str:
     if not isinstance(result, dict):
         raise MirageError("the service's answer is not understood")
     if verb == "profiles":
-        return "\n".join(f"{'*' if name == result.get('current') else ' '} {name}" for name in result["profiles"])
-    lines = [f"{key.replace('_', ' '):<10} {value}" for key, value in result.items() if value not in (None, "")]
-    return "\n".join(lines)
+        default = result.get("default")
+        return "\n".join(
+            f"{'*' if name == result.get('current') else ' '} {name}{' (default)' if name == default else ''}"
+            for name in result["profiles"]
+        )
+    flat = {key: "\n           ".join(value) if isinstance(value, list) else value for key, value in result.items()}
+    return "\n".join(f"{key.replace('_', ' '):<10} {value}" for key, value in flat.items() if value not in (None, ""))

@@ -18,20 +18,21 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from qubes_miragevpn.base.errors import ConfigError, MirageError
+from qubes_miragevpn.base.errors import MirageError
 from qubes_miragevpn.base.text import printable
 from qubes_miragevpn.config.model import ClientConfig, Credentials
 from qubes_miragevpn.protocol.client import Client
 from qubes_miragevpn.qube import qdb
+from qubes_miragevpn.qube.answers import Answers
 from qubes_miragevpn.qube.dns import ResolvConf
 from qubes_miragevpn.qube.firewall.enforcer import Enforcer
 from qubes_miragevpn.qube.firewall.table import VIRTUAL_RESOLVERS
 from qubes_miragevpn.qube.firewall.uplink import NO_UPLINK, Address, Signature, Uplink
 from qubes_miragevpn.qube.firewall.watch import NFTABLES, RULES, ChangeSignal
 from qubes_miragevpn.qube.profiles import Profiles
+from qubes_miragevpn.qube.profiles.chosen import Choices, Passing
 from qubes_miragevpn.qube.resolver import Resolver
-from qubes_miragevpn.qube.rpc.control import ControlServer, Refused
-from qubes_miragevpn.qube.rpc.messages import Request
+from qubes_miragevpn.qube.rpc.control import ControlServer
 from qubes_miragevpn.qube.sdnotify import Notifier
 from qubes_miragevpn.qube.settings import TRANSPORT_MARK, Settings, tunnel_name
 from qubes_miragevpn.qube.states import State
@@ -66,7 +67,9 @@ class Service:
         self._resolv_conf = ResolvConf(settings.resolv_conf, settings.firewall_unit)
         self._downstream = Downstream(self._downstream_changed)
         self._tunnels = {index: self._tunnel(index) for index in indexes}
-        self._control = ControlServer(settings.control_socket, settings.control_group, self._answer)
+        self._choices = Choices(settings.state_file, settings.passing_file)
+        self._answers = Answers(self._profiles, self._choices, self._enforcer, self._tunnels)
+        self._control = ControlServer(settings.control_socket, settings.control_group, self._answers.answer)
         self._attention = asyncio.Event()
         self._signature: Signature = NO_UPLINK
         self._stop = asyncio.Event()
@@ -100,21 +103,27 @@ class Service:
             for kind in (NFTABLES, RULES):
                 stack.callback(ChangeSignal(kind, self._attention.set).close)
             self._signature = await self._enforcer.start()
+            self._profiles.tidy()
             self._resolv_conf.restore()  # of a service that was killed
             self._downstream.seen(await self._netconf.links())
             await self._control.start()
             stack.push_async_callback(self._control.close)
-            await self._first_profile()
+            await self._first_wishes()
             self._notifier.send(READY="1")
             _log.info("closed and watching; %d profiles", len(self._profiles.names()))
             await self._run_tasks(watcher)
         self._notifier.send(STATUS="closed")
 
-    async def _first_profile(self) -> None:
-        """The default tunnel connects by itself; disconnecting is for the time until the next start."""
-        tunnel = self._tunnels[0]
-        tunnel.profile = self._profiles.current(await qdb.profile())
-        tunnel.connect()
+    async def _first_wishes(self) -> None:
+        """Go on where this boot's last service ended; a boot begins with what was chosen for it."""
+        names, told = self._profiles.names(), await qdb.profile()
+        for index, tunnel in self._tunnels.items():
+            profile, wanted = self._choices.first_profile(index, names, told), self._settings.autoconnect
+            if self._choices.passing is not None and index in self._choices.passing.tunnels:
+                profile, wanted = self._choices.passing.tunnels[index]
+            tunnel.profile = profile
+            if wanted:
+                tunnel.connect()
 
     async def _run_tasks(self, watcher: Watcher) -> None:
         """Run everything until asked to stop, or until one part fails: then the service fails, closed."""
@@ -202,7 +211,7 @@ class Service:
             uplink=self._uplink,
             resolver=self._resolver,
             resolv_conf=self._resolv_conf,
-            fallback=self._settings.fallback_resolvers,
+            fallback=self._profiles.options(profile).fallback_resolvers or self._settings.fallback_resolvers,
             enter=enter,
             ask=ask,
         )
@@ -217,64 +226,21 @@ class Service:
         told = [await qdb.address(key) for key in ("/qubes-primary-dns", "/qubes-secondary-dns")]
         return tuple(address for address in told if address is not None) or VIRTUAL_RESOLVERS
 
-    # --- the control socket -------------------------------------------------------------------------------
-
-    async def _answer(self, request: Request) -> Any:
-        tunnel = self._tunnels[0]
-        if request.verb not in ("status", "profiles"):
-            _log.info("%s%s, asked by %s", request.verb, f" {request.name}" if request.name else "", _caller(request))
-        match request.verb:
-            case "profiles":
-                return {"profiles": self._profiles.names(), "current": tunnel.profile}
-            case "switch":
-                if request.name not in self._profiles.names():
-                    raise Refused("there is no such profile")
-                self._must_load(request.name)
-                self._profiles.remember(request.name)
-                tunnel.switch(request.name)
-            case "connect":
-                tunnel.profile = tunnel.profile or self._profiles.current()
-                tunnel.connect()
-            case "disconnect":
-                tunnel.disconnect()
-        return self._status(tunnel)
-
-    def _must_load(self, name: str) -> None:
-        """A profile that is broken is no reason to end the tunnel that works; the log has the whole story."""
-        try:
-            self._profiles.load(name)
-        except ConfigError as error:
-            _log.error("%s", printable(str(error), 500))
-            raise Refused("the profile cannot be used" + (f": line {error.line}" if error.line else "")) from None
-
-    def _status(self, tunnel: Tunnel) -> dict[str, Any]:
-        """What anybody who may ask is told: no secret, and no server's address."""
-        counters = tunnel.counters()
-        state, reason = tunnel.state, tunnel.public_reason
-        if state is State.CONNECTED and self._enforcer.missing:
-            state, reason = State.FAILED, "Qubes' own firewall tables are missing: closed until they are back"
-        return {
-            "state": state.value,
-            "profile": tunnel.profile,
-            "since": tunnel.since,
-            "bytes_in": counters.bytes_in,
-            "bytes_out": counters.bytes_out,
-            "reason": reason,
-            "backend": tunnel.backend,
-        }
+    # --- telling others ------------------------------------------------------------------------------------
 
     def _tell(self) -> None:
-        """Systemd's status line."""
+        """Systemd's status line; and what the next service of this boot, or of the next, is to know."""
         shown = "; ".join(
             f"{tunnel.profile or 'no profile'}: {tunnel.state.value}" + (f" ({tunnel.reason})" if tunnel.reason else "")
             for tunnel in self._tunnels.values()
         )
         self._notifier.send(STATUS=shown)
+        for index, tunnel in self._tunnels.items():
+            profile = tunnel.profile
+            if tunnel.state is State.CONNECTED and profile and profile != self._choices.chosen.tunnels.get(index):
+                self._choices.use(index, profile)
+        self._choices.note(Passing({n: (each.lasting_profile, each.wanted) for n, each in self._tunnels.items()}))
 
 
 async def _gateway(version: int) -> Address | None:
     return await qdb.address("/qubes-gateway" if version == 4 else "/qubes-gateway6")
-
-
-def _caller(request: Request) -> str:
-    return request.caller or "root's side of the control socket"

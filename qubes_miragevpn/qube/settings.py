@@ -64,7 +64,9 @@ class Settings:
 
     profile_dir: Path = Path("/etc/qubes-miragevpn/profiles")
     credentials_dir: Path = Path("/etc/qubes-miragevpn/credentials")
-    state_file: Path = Path("/etc/qubes-miragevpn/current-profile")  # the profile last switched to
+    profile_settings_dir: Path = Path("/etc/qubes-miragevpn/settings")  # the owner's, by profile
+    state_file: Path = Path("/etc/qubes-miragevpn/state/chosen.json")  # what was chosen, for the next boot
+    passing_file: Path = Path("/run/qubes-miragevpn/passing.json")  # what was wanted, for this boot
     control_socket: Path = Path("/run/qubes-miragevpn/control.sock")
     control_group: str = "qubes"  # may connect, if the group exists
     resolv_conf: Path = Path("/etc/resolv.conf")
@@ -72,6 +74,8 @@ class Settings:
     uplink_resolvers: tuple[IPv4Address | IPv6Address, ...] = ()  # empty: qubesdb, else the virtual resolvers
     fallback_resolvers: tuple[IPv4Address, ...] = ()  # inside the tunnel, when the server pushes none
     firewall_unit: str = "qubes-firewall.service"  # reloaded when resolv.conf changed; empty: never
+    autoconnect: bool = True  # connect at boot
+    rollback_after: float = 30.0  # seconds that a switch with rollback has to connect
     check_interval: float = 5.0  # seconds between looks at the barriers that no event asked for
     retry_first: float = 1.0  # first pause after a failure
     retry_max: float = 60.0  # the pause doubles up to this
@@ -108,6 +112,12 @@ def _seconds(text: str) -> float:
     return value
 
 
+def _yes_or_no(text: str) -> bool:
+    if text not in ("yes", "no"):
+        raise ValueError("yes or no")
+    return text == "yes"
+
+
 def _addresses(text: str) -> tuple[IPv4Address | IPv6Address, ...]:
     return tuple(ip_address(part) for part in text.replace(",", " ").split())
 
@@ -119,7 +129,9 @@ def _addresses4(text: str) -> tuple[IPv4Address, ...]:
 _PARSERS: Mapping[str, Callable[[str], Any]] = {
     "profile_dir": _path,
     "credentials_dir": _path,
+    "profile_settings_dir": _path,
     "state_file": _path,
+    "passing_file": _path,
     "control_socket": _path,
     "control_group": _name,
     "resolv_conf": _path,
@@ -127,6 +139,8 @@ _PARSERS: Mapping[str, Callable[[str], Any]] = {
     "uplink_resolvers": _addresses,
     "fallback_resolvers": _addresses4,
     "firewall_unit": _name,
+    "autoconnect": _yes_or_no,
+    "rollback_after": _seconds,
     "check_interval": _seconds,
     "retry_first": _seconds,
     "retry_max": _seconds,

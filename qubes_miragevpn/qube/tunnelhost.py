@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Protocol
 
 from qubes_miragevpn.base.errors import MirageError, PeerError
+from qubes_miragevpn.base.secret import Secret
 from qubes_miragevpn.base.text import printable
 from qubes_miragevpn.config.model import Credentials, Family, TunnelSettings
 from qubes_miragevpn.qube import dns
@@ -152,6 +153,10 @@ class QubeHost:
             _log.error("the server refused user name and password: %s", printable(again))
             return None
         return self._ask()
+
+    async def challenge(self, text: str, *, echo: bool) -> Secret | None:
+        """Nobody sits at this qube: a login that asks questions fails with the question as its reason."""
+        return None
 
 
 def _alone(address: IPv4Address | IPv6Address) -> IPv4Interface | IPv6Interface:

@@ -110,6 +110,9 @@ class Tunnel:
         self._running: Running | None = None
         self._failures = 0
         self._past = Counters()
+        self._back: str | None = None  # the profile to go back to if the present one does not connect
+        self._tried: str | None = None  # the profile of the present attempt, or of the last one
+        self._story = ""  # why the next attempt is made, for its state's reason
         self._hide: tuple[str, ...] = ()  # the servers' names, which a status must not show
 
     # --- what the user asks -------------------------------------------------------------------------------
@@ -125,6 +128,7 @@ class Tunnel:
     def disconnect(self) -> None:
         """Want it no more."""
         self._wanted = False
+        self._back = None
         self._wake.set()
 
     async def leave(self) -> None:
@@ -132,13 +136,39 @@ class Tunnel:
         self.disconnect()
         await self._idle.wait()
 
-    def switch(self, name: str) -> None:
-        """Want the tunnel by profile `name`, which exists; the old one closes first."""
+    def switch(self, name: str, *, rollback: bool = False) -> None:
+        """Want the tunnel by profile `name`, which exists; the old one closes first.
+
+        With `rollback`, a profile that fails, or has not connected within the settings' time, makes room again for
+        the one before it.
+        """
+        before = self.lasting_profile
+        self._back = before if rollback and before != name else None
         self.profile = name
         self._wanted = True
         self._failures = 0
         self._again = True
         self._wake.set()
+
+    def renamed(self, old: str, new: str | None) -> None:
+        """A profile has another name, or (None) is gone; what runs goes on."""
+        self.profile = new if self.profile == old else self.profile
+        self._back = new if self._back == old else self._back
+
+    @property
+    def _on_trial(self) -> bool:
+        """True while an attempt with a profile that may have to make room again has not connected."""
+        return self._back is not None and self._tried == self.profile
+
+    @property
+    def wanted(self) -> bool:
+        """True unless it is to be closed."""
+        return self._wanted
+
+    @property
+    def lasting_profile(self) -> str | None:
+        """The profile that a new start begins with: not one that is on trial."""
+        return self._back or self.profile
 
     def reconnect(self) -> None:
         """Begin again at once: the uplink is another, or the qube slept."""
@@ -206,6 +236,11 @@ class Tunnel:
             self._idle.clear()
 
     async def _fail(self, trouble: Trouble) -> None:
+        if self._on_trial:
+            self._story = f"profile {self.profile} failed: back to {self._back}"
+            _log.error("%s; %s", trouble.log, self._story)
+            self.profile, self._back, self._failures = self._back, None, 0
+            return
         try:
             await self._enter(State.FAILED, reason=str(trouble))
         except (MirageError, OSError) as error:
@@ -220,16 +255,18 @@ class Tunnel:
         if name is None:
             known = self._profiles.names()
             raise Trouble("no profile is chosen" if known else "there is no profile", wait=True)
+        token, self._tried = object(), name
+        self._may_open = token
         try:
             config = self._profiles.load(name)
+            running = self._start(config, name, partial(self._host_enter, token))
         except ConfigError as error:
             place = f"{error.file} line {error.line}" if error.line else error.file or name
             reason = f"profile {name} cannot be used, see the log ({printable(place, 80)})"
             raise Trouble(reason, wait=True, log=printable(str(error), 500)) from None
         self._hide = tuple(remote.host for remote in config.remotes)
-        await self._enter(State.CONNECTING)
-        token = self._may_open = object()
-        running = self._start(config, name, partial(self._host_enter, token))
+        story, self._story = self._story, ""
+        await self._enter(State.CONNECTING, reason=story)
         self.backend = running.backend
         self._running = running
         life = asyncio.create_task(running.driver.run())
@@ -245,11 +282,16 @@ class Tunnel:
 
     async def _until_ended(self, life: asyncio.Task[Stop], running: Running) -> Stop | None:
         """Wait for the driver's end, or for another wish (None)."""
+        loop = asyncio.get_running_loop()
+        trial_ends = loop.time() + self._settings.rollback_after
         while not life.done():
             wake = asyncio.create_task(self._wake.wait())
             waiting: set[asyncio.Task[Any]] = {life, wake}
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            patience = max(0.0, trial_ends - loop.time()) if self._on_trial else None
+            done, _ = await asyncio.wait(waiting, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
             wake.cancel()
+            if not done and self._on_trial:
+                raise Trouble(f"not connected within {self._settings.rollback_after:g} s", wait=False)
             if self._wake.is_set():
                 self._wake.clear()
                 if self._again or not self._wanted:
@@ -313,6 +355,7 @@ class Tunnel:
         await self._enforcer.enforce(self.index, states.demand(state, live))
         if state is State.CONNECTED:
             self._failures = 0
+            self._back = None if self._on_trial else self._back
             self._note(state, reason)
 
     def _note(self, state: State, reason: str) -> None:

@@ -63,7 +63,7 @@ def add_profiles(lab: Lab, providers: Providers, current: str | None = None) -> 
     for provider in (providers.a, providers.b):
         lab.vpn.write(f"{PROFILES}/{provider.offer.profile}.ovpn", provider.profile_text, 0o600)
     if current is not None:
-        lab.vpn.write("/etc/qubes-miragevpn/current-profile", current + "\n")
+        lab.vpn.write("/etc/qubes-miragevpn/state/chosen.json", json.dumps({"tunnels": {"0": current}}), 0o600)
 
 
 class Service:

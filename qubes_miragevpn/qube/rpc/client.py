@@ -16,6 +16,7 @@ from qubes_miragevpn.base.errors import MirageError
 from qubes_miragevpn.qube.rpc.messages import MAX_REPLY, BadMessage, Request, parse_reply, render_request
 
 TIMEOUT = 5.0  # seconds for the whole exchange
+PAYLOAD_TIMEOUT = 20.0  # the same where a profile is handed in, which is checked before the answer
 
 
 class NoService(MirageError):
@@ -28,10 +29,11 @@ class ServiceRefused(MirageError):
 
 def call(path: Path, request: Request) -> Any:
     """Return the result of `request`; raises `NoService`, `ServiceRefused`."""
-    deadline = time.monotonic() + TIMEOUT
+    seconds = PAYLOAD_TIMEOUT if request.payload else TIMEOUT
+    deadline = time.monotonic() + seconds
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as link:
-            link.settimeout(TIMEOUT)
+            link.settimeout(seconds)
             link.connect(str(path))
             with contextlib.suppress(BrokenPipeError):  # a refusal may have come before we said a word
                 link.sendall(render_request(request))

@@ -15,14 +15,23 @@ import logging
 import os
 import socket
 import stat
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from qubes_miragevpn.base.errors import MirageError, SystemRefused
-from qubes_miragevpn.qube.rpc.messages import MAX_REQUEST, BadMessage, Request, parse_request, render_reply
+from qubes_miragevpn.qube.rpc.messages import (
+    MAX_REQUEST,
+    BadMessage,
+    Request,
+    parse_request,
+    render_reply,
+    with_payload,
+)
 
 REQUEST_TIME = 1.0  # seconds to send the request
+PAYLOAD_TIME = 10.0  # seconds to send the bytes that follow it
+MAX_PAYLOADS = 2  # callers who may send such bytes at a time: two MiB of memory
 REPLY_TIME = 2.0  # seconds to take the reply
 MAX_CALLERS = 16
 
@@ -45,6 +54,7 @@ class ControlServer:
         self._answer = answer
         self._server: asyncio.AbstractServer | None = None
         self._callers: set[asyncio.Task[None]] = set()
+        self._payloads = 0
 
     async def start(self) -> None:
         """Make the socket; one that a killed service left behind is replaced. Raises `SystemRefused`."""
@@ -112,12 +122,27 @@ class ControlServer:
         finally:
             writer.close()
 
+    @contextlib.contextmanager
+    def _place_for_payload(self) -> Iterator[None]:
+        if self._payloads >= MAX_PAYLOADS:
+            raise Refused("too many callers send at once")
+        self._payloads += 1
+        try:
+            yield
+        finally:
+            self._payloads -= 1
+
     async def _reply(self, reader: asyncio.StreamReader) -> bytes:
         try:
             async with asyncio.timeout(REQUEST_TIME):
                 untrusted_line = await reader.readuntil(b"\n")
-            request = parse_request(untrusted_line)
-            return render_reply(await self._answer(request))
+            request, size = parse_request(untrusted_line)
+            if not size:
+                return render_reply(await self._answer(request))
+            with self._place_for_payload():
+                async with asyncio.timeout(PAYLOAD_TIME):
+                    request = with_payload(request, await reader.readexactly(size))
+                return render_reply(await self._answer(request))
         except (asyncio.LimitOverrunError, BadMessage) as error:
             text = str(error) if isinstance(error, BadMessage) else "the request is too long"
             _log.warning("request refused: %s", text)

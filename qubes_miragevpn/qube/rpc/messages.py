@@ -1,27 +1,28 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The language of the control socket: one line of JSON asks, one line answers.
 
-    request   {"verb": "status" | "profiles" | "switch" | "connect" | "disconnect", "name": ..., "caller": ...}
+    request   {"verb": VERB, FIELD: ..., "size": BYTES, "caller": QUBE}   then as many bytes as `size` says
     reply     {"ok": true, "result": ...}   or   {"ok": false, "error": "..."}
 
-`name` goes with ``switch`` and with nothing else; `caller` (optional) is the qube that asked by qrexec, for the log.
-Both sides validate: length first, then form, then value. Unknown keys are refused.
+`VERBS` has a row for each verb: the fields that it needs and takes, and how many bytes may follow. `caller`
+(optional) is the qube that asked by qrexec, for the log. Both sides validate: length first, then form, then value.
+Unknown keys are refused.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from qubes_miragevpn.base.errors import MirageError
 from qubes_miragevpn.base.names import QUBE_NAME, valid_profile_name
 
-MAX_REQUEST = 4096  # bytes, with the line's end: a verb and two names
+MAX_REQUEST = 4096  # bytes, with the line's end: a verb, two names, an address
 MAX_REPLY = 1 << 17  # bytes: a thousand profile names of 64 characters, quoted, and then some
-
-VERBS = {"status": False, "profiles": False, "switch": True, "connect": False, "disconnect": False}
-"""Verb -> does it take a name."""
+MAX_IMPORT = 1 << 20  # bytes of a profile handed in
+MAX_CREDENTIALS = 4096  # bytes of a user name and a password
 
 STATUS_KEYS = ("state", "profile", "since", "bytes_in", "bytes_out", "reason", "backend")
 
@@ -31,38 +32,102 @@ class BadMessage(MirageError):
 
 
 @dataclass(frozen=True)
+class Verb:
+    """A row: the fields a request must have and may have, and how many bytes may follow it."""
+
+    needs: frozenset[str] = frozenset()
+    takes: frozenset[str] = frozenset()
+    payload: int = 0
+
+
+def _verb(needs: str = "", takes: str = "", payload: int = 0) -> Verb:
+    return Verb(frozenset(needs.split()), frozenset(takes.split()), payload)
+
+
+VERBS: Mapping[str, Verb] = {
+    "status": _verb(),
+    "profiles": _verb(),
+    "switch": _verb("name", "rollback"),
+    "connect": _verb(),
+    "disconnect": _verb(),
+    "import": _verb("name", payload=MAX_IMPORT),
+    "remove": _verb("name"),
+    "rename": _verb("name to"),
+    "default": _verb("", "name"),
+    "credentials": _verb("name", payload=MAX_CREDENTIALS),
+}
+
+
+@dataclass(frozen=True)
 class Request:
-    """A validated request."""
+    """A validated request. `payload` is kept out of what is printed: it may be a password."""
 
     verb: str
     name: str | None = None
+    to: str | None = None  # rename: the new name
+    rollback: bool | None = None  # switch: back to the old profile if the new one does not connect
     caller: str | None = None
+    payload: bytes = field(default=b"", repr=False)
 
 
-def parse_request(untrusted_line: bytes) -> Request:
-    """Return the request in `untrusted_line`; raises `BadMessage`."""
+def parse_request(untrusted_line: bytes) -> tuple[Request, int]:
+    """Return the request in `untrusted_line` and how many bytes are to follow; raises `BadMessage`."""
     if len(untrusted_line) > MAX_REQUEST:
         raise BadMessage("the request is too long")
     untrusted = _object(untrusted_line)
-    if not set(untrusted) <= {"verb", "name", "caller"}:
-        raise BadMessage("the request has an unknown key")
-    untrusted_verb, untrusted_name = untrusted.get("verb"), untrusted.get("name")
-    untrusted_caller = untrusted.get("caller")
+    untrusted_verb = untrusted.pop("verb", None)
+    untrusted_size = untrusted.pop("size", 0)
     if not isinstance(untrusted_verb, str) or untrusted_verb not in VERBS:
         raise BadMessage("there is no such verb")
-    if VERBS[untrusted_verb] != ("name" in untrusted):
-        raise BadMessage("a name is needed" if VERBS[untrusted_verb] else "no name is taken")
-    if "name" in untrusted and not (isinstance(untrusted_name, str) and valid_profile_name(untrusted_name)):
+    row = VERBS[untrusted_verb]
+    if not set(untrusted) <= row.needs | row.takes | {"caller"}:
+        raise BadMessage("the request has a key that does not go with its verb")
+    if missing := sorted(row.needs - set(untrusted)):
+        raise BadMessage(f"the request lacks {missing[0]}")
+    values = {key: _FIELDS[key](untrusted_value) for key, untrusted_value in untrusted.items()}
+    if type(untrusted_size) is not int or not 0 <= untrusted_size <= row.payload:
+        raise BadMessage(f"at most {row.payload} bytes may follow" if row.payload else "nothing may follow")
+    return Request(untrusted_verb, **values), untrusted_size
+
+
+def _profile(untrusted: Any) -> str:
+    if not isinstance(untrusted, str) or not valid_profile_name(untrusted):
         raise BadMessage("not the name of a profile")
-    if "caller" in untrusted and not (isinstance(untrusted_caller, str) and QUBE_NAME.match(untrusted_caller)):
+    return untrusted
+
+
+def _qube(untrusted: Any) -> str:
+    if not isinstance(untrusted, str) or not QUBE_NAME.match(untrusted):
         raise BadMessage("not the name of a qube")
-    return Request(untrusted_verb, untrusted_name, untrusted_caller)
+    return untrusted
+
+
+def _flag(untrusted: Any) -> bool:
+    if not isinstance(untrusted, bool):
+        raise BadMessage("neither true nor false")
+    return untrusted
+
+
+_FIELDS: Mapping[str, Callable[[Any], Any]] = {
+    "name": _profile,
+    "to": _profile,
+    "rollback": _flag,
+    "caller": _qube,
+}
+
+
+def with_payload(request: Request, payload: bytes) -> Request:
+    """The request with the bytes that followed it."""
+    return replace(request, payload=payload)
 
 
 def render_request(request: Request) -> bytes:
-    """The line that asks `request`."""
-    fields = {"verb": request.verb, "name": request.name, "caller": request.caller}
-    return json.dumps({key: value for key, value in fields.items() if value is not None}).encode() + b"\n"
+    """The line that asks `request`, and the bytes that follow."""
+    values = {key: getattr(request, key) for key in ("verb", *_FIELDS)}
+    shown = {key: value for key, value in values.items() if value is not None}
+    if request.payload:
+        shown["size"] = len(request.payload)
+    return json.dumps(shown).encode() + b"\n" + request.payload
 
 
 def render_reply(result: Any = None, *, error: str | None = None) -> bytes:

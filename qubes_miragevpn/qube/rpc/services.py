@@ -3,53 +3,103 @@
 
 The agent runs the program of the service with QREXEC_REMOTE_DOMAIN, QREXEC_SERVICE_FULL_NAME and
 QREXEC_SERVICE_ARGUMENT in the environment and the argument as the first word (qubes-core-qrexec). dom0's policy has
-decided by then; here form and agreement of it all are checked once more, and an argument is never guessed.
+decided by then; here form and agreement of it all are checked once more, and an argument is never guessed. qrexec lets
+letters, digits and ``+-._`` into an argument; no name of ours holds ``+``, so that it parts the words of one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from qubes_miragevpn.base.errors import MirageError
 from qubes_miragevpn.base.names import QUBE_NAME, valid_profile_name
-from qubes_miragevpn.qube.rpc.messages import Request
+from qubes_miragevpn.qube.rpc.messages import VERBS, Request
 
-MAX_ARGUMENT = 64
+MAX_ARGUMENT = 128  # a profile's name of 64 characters, an address, and words between
+ROLLBACK = "rollback"
 
 
 class BadCall(MirageError):
     """A call that is refused before it is carried out; the text is for the log, the caller learns nothing of it."""
 
 
+Fields = dict[str, Any]
+Parser = Callable[[Sequence[str]], Fields]
+"""Turn the words of an argument into fields of a `Request`; raises `BadCall`."""
+
+
 @dataclass(frozen=True)
 class Service:
-    """A row: the service, the verb it stands for, whether it takes a profile's name, and who may call by default."""
+    """A row: the service, the verb it stands for, its argument's form and reader, who may call by default.
+
+    `explains`: why the service refused is told to the caller, since it is about what the caller handed in.
+    """
 
     name: str
     verb: str
-    takes_profile: bool
+    argument: str
+    parse: Parser
     policy: str
+    reply: str
+    explains: bool = False
+
+    @property
+    def payload(self) -> int:
+        """How many bytes of standard input are taken."""
+        return VERBS[self.verb].payload
+
+
+def _nothing(words: Sequence[str]) -> Fields:
+    if words != [""]:
+        raise BadCall("takes no argument")
+    return {}
+
+
+def _profile(words: Sequence[str]) -> Fields:
+    if len(words) != 1 or not valid_profile_name(words[0]):
+        raise BadCall("the argument is not the name of a profile")
+    return {"name": words[0]}
+
+
+def _switch(words: Sequence[str]) -> Fields:
+    name, *rest = words
+    fields = _profile([name])
+    if rest == [ROLLBACK]:
+        fields["rollback"] = True
+    elif rest:
+        raise BadCall("the argument has words that are not known")
+    return fields
 
 
 SERVICES = (
-    Service("miragevpn.Status", "status", False, "ask"),
-    Service("miragevpn.Profiles", "profiles", False, "deny"),
-    Service("miragevpn.Switch", "switch", True, "deny"),
-    Service("miragevpn.Connect", "connect", False, "deny"),
-    Service("miragevpn.Disconnect", "disconnect", False, "deny"),
+    Service("miragevpn.Status", "status", "", _nothing, "ask", "the state, and since when"),
+    Service("miragevpn.Profiles", "profiles", "", _nothing, "deny", "the profiles' names, the current and default one"),
+    Service("miragevpn.Switch", "switch", "NAME[+rollback]", _switch, "deny", "the status"),
+    Service("miragevpn.Connect", "connect", "", _nothing, "deny", "the status"),
+    Service("miragevpn.Disconnect", "disconnect", "", _nothing, "deny", "the status"),
+    Service("miragevpn.ImportProfile", "import", "NAME", _profile, "deny", "name and warnings", explains=True),
+    Service("miragevpn.RemoveProfile", "remove", "NAME", _profile, "deny", "the name"),
+    Service("miragevpn.SetCredentials", "credentials", "NAME", _profile, "deny", "set or forgotten", explains=True),
 )
 """Policy: what dom0's default file says of a call between two qubes; dom0 itself may always call."""
 
 
-def check_call(name: str, untrusted_words: Sequence[str], untrusted_environ: Mapping[str, str]) -> Request:
-    """Return the request that a call of service `name` makes; raises `BadCall`.
-
-    `untrusted_words` are the program's arguments, `untrusted_environ` its environment.
-    """
+def find(name: str) -> Service:
+    """The row of service `name`; raises `BadCall`."""
     service = next((row for row in SERVICES if row.name == name), None)
     if service is None:
         raise BadCall("there is no such service")
+    return service
+
+
+def check_call(name: str, untrusted_words: Sequence[str], untrusted_environ: Mapping[str, str]) -> Request:
+    """Return the request that a call of service `name` makes, without its payload; raises `BadCall`.
+
+    `untrusted_words` are the program's arguments, `untrusted_environ` its environment.
+    """
+    service = find(name)
     untrusted_caller = untrusted_environ.get("QREXEC_REMOTE_DOMAIN", "")
     if not QUBE_NAME.match(untrusted_caller):
         raise BadCall("the caller's name is missing or malformed")
@@ -64,10 +114,4 @@ def check_call(name: str, untrusted_words: Sequence[str], untrusted_environ: Map
     full = f"{name}+{untrusted_argument}"
     if untrusted_environ.get("QREXEC_SERVICE_FULL_NAME", full) != full:
         raise BadCall("called under another name")
-    if not service.takes_profile:
-        if untrusted_argument:
-            raise BadCall("takes no argument")
-        return Request(service.verb, caller=caller)
-    if not valid_profile_name(untrusted_argument):
-        raise BadCall("the argument is not the name of a profile")
-    return Request(service.verb, untrusted_argument, caller)
+    return Request(service.verb, **service.parse(untrusted_argument.split("+")), caller=caller)

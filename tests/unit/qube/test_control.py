@@ -80,11 +80,33 @@ def error_of(reply: bytes) -> str:
 # --- the language -----------------------------------------------------------------------------------------
 
 
+VALUES = {"name": "se-1", "to": "se-2", "rollback": True}
+"""A value for each field."""
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb(verb: str) -> None:
-    name = "se-1" if VERBS[verb] else None
-    request = Request(verb, name, "work")
-    assert parse_request(render_request(request)) == request
+    """With all its fields, and with those alone that it needs; nothing that it needs may be missing."""
+    row = VERBS[verb]
+    for keys in (row.needs, row.needs | row.takes):
+        request = Request(verb, **{key: VALUES[key] for key in keys}, caller="work")
+        assert parse_request(render_request(request)) == (request, 0)
+    for key in row.needs:
+        with pytest.raises(BadMessage, match=f"lacks {key}"):
+            parse_request(render_request(Request(verb, **{k: VALUES[k] for k in row.needs - {key}})))
+    for key in set(VALUES) - row.needs - row.takes:
+        with pytest.raises(BadMessage, match="does not go with"):
+            parse_request(render_request(Request(verb, **{k: VALUES[k] for k in row.needs | {key}})))
+    line = json.dumps({"verb": verb, **{key: VALUES[key] for key in row.needs}, "size": row.payload + 1}).encode()
+    with pytest.raises(BadMessage, match="may follow"):
+        parse_request(line + b"\n")
+
+
+def test_what_follows_is_not_printed() -> None:
+    request = Request("credentials", "a", payload=b"me\nsecret\n")
+    line, _, rest = render_request(request).partition(b"\n")
+    assert parse_request(line + b"\n") == (Request("credentials", "a"), 10) and rest == b"me\nsecret\n"
+    assert "secret" not in repr(request)
 
 
 BAD_REQUESTS = {
@@ -103,6 +125,11 @@ BAD_REQUESTS = {
     "a path": b'{"verb": "switch", "name": "../a"}\n',
     "a line break": b'{"verb": "switch", "name": "a\\n"}\n',
     "a long name": json.dumps({"verb": "switch", "name": "a" * 65}).encode() + b"\n",
+    "bytes where none go": b'{"verb": "status", "size": 1}\n',
+    "less than none": b'{"verb": "import", "name": "a", "size": -1}\n',
+    "half a byte": b'{"verb": "import", "name": "a", "size": 1.5}\n',
+    "true bytes": b'{"verb": "import", "name": "a", "size": true}\n',
+    "a flag of another kind": b'{"verb": "switch", "name": "a", "rollback": 1}\n',
     "no caller": b'{"verb": "status", "caller": ""}\n',
     "an odd caller": b'{"verb": "status", "caller": "a b"}\n',
     "deep": b'{"verb": ' + b"[" * 2000 + b"\n",
@@ -144,7 +171,7 @@ def test_the_longest_reply_fits() -> None:
 
 def test_answers(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async def play(path: Path) -> None:
-        reply = parse_reply(await talk(path, render_request(Request("switch", "a", "work"))))
+        reply = parse_reply(await talk(path, render_request(Request("switch", "a", caller="work"))))
         assert reply == (True, {"verb": "switch", "name": "a", "caller": "work"})
         assert error_of(await talk(path, render_request(Request("connect")))) == "not now"
         assert error_of(await talk(path, render_request(Request("disconnect")))) == "internal error"
@@ -170,6 +197,35 @@ def test_slow_and_cut_requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         assert error_of(await talk(path, b"")) == "no whole request in time"
 
     served(tmp_path, play)
+
+
+def test_what_follows_a_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes whole, or nothing is done; who sends it slowly holds one of few places, and loses it."""
+    monkeypatch.setattr(control, "PAYLOAD_TIME", 0.3)
+    seen: list[bytes] = []
+
+    async def noting(request: Request) -> Any:
+        seen.append(request.payload)
+        return len(request.payload)
+
+    async def play() -> None:
+        path = tmp_path / "control.sock"
+        server = ControlServer(path, "", noting)
+        await server.start()
+        whole = render_request(Request("import", "a", payload=b"x" * 300_000))
+        assert parse_reply(await talk(path, whole)) == (True, 300_000)
+        assert error_of(await talk(path, whole[:1000], end=True)) == "no whole request in time"
+        slow = [asyncio.create_task(talk(path, whole[:1000])) for _ in range(control.MAX_PAYLOADS)]
+        while server._payloads < control.MAX_PAYLOADS:
+            await asyncio.sleep(0)
+        assert error_of(await talk(path, whole)) == "too many callers send at once"
+        assert parse_reply(await talk(path, render_request(Request("status"))))[0]
+        assert {error_of(each) for each in await asyncio.gather(*slow)} == {"no whole request in time"}
+        assert parse_reply(await talk(path, whole))[0]
+        assert [len(each) for each in seen] == [300_000, 0, 300_000]
+        await server.close()
+
+    asyncio.run(play())
 
 
 def test_a_flood_of_bytes(tmp_path: Path) -> None:

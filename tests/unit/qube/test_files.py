@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Settings, profiles, credentials and resolv.conf on disk."""
+"""Settings and resolv.conf on disk."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 from dataclasses import fields
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
@@ -15,7 +14,6 @@ from qubes_miragevpn.base.errors import ConfigError, SystemRefused
 from qubes_miragevpn.config.model import Dns
 from qubes_miragevpn.qube import dns
 from qubes_miragevpn.qube.dns import ResolvConf, choose
-from qubes_miragevpn.qube.profiles import Profiles
 from qubes_miragevpn.qube.settings import _PARSERS, Settings, control_socket, load
 
 
@@ -59,6 +57,7 @@ def test_file_and_environment(tmp_path: Path) -> None:
         ("retry_max = nan\n", "between"),
         ("fallback_resolvers = ::1\n", "fallback_resolvers"),
         ("control_group = a b\n", "letters, digits"),
+        ("autoconnect = maybe\n", "yes or no"),
         ("x" * 20000, "longer than"),
     ],
 )
@@ -83,120 +82,12 @@ def test_callers_need_no_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
         control_socket({"MIRAGEVPN_CONTROL_SOCKET": "relative"})
 
 
-# --- profiles ---------------------------------------------------------------------------------------------
+# --- resolvers --------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    for name in ("profiles", "credentials"):
-        (tmp_path / name).mkdir()
-    return Settings(
-        profile_dir=tmp_path / "profiles",
-        credentials_dir=tmp_path / "credentials",
-        state_file=tmp_path / "current",
-        resolv_conf=tmp_path / "resolv.conf",
-        firewall_unit="",
-    )
-
-
-def put(settings: Settings, *names: str, text: str = "client\n") -> None:
-    for name in names:
-        path = settings.profile_dir / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(text)
-
-
-def test_names(settings: Settings) -> None:
-    """Files *.ovpn and directories, by name; whatever is named otherwise is not there."""
-    put(settings, "b.ovpn", "a/x.ovpn", "notes.txt", ".hidden.ovpn", "a b.ovpn", "ä.ovpn", "..ovpn", "a..b.ovpn")
-    os.mkfifo(settings.profile_dir / "pipe.ovpn")
-    (settings.profile_dir / "gone.ovpn").symlink_to("nowhere")
-    assert Profiles(settings).names() == ["a", "b"]
-
-
-def test_no_directory(settings: Settings) -> None:
-    settings.profile_dir.rmdir()
-    profiles = Profiles(settings)
-    assert profiles.names() == [] and profiles.current() is None
-
-
-def test_the_current_profile(settings: Settings) -> None:
-    """Remembered, else dom0's, else the only one; what does not exist (any more) is none."""
-    profiles = Profiles(settings)
-    put(settings, "a.ovpn")
-    assert profiles.current() == "a"
-    put(settings, "b.ovpn")
-    assert profiles.current() is None and profiles.current("b") == "b" and profiles.current("c") is None
-    profiles.remember("a")
-    assert profiles.current("b") == "a" and settings.state_file.read_text() == "a\n"
-    (settings.profile_dir / "a.ovpn").unlink()
-    assert profiles.current() == "b"
-    for damage in (b"", b"../../etc/passwd\n", b"\xff" * 100, b"a\nb"):
-        settings.state_file.write_bytes(damage)
-        assert profiles.current() == "b"
-    assert [path.name for path in settings.state_file.parent.iterdir() if path.name.startswith(".")] == []
-
-
-def test_a_disk_that_cannot_be_written(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
-    settings.state_file.mkdir()
-    Profiles(settings).remember("a")
-    assert "cannot be remembered" in caplog.text
-    assert [path.name for path in settings.state_file.parent.iterdir() if path.name.startswith(".")] == []
-
-
-def test_loading_tells_what_is_wrong(settings: Settings) -> None:
-    put(settings, "bad.ovpn", text="client\nno-such-directive\n")
-    put(settings, "two/a.ovpn", "two/b.ovpn")
-    (settings.profile_dir / "none").mkdir()
-    (settings.profile_dir / "out.ovpn").symlink_to("/etc/hostname")
-    profiles = Profiles(settings)
-    for name, problem in (
-        ("bad", r"bad.ovpn:2: "),
-        ("two", r"two: holds 2 files"),
-        ("none", r"none: holds 0 files"),
-        ("gone", r"gone.ovpn: cannot be read"),
-        ("out", r"out.ovpn: cannot be read"),
-        ("../x", "not the name of a profile"),
-    ):
-        with pytest.raises(ConfigError, match=problem):
-            profiles.load(name)
-
-
-def test_files_of_a_profile_stay_in_its_directory(settings: Settings, tmp_path: Path) -> None:
-    (tmp_path / "secret").write_text("key")
-    put(settings, "p/p.ovpn", text="client\nremote a.example 1194\nca ../../secret\nauth-user-pass\n")
-    with pytest.raises(ConfigError, match=r"p.ovpn:3.*outside"):
-        Profiles(settings).load("p")
-
-
-def test_credentials(settings: Settings) -> None:
-    profiles = Profiles(settings)
-    path = settings.credentials_dir / "a"
-    assert profiles.credentials("a") is None and profiles.credentials("../current") is None
-    path.write_bytes(b"me\r\npass word\n")
-    path.chmod(0o600)
-    found = profiles.credentials("a")
-    assert found is not None and (found.username, found.password.reveal()) == ("me", b"pass word")
-    path.chmod(0o640)
-    with pytest.raises(ConfigError, match="may be read by others"):
-        profiles.credentials("a")
-    path.chmod(0o600)
-    for damage in (b"", b"me\n", b"\npass\n", b"me\npass\nmore\n", b"me\n" + b"x" * 5000):
-        path.write_bytes(damage)
-        with pytest.raises(ConfigError, match="two lines") as refused:
-            profiles.credentials("a")
-        assert "pass" not in str(refused.value).replace("password", "")
-
-
-def test_credentials_outside_the_directory(settings: Settings, tmp_path: Path) -> None:
-    (tmp_path / "other").write_text("me\npass\n")
-    (tmp_path / "other").chmod(0o600)
-    (settings.credentials_dir / "a").symlink_to(tmp_path / "other")
-    with pytest.raises(ConfigError, match="cannot be read"):
-        Profiles(settings).credentials("a")
-
-
-# --- resolvers --------------------------------------------------------------------------------------------
+    return Settings(resolv_conf=tmp_path / "resolv.conf", firewall_unit="")
 
 
 R1, R2, R3 = (IPv4Address(f"10.8.0.{n}") for n in (1, 2, 3))

@@ -9,6 +9,7 @@ import re
 import socket
 import subprocess
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 
 from qubes_miragevpn.base.errors import MisuseError
 from qubes_miragevpn.qube import qdb
+from qubes_miragevpn.qube.profiles.chosen import Passing
 from qubes_miragevpn.qube.rpc.control import Refused
 from qubes_miragevpn.qube.rpc.messages import STATUS_KEYS, Request
 from qubes_miragevpn.qube.sdnotify import Notifier
@@ -24,6 +26,7 @@ from qubes_miragevpn.qube.settings import Settings
 from qubes_miragevpn.qube.states import State
 from qubes_miragevpn.qube.vif import Downstream, assign, is_vif
 from qubes_miragevpn.runtime.netlink.netconf import AddressEvent, EventsLost, LinkEvent, NetLink
+from tests.unit.qube.profiles.test_store import WHOLE
 
 INSTALL = Path(__file__).parents[3] / "install" / "vm"
 
@@ -34,7 +37,13 @@ INSTALL = Path(__file__).parents[3] / "install" / "vm"
 def with_service(tmp_path: Path, play: Callable[[Service], Coroutine[Any, Any, None]]) -> None:
     """A service that does not run; only its answers are asked for."""
     (tmp_path / "profiles").mkdir()
-    settings = Settings(profile_dir=tmp_path / "profiles", state_file=tmp_path / "current")
+    settings = Settings(
+        profile_dir=tmp_path / "profiles",
+        credentials_dir=tmp_path / "credentials",
+        profile_settings_dir=tmp_path / "settings",
+        state_file=tmp_path / "chosen.json",
+        passing_file=tmp_path / "passing.json",
+    )
 
     async def run() -> None:
         service = Service(settings, {})
@@ -48,13 +57,13 @@ def with_service(tmp_path: Path, play: Callable[[Service], Coroutine[Any, Any, N
 
 def test_status_is_these_keys_and_no_other(tmp_path: Path) -> None:
     async def play(service: Service) -> None:
-        status = await service._answer(Request("status"))
+        status = await service._answers.answer(Request("status"))
         assert tuple(status) == STATUS_KEYS
         assert (status["state"], status["profile"], status["bytes_in"], status["reason"]) == ("closed", None, 0, "")
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", status["since"])
         tunnel = service._tunnels[0]
         tunnel.state, tunnel.reason = State.FAILED, "203.0.113.9 said no"
-        status = await service._answer(Request("status"))
+        status = await service._answers.answer(Request("status"))
         assert (status["state"], status["reason"]) == ("failed", "(address) said no")
 
     with_service(tmp_path, play)
@@ -65,20 +74,84 @@ def test_switching_to_what_is_not_there_or_broken_changes_nothing(tmp_path: Path
         (tmp_path / "profiles" / "bad.ovpn").write_text("client\nno-such-directive secret\n")
         for name, problem in (("gone", "no such profile"), ("bad", "cannot be used: line 2")):
             with pytest.raises(Refused, match=problem) as refused:
-                await service._answer(Request("switch", name))
+                await service._answers.answer(Request("switch", name))
             assert "secret" not in str(refused.value)
-        assert service._tunnels[0].profile is None and not (tmp_path / "current").exists()
-        assert await service._answer(Request("profiles")) == {"profiles": ["bad"], "current": None}
+        assert service._tunnels[0].profile is None and not (tmp_path / "chosen.json").exists()
+        assert await service._answers.answer(Request("profiles")) == {
+            "profiles": ["bad"], "current": None, "default": None,
+        }  # fmt: skip
 
     with_service(tmp_path, play)
 
 
 def test_connect_takes_a_profile_that_came_later(tmp_path: Path) -> None:
     async def play(service: Service) -> None:
-        await service._answer(Request("connect"))
+        await service._answers.answer(Request("connect"))
         assert service._tunnels[0].profile is None
         (tmp_path / "profiles" / "new.ovpn").write_text("client\n")
-        assert (await service._answer(Request("connect", caller="dom0")))["profile"] == "new"
+        assert (await service._answers.answer(Request("connect", caller="dom0")))["profile"] == "new"
+
+    with_service(tmp_path, play)
+
+
+def test_profiles_are_taken_in_named_and_removed(tmp_path: Path) -> None:
+    """What is in use stays; a refusal says what is wrong, and nothing of a password comes back."""
+
+    async def play(service: Service) -> None:
+        async def ask(verb: str, name: str | None = None, to: str | None = None, payload: bytes = b"") -> Any:
+            return await service._answers.answer(Request(verb, name, to=to, payload=payload))
+
+        service._profiles.tidy()
+        with pytest.raises(Refused, match=r"a.ovpn:2: "):
+            await ask("import", "a", payload=b"client\nno-such-directive\n")
+        assert await ask("import", "a", payload=WHOLE) == {"profile": "a", "warnings": []}
+        assert await ask("import", "b", payload=WHOLE)
+        assert await ask("credentials", "a", payload=b"me\nsecret\n") == {"profile": "a", "credentials": "set"}
+        with pytest.raises(Refused, match="no such profile"):
+            await ask("credentials", "c", payload=b"me\nsecret\n")
+        with pytest.raises(Refused, match="two lines") as refused:
+            await ask("credentials", "a", payload=b"only secret")
+        assert "secret" not in str(refused.value)
+        assert (await ask("default", "a"))["default"] == "a"
+        await ask("switch", "a")
+        assert await ask("profiles") == {"profiles": ["a", "b"], "current": "a", "default": "a"}
+        with pytest.raises(Refused, match="in use"):
+            await ask("remove", "a")
+        assert await ask("rename", "a", "home") == {"profile": "home"}
+        assert await ask("profiles") == {"profiles": ["b", "home"], "current": "home", "default": "home"}
+        assert service._choices.chosen.tunnels == {0: "home"}
+        await ask("disconnect")
+        assert await ask("remove", "home") == {"profile": "home"}
+        assert await ask("profiles") == {"profiles": ["b"], "current": None, "default": None}
+        assert list((tmp_path / "credentials").iterdir()) == []
+        assert (await ask("default"))["default"] is None
+
+    with_service(tmp_path, play)
+
+
+@pytest.mark.parametrize(
+    ("passing", "autoconnect", "expected"),
+    [
+        (None, True, ("told", True)),
+        (None, False, ("told", False)),
+        (Passing({0: ("last", False)}), True, ("last", False)),
+        (Passing({0: ("last", True)}), False, ("last", True)),
+    ],
+)
+def test_what_a_start_begins_with(
+    passing: Passing | None, autoconnect: bool, expected: tuple[str, bool], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """A boot with what dom0 names; another start in the same boot where the last one ended."""
+    monkeypatch.setattr(qdb, "_read", {"/vm-config/miragevpn-profile": "told"}.get)
+
+    async def play(service: Service) -> None:
+        service._settings = replace(service._settings, autoconnect=autoconnect)
+        for name in ("told", "last"):
+            (tmp_path / "profiles" / f"{name}.ovpn").write_bytes(WHOLE)
+        service._choices.passing = passing
+        await service._first_wishes()
+        assert (service._tunnels[0].profile, service._tunnels[0].wanted) == expected
 
     with_service(tmp_path, play)
 

@@ -16,13 +16,30 @@ from typing import Any
 import pytest
 
 from qubes_miragevpn.base.exitcodes import ExitCode
+from qubes_miragevpn.cli import rpc
 from qubes_miragevpn.qube.rpc.control import ControlServer, Refused
 from qubes_miragevpn.qube.rpc.messages import VERBS, Request
-from qubes_miragevpn.qube.rpc.services import SERVICES, BadCall, check_call
+from qubes_miragevpn.qube.rpc.services import SERVICES, BadCall, check_call, find
 
 REPOSITORY = Path(__file__).parents[3]
 PROGRAMS = REPOSITORY / "qubes-rpc"
 POLICY = REPOSITORY / "install" / "dom0" / "90-default-miragevpn.policy"
+
+
+LOCAL = {"rename", "default"}
+"""Verbs for those alone who are in sys-vpn."""
+
+ARGUMENTS: dict[str, dict[str, dict[str, Any]]] = {
+    "status": {"": {}},
+    "profiles": {"": {}},
+    "switch": {"se-1.fast_2": {"name": "se-1.fast_2"}, "se-1+rollback": {"name": "se-1", "rollback": True}},
+    "connect": {"": {}},
+    "disconnect": {"": {}},
+    "import": {"se-1": {"name": "se-1"}},
+    "remove": {"se-1": {"name": "se-1"}},
+    "credentials": {"se-1": {"name": "se-1"}},
+}
+"""Good arguments of every service, by verb, and the fields that they become."""
 
 
 def environment(name: str, argument: str = "", caller: str = "work") -> dict[str, str]:
@@ -37,9 +54,9 @@ def environment(name: str, argument: str = "", caller: str = "work") -> dict[str
 
 
 def test_every_verb_has_one_service_and_a_program() -> None:
-    assert {row.verb for row in SERVICES} == set(VERBS)
+    assert {row.verb for row in SERVICES} | LOCAL == set(VERBS)
+    assert not LOCAL & {row.verb for row in SERVICES}
     assert {row.name for row in SERVICES} == {path.name for path in PROGRAMS.iterdir()}
-    assert all(row.takes_profile == VERBS[row.verb] for row in SERVICES)
 
 
 def test_the_programs_are_two_lines() -> None:
@@ -67,11 +84,11 @@ def test_the_policy_is_the_tables() -> None:
 
 @pytest.mark.parametrize("row", SERVICES, ids=lambda row: row.name)
 def test_good_calls(row: Any) -> None:
-    argument = "se-1.fast_2" if row.takes_profile else ""
-    words = [argument] if argument else []
-    expected = Request(row.verb, argument or None, "work")
-    assert check_call(row.name, words, environment(row.name, argument)) == expected
-    assert check_call(row.name, words, {"QREXEC_REMOTE_DOMAIN": "work"}) == expected, "an agent older than 4.1"
+    for argument, fields in ARGUMENTS[row.verb].items():
+        words = [argument] if argument else []
+        expected = Request(row.verb, **fields, caller="work")
+        assert check_call(row.name, words, environment(row.name, argument)) == expected
+        assert check_call(row.name, words, {"QREXEC_REMOTE_DOMAIN": "work"}) == expected, "an agent older than 4.1"
 
 
 BAD_CALLS = {
@@ -88,6 +105,10 @@ BAD_CALLS = {
     "a path": ("miragevpn.Switch", ["a/b"], environment("miragevpn.Switch", "a/b")),
     "a line break": ("miragevpn.Switch", ["a\n"], environment("miragevpn.Switch", "a\n")),
     "a long one": ("miragevpn.Switch", ["a" * 65], environment("miragevpn.Switch", "a" * 65)),
+    "a word that is not known": ("miragevpn.Switch", ["a+roll"], environment("miragevpn.Switch", "a+roll")),
+    "a word too many": ("miragevpn.Switch", ["a+rollback+x"], environment("miragevpn.Switch", "a+rollback+x")),
+    "an empty word": ("miragevpn.Switch", ["a+"], environment("miragevpn.Switch", "a+")),
+    "words where one goes": ("miragevpn.ImportProfile", ["a+b"], environment("miragevpn.ImportProfile", "a+b")),
     "another in the environment": ("miragevpn.Switch", ["a"], environment("miragevpn.Switch", "b")),
     "another name": ("miragevpn.Status", [], environment("miragevpn.Connect")),
 }
@@ -138,7 +159,9 @@ def fake(tmp_path: Path) -> Iterator[Fake]:
     made.close()
 
 
-def run_program(tmp_path: Path, name: str, argument: str = "", caller: str = "work") -> tuple[int, str, str]:
+def run_program(
+    tmp_path: Path, name: str, argument: str = "", caller: str = "work", data: bytes = b""
+) -> tuple[int, str, str]:
     """As the agent does: through a login shell, argv[1] only if there is an argument, and its environment."""
     entry = tmp_path / "bin" / "miragevpn"
     if not entry.exists():
@@ -152,17 +175,18 @@ def run_program(tmp_path: Path, name: str, argument: str = "", caller: str = "wo
             "MIRAGEVPN_CONTROL_SOCKET": str(tmp_path / "control.sock"),
             **environment(name, argument, caller),
         },
-        input="", capture_output=True, text=True, timeout=20, check=False,
+        input=data, capture_output=True, timeout=20, check=False,
     )  # fmt: skip
-    return done.returncode, done.stdout, done.stderr
+    return done.returncode, done.stdout.decode(), done.stderr.decode()
 
 
 @pytest.mark.parametrize("row", SERVICES, ids=lambda row: row.name)
 def test_programs(row: Any, fake: Fake, tmp_path: Path) -> None:
-    argument = "se-1" if row.takes_profile else ""
-    code, output, complaint = run_program(tmp_path, row.name, argument)
+    argument, fields = next(iter(ARGUMENTS[row.verb].items()))
+    code, output, complaint = run_program(tmp_path, row.name, argument, data=b"handed in")
     assert (code, json.loads(output), complaint) == (0, {"verb": row.verb}, "")
-    assert fake.requests == [Request(row.verb, argument or None, "work")]
+    payload = b"handed in" if row.payload else b""
+    assert fake.requests == [Request(row.verb, **fields, caller="work", payload=payload)]
 
 
 @pytest.mark.parametrize(
@@ -186,6 +210,28 @@ def test_refusals_say_little(name: str, argument: str, caller: str, fake: Fake, 
 
 def test_a_refusal_of_the_service(fake: Fake, tmp_path: Path) -> None:
     assert run_program(tmp_path, "miragevpn.Switch", "gone") == (ExitCode.REFUSED, '{"error": "refused"}\n', "")
+
+
+def test_a_refusal_of_what_was_handed_in_is_explained(fake: Fake, tmp_path: Path) -> None:
+    """It is about the caller's own input, and without a reason nobody could mend it."""
+    code, output, complaint = run_program(tmp_path, "miragevpn.ImportProfile", "gone", data=b"x")
+    assert (code, complaint) == (ExitCode.REFUSED, "")
+    assert json.loads(output) == {"error": "refused", "reason": "there is no such profile"}
+
+
+def test_input_is_bounded(fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("miragevpn.ImportProfile", "miragevpn.SetCredentials"):
+        data = b"x" * (VERBS[find(name).verb].payload + 1)
+        assert run_program(tmp_path, name, "a", data=data) == (ExitCode.REFUSED, '{"error": "refused"}\n', "")
+    assert fake.requests == []
+    reader, writer = os.pipe()
+    monkeypatch.setattr(rpc, "INPUT_TIME", 0.05)
+    monkeypatch.setattr(sys, "stdin", os.fdopen(reader, "rb"))
+    os.write(writer, b"never the end")
+    with pytest.raises(BadCall, match="in time"):
+        rpc._input(100)
+    os.close(writer)
+    sys.stdin.close()
 
 
 def test_no_service(tmp_path: Path) -> None:

@@ -541,3 +541,98 @@ def test_credentials_once_refused_are_not_given_again() -> None:
         assert await stage.host.credentials("AUTH_FAILED") is None
 
     asyncio.run(act())
+
+
+# --- a profile on trial -----------------------------------------------------------------------------------
+
+
+TRIAL = Settings(retry_first=0.05, retry_max=0.2, rollback_after=2.0)
+
+
+async def _on_trial(stage: Play) -> FakeDriver:
+    """Connected by a, switched to b with rollback; the driver of b."""
+    await stage.connected()
+    stage.tunnel.switch("b", rollback=True)
+    await stage.until(lambda: len(stage.drivers) == 2)
+    assert (stage.tunnel.profile, stage.tunnel.lasting_profile) == ("b", "a")
+    return stage.drivers[-1]
+
+
+@pytest.mark.parametrize("how", ["stops", "takes too long", "is broken", "fails by a bug"])
+def test_a_profile_that_fails_makes_room_again(how: str) -> None:
+    """Back to the old one at once, closed all the while, and the state says why."""
+
+    async def act(stage: Play) -> None:
+        if how == "is broken":
+            await stage.connected()
+            stage.loads["b"] = ConfigError("no", file="b.ovpn", line=1)
+            stage.tunnel.switch("b", rollback=True)
+        else:
+            driver = await _on_trial(stage)
+            if how == "stops":
+                driver.end.set_result(Stop(StopKind.AUTH, "wrong password"))
+            elif how == "fails by a bug":
+                driver.end.set_exception(RuntimeError("bug"))
+        await stage.until(lambda: stage.tunnel.profile == "a")
+        await stage.until(lambda: stage.tunnel.state is State.CONNECTING and stage.tunnel.reason)
+        assert stage.tunnel.reason == "profile b failed: back to a" and stage.tunnel.lasting_profile == "a"
+        await stage.drivers[-1].enter(State.CONNECTED, LIVE)
+        assert stage.tunnel.reason == ""
+
+    stage = play(act, TRIAL)
+    opened = [index for index, each in enumerate(stage.demands) if each.live is not None]
+    assert len(opened) == 2 and "failed" not in stage.states
+
+
+def test_a_profile_that_connects_stays() -> None:
+    async def act(stage: Play) -> None:
+        driver = await _on_trial(stage)
+        await driver.enter(State.CONNECTED, LIVE)
+        assert stage.tunnel.lasting_profile == "b"
+        await asyncio.sleep(TRIAL.rollback_after * 2)
+        driver.end.set_result(Stop(StopKind.CONNECTION, "later"))
+        await stage.until(lambda: len(stage.drivers) == 3)
+        assert stage.tunnel.profile == "b"
+
+    play(act, TRIAL)
+
+
+def test_without_being_asked_nothing_goes_back() -> None:
+    async def act(stage: Play) -> None:
+        await stage.connected()
+        stage.tunnel.switch("b")
+        await stage.until(lambda: len(stage.drivers) == 2)
+        stage.drivers[1].end.set_result(Stop(StopKind.CONNECTION, ""))
+        await stage.until(lambda: len(stage.drivers) == 3)
+        assert stage.tunnel.profile == stage.tunnel.lasting_profile == "b"
+
+    play(act, TRIAL)
+
+
+def test_the_old_tunnel_that_fails_while_it_ends_is_no_failure_of_the_new() -> None:
+    async def act(stage: Play) -> None:
+        old = await stage.connected()
+        old.end.set_result(Stop(StopKind.CONNECTION, "at this very moment"))
+        stage.tunnel.switch("b", rollback=True)
+        await stage.until(lambda: len(stage.drivers) == 2)
+        assert (stage.tunnel.profile, stage.tunnel.lasting_profile) == ("b", "a")
+
+    play(act, TRIAL)
+
+
+def test_a_second_trial_goes_back_to_what_worked_and_disconnecting_ends_it() -> None:
+    async def act(stage: Play) -> None:
+        stage.loads["c"] = CONFIG
+        await _on_trial(stage)
+        stage.tunnel.switch("c", rollback=True)
+        await stage.until(lambda: len(stage.drivers) == 3)
+        assert stage.tunnel.lasting_profile == "a"
+        stage.tunnel.renamed("a", "d")
+        assert stage.tunnel.lasting_profile == "d"
+        stage.tunnel.disconnect()
+        await stage.until(lambda: stage.tunnel.state is State.CLOSED)
+        assert stage.tunnel.lasting_profile == stage.tunnel.profile == "c"
+        stage.tunnel.renamed("c", None)
+        assert stage.tunnel.profile is None
+
+    play(act, TRIAL)

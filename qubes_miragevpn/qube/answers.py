@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What the service answers to each verb of the control socket: looks at tunnels and store, or changes them.
+
+Nothing here opens or closes anything by itself: a tunnel is told what is wanted, and its own life does it. A refusal
+(`Refused`) says enough for the one who asked in sys-vpn; the whole story is in the log, and a caller by qrexec learns
+no more than `rpc.services` lets through. A status is for anybody who may ask: no secret, no server's address.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from qubes_miragevpn.base.errors import ConfigError
+from qubes_miragevpn.base.text import printable
+from qubes_miragevpn.qube.firewall.enforcer import Enforcer
+from qubes_miragevpn.qube.profiles import Profiles
+from qubes_miragevpn.qube.profiles.chosen import Choices
+from qubes_miragevpn.qube.rpc.control import Refused
+from qubes_miragevpn.qube.rpc.messages import Request
+from qubes_miragevpn.qube.states import State
+from qubes_miragevpn.qube.tunnels import Tunnel
+
+MAX_WARNINGS = 20  # of the loader's, told to whom hands a profile in
+
+_QUIET = ("status", "profiles")  # asked all the time; not worth a line in the log
+
+_log = logging.getLogger("miragevpn.service")
+
+
+class Answers:
+    """The verbs, over what the service holds."""
+
+    def __init__(self, profiles: Profiles, choices: Choices, enforcer: Enforcer, tunnels: Mapping[int, Tunnel]) -> None:
+        self._profiles = profiles
+        self._choices = choices
+        self._enforcer = enforcer
+        self._tunnels = tunnels
+        self._storing = asyncio.Lock()  # changes of the store, which leave the event loop, do not overlap
+        self._verbs: Mapping[str, Callable[[Request], Awaitable[Any]]] = {
+            "status": self._status,
+            "profiles": self._list,
+            "switch": self._switch,
+            "connect": self._connect,
+            "disconnect": self._disconnect,
+            "import": self._import,
+            "remove": self._remove,
+            "rename": self._rename,
+            "default": self._default,
+            "credentials": self._credentials,
+        }
+
+    async def answer(self, request: Request) -> Any:
+        """Carry `request` out; raises `Refused`."""
+        if request.verb not in _QUIET:
+            _log.info("%s%s, asked by %s", request.verb, f" {request.name}" if request.name else "", _caller(request))
+        return await self._verbs[request.verb](request)
+
+    # --- tunnels ------------------------------------------------------------------------------------------
+
+    async def _status(self, request: Request) -> dict[str, Any]:
+        return self.status(self._tunnels[0])
+
+    def status(self, tunnel: Tunnel) -> dict[str, Any]:
+        """The state of a tunnel, for anybody who may ask."""
+        counters = tunnel.counters()
+        state, reason = tunnel.state, tunnel.public_reason
+        if state is State.CONNECTED and self._enforcer.missing:
+            state, reason = State.FAILED, "Qubes' own firewall tables are missing: closed until they are back"
+        return {
+            "state": state.value,
+            "profile": tunnel.profile,
+            "since": tunnel.since,
+            "bytes_in": counters.bytes_in,
+            "bytes_out": counters.bytes_out,
+            "reason": reason,
+            "backend": tunnel.backend,
+        }
+
+    async def _switch(self, request: Request) -> dict[str, Any]:
+        name = self._known(request.name)
+        self._must_load(name)
+        tunnel = self._tunnels[0]
+        tunnel.switch(name, rollback=bool(request.rollback))
+        if tunnel.lasting_profile == name:
+            self._choices.use(0, name)
+        return self.status(tunnel)
+
+    async def _connect(self, request: Request) -> dict[str, Any]:
+        tunnel = self._tunnels[0]
+        tunnel.profile = tunnel.profile or self._choices.first_profile(0, self._profiles.names(), None)
+        tunnel.connect()
+        return self.status(tunnel)
+
+    async def _disconnect(self, request: Request) -> dict[str, Any]:
+        self._tunnels[0].disconnect()
+        return self.status(self._tunnels[0])
+
+    # --- profiles -----------------------------------------------------------------------------------------
+
+    async def _list(self, request: Request) -> dict[str, Any]:
+        current = self._tunnels[0].profile
+        return {"profiles": self._profiles.names(), "current": current, "default": self._choices.chosen.default}
+
+    async def _import(self, request: Request) -> dict[str, Any]:
+        """Checked and written apart from the event loop: parsing what a stranger wrote must not hold the tunnel up."""
+        name = str(request.name)
+        warnings = await self._store("imported", lambda: self._profiles.install(name, request.payload))
+        return {"profile": name, "warnings": [printable(warning, 200) for warning in warnings[:MAX_WARNINGS]]}
+
+    async def _remove(self, request: Request) -> dict[str, Any]:
+        name = self._known(request.name)
+        if any(name in (tunnel.profile, tunnel.lasting_profile) and tunnel.wanted for tunnel in self._tunnels.values()):
+            raise Refused("the profile is in use: disconnect or switch first")
+        await self._store("removed", lambda: self._profiles.remove(name))
+        self._renamed(name, None)
+        return {"profile": name}
+
+    async def _rename(self, request: Request) -> dict[str, Any]:
+        old, new = self._known(request.name), str(request.to)
+        await self._store("renamed", lambda: self._profiles.rename(old, new))
+        self._renamed(old, new)
+        return {"profile": new}
+
+    def _renamed(self, old: str, new: str | None) -> None:
+        for tunnel in self._tunnels.values():
+            tunnel.renamed(old, new)
+        self._choices.renamed(old, new)
+
+    async def _default(self, request: Request) -> dict[str, Any]:
+        self._choices.remember(default=None if request.name is None else self._known(request.name))
+        return {"default": self._choices.chosen.default}
+
+    async def _credentials(self, request: Request) -> dict[str, Any]:
+        name = self._known(request.name)
+        done = await self._store("stored", lambda: self._profiles.set_credentials(name, request.payload))
+        return {"profile": name, "credentials": "set" if done else "forgotten"}
+
+    async def _store(self, done: str, change: Callable[[], Any]) -> Any:
+        async with self._storing:
+            try:
+                return await asyncio.to_thread(change)
+            except ConfigError as error:
+                raise Refused(printable(str(error), 500)) from None
+            except OSError as error:
+                _log.error("the store: %s", error)
+                raise Refused(f"cannot be {done}: {error.strerror or 'the disk refuses'}") from None
+
+    def _known(self, name: str | None) -> str:
+        if name is None or name not in self._profiles.names():
+            raise Refused("there is no such profile")
+        return name
+
+    def _must_load(self, name: str) -> None:
+        """A profile that is broken is no reason to end the tunnel that works; the log has the whole story."""
+        try:
+            self._profiles.load(name)
+            self._profiles.options(name)
+        except ConfigError as error:
+            _log.error("%s", printable(str(error), 500))
+            raise Refused("the profile cannot be used" + (f": line {error.line}" if error.line else "")) from None
+
+
+def _caller(request: Request) -> str:
+    return request.caller or "root's side of the control socket"

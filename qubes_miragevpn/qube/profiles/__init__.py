@@ -1,0 +1,6 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Profiles, their credentials and settings on disk, and what was chosen of them."""
+
+from qubes_miragevpn.qube.profiles.store import Profiles
+
+__all__ = ["Profiles"]
