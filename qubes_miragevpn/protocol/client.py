@@ -104,9 +104,7 @@ State = Idle | Asking | Pausing | Resolving | Opening | Conversation
 class Client:
     """The machine: see `protocol.contract` for how it is driven."""
 
-    def __init__(
-        self, config: ClientConfig, *, entropy: Callable[[int], bytes], unix_time: Callable[[], int]
-    ) -> None:
+    def __init__(self, config: ClientConfig, *, entropy: Callable[[int], bytes], unix_time: Callable[[], int]) -> None:
         """`entropy(n)` gives n random bytes, `unix_time()` the wall clock; raises `ConfigError` for unusable keys."""
         if config.credentials is not None and not _fit(config.credentials):
             raise ConfigError(f"auth-user-pass: {_UNFIT}")
@@ -194,7 +192,10 @@ class Client:
                     self._begin(now)
             case Command.RECONNECT:
                 if isinstance(self._state, Idle | Pausing):
+                    self._remotes.refresh()
                     self._begin(now)
+                elif isinstance(self._state, Resolving):  # the question may have gone out by an uplink that is no more
+                    self._look_up(self._state.step)
                 elif isinstance(self._state, Opening | Conversation):
                     self._remotes.again(self._state.step, lasted=True)
                     self._clear("reconnecting")
@@ -229,10 +230,8 @@ class Client:
     def _next_step(self, now: float) -> None:
         step = self._remotes.next()
         match step:
-            case Lookup(remote):
-                self._numbers += 1
-                self._state = Resolving(self._numbers, step)
-                self._out.append(Resolve(self._numbers, remote.hop[0], remote.hop[2]))
+            case Lookup():
+                self._look_up(step)
             case Try(remote, address):
                 self._numbers += 1
                 timers = self._config.at(remote).common.timers
@@ -254,6 +253,12 @@ class Client:
         where = f"{printable(remote.host)} port {remote.port}" if proxy is not None else f"{address} port {port}"
         self._say(Level.INFO, f"connecting to {where} ({remote.proto.value}){by}")
         self._out.append(OpenTransport(link, remote.proto, address, port, remote.local, proxy, target))
+
+    def _look_up(self, step: Lookup) -> None:
+        host, _, family = step.remote.hop
+        self._numbers += 1
+        self._state = Resolving(self._numbers, step)
+        self._out.append(Resolve(self._numbers, host, family))
 
     def _transport_up(self, link: Link, endpoint: SockAddr, now: float) -> None:
         opening = self._state

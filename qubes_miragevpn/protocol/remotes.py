@@ -97,6 +97,10 @@ class Remotes:
             return 0.0
         return self._growing_pause()
 
+    def refresh(self) -> None:
+        """What failed before says nothing any more (another uplink): the next pause is the first one again."""
+        self._pause = self._timers.connect_retry
+
     def _growing_pause(self) -> float:
         pause, self._pause = self._pause, min(self._pause * 2, self._timers.connect_retry_max_pause)
         return pause

@@ -44,11 +44,11 @@ class Authority:
         """An authority that this one has issued."""
         return Authority(name, self)
 
-    def issue(self, name: str, purpose: str) -> Pem:
-        """A leaf for `purpose` "server" or "client"."""
+    def issue(self, name: str, purpose: str, *, age: timedelta = timedelta(hours=1)) -> Pem:
+        """A leaf for `purpose` "server" or "client"; with a negative `age` it is not valid yet."""
         key = ec.generate_private_key(ec.SECP256R1())
         use = ExtendedKeyUsageOID.SERVER_AUTH if purpose == "server" else ExtendedKeyUsageOID.CLIENT_AUTH
-        builder = self._builder(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]), key.public_key())
+        builder = self._builder(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]), key.public_key(), age)
         builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         builder = builder.add_extension(_usage(certificate_signing=False), critical=True)
         builder = builder.add_extension(x509.ExtendedKeyUsage([use]), critical=False)
@@ -58,7 +58,9 @@ class Authority:
         )
         return Pem(_pem(certificate), pem.decode("ascii"))
 
-    def _builder(self, name: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
+    def _builder(
+        self, name: x509.Name, key: ec.EllipticCurvePublicKey, age: timedelta = timedelta(hours=1)
+    ) -> x509.CertificateBuilder:
         now = datetime.now(UTC)
         return (
             x509.CertificateBuilder()
@@ -66,7 +68,7 @@ class Authority:
             .issuer_name(self._name)
             .public_key(key)
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - timedelta(hours=1))
+            .not_valid_before(now - age)
             .not_valid_after(now + timedelta(days=2))
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
             .add_extension(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from ipaddress import ip_address
 from typing import Any
 
@@ -12,12 +13,12 @@ import pytest
 
 from qubes_miragevpn.base.errors import ConfigError
 from qubes_miragevpn.base.secret import Secret
-from qubes_miragevpn.config.model import Credentials, PeerPolicy, Proto, Remote, Timers
+from qubes_miragevpn.config.model import Credentials, Identity, PeerPolicy, Proto, Remote, Timers
 from qubes_miragevpn.dataplane.inband import OCC_EXIT
 from qubes_miragevpn.dataplane.interface import PeerExited, PeerSilent
 from qubes_miragevpn.protocol import contract as c
 from qubes_miragevpn.protocol.client import Client
-from tests.interop.pki import Pki
+from tests.interop.pki import SERVER_NAME, Authority, Pki
 from tests.pair.test_handshake import WRAPS, connected, transfer
 from tests.pair.world import SERVER_AT, Side, World, client_config, server_config, up
 
@@ -428,6 +429,43 @@ def test_reconnect_begins_again_with_the_same_remote_and_nothing_pulled(pki: Pki
     assert brief(client.seen)[-4:] == ["TunnelDown", "RemovePeer", "close 1", f"open 2 udp {SERVER_AT[0]}"]
     connected(world, client)
     transfer(world, client)
+
+
+def test_reconnect_while_a_name_is_looked_up_asks_again(pki: Pki) -> None:
+    """The first question may have gone out by an uplink that is no more; its late answer is not taken."""
+    play = Play(client_config(pki, remotes=(Remote("vpn.example", 1194, Proto.UDP),)))
+    assert play.do(CONNECT) == ["resolve 1 vpn.example"]
+    assert play.do(c.UserCommand(c.Command.RECONNECT)) == ["resolve 2 vpn.example"]
+    assert play.do(c.NameResolved(1, (A,))) == []
+    assert play.do(c.NameResolved(2, (B,))) == [f"open 3 udp {B}"]
+
+
+def test_reconnect_in_a_pause_begins_at_once_and_makes_the_next_pause_short(pki: Pki) -> None:
+    play = Play(client_config(pki, remotes=(Remote(str(B), 1194, Proto.UDP),)))
+    play.do(CONNECT)
+    for link, pause in ((1, 1.0), (2, 2.0), (3, 4.0)):
+        assert play.do(c.TransportDown(link, "no route")) == [f"close {link}"]
+        deadline = play.client.next_deadline()
+        assert deadline is not None and deadline - play.now == pause
+        assert play.wait()[1] == [f"open {link + 1} udp {B}"]
+    play.do(c.TransportDown(4, "no route"))
+    assert play.do(c.UserCommand(c.Command.RECONNECT)) == [f"open 5 udp {B}"]
+    play.do(c.TransportDown(5, "no route"))
+    assert play.wait() == (1.0, [f"open 6 udp {B}"])
+
+
+def test_a_server_whose_certificate_is_not_valid_yet_is_tried_again(pki: Pki) -> None:
+    """The clock of a machine that just woke up is wrong for a while: no reason to stop."""
+    authority = Authority("CA")
+    early = authority.issue(SERVER_NAME, "server", age=timedelta(hours=-2))
+    identity = Identity(early.certificate.encode(), Secret(early.key.encode()))
+    server = server_config(pki)
+    world = World(replace(server, common=replace(server.common, identity=identity)))
+    client = world.client(client_config(pki, peer=PeerPolicy(ca_pem=authority.certificate.encode())))
+    world.run(20)
+    assert len(client.effects(c.OpenTransport)) >= 3 and not client.effects(c.Stop)
+    assert any("not valid yet (is the clock right?)" in note.text for note in client.effects(c.Notify))
+    assert not client.effects(c.TunnelUp) and not world.server.effects(c.AddPeer)
 
 
 def test_a_refused_certificate_stops_the_client(pki: Pki) -> None:

@@ -41,6 +41,9 @@ _PEM_REVOCATIONS = re.compile(rb"-----BEGIN X509 CRL-----.+?-----END X509 CRL---
 _OPTIONS = SSL.OP_NO_COMPRESSION | SSL.OP_NO_TICKET | SSL.OP_CIPHER_SERVER_PREFERENCE | SSL.OP_NO_RENEGOTIATION
 _RECORD = 16 * 1024
 _NO_LIST = 3  # X509_V_ERR_UNABLE_TO_GET_CRL
+_TOO_EARLY = (9, 11)
+"""X509_V_ERR_CERT_NOT_YET_VALID and its like for revocation lists, the refusals that pass by themselves: the clock of
+a machine that just woke up is set right sooner or later, so the server is tried again as if it had not answered."""
 LIBRARY_CHOICES = TlsChoices()
 MAX_CHAIN = 16  # certificates in a chain; OpenSSL's own default depth is 100
 MAX_TLS_INPUT = 256 * 1024
@@ -192,6 +195,7 @@ class TlsEndpoint:
         self._connection = SSL.Connection(context, None)
         self._policy = policy
         self._verify_error = ""
+        self._too_early = False
         self._peer: CertificateFacts | None = None
         self._fed = 0
         self._connection.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, self._verify_callback())
@@ -209,6 +213,7 @@ class TlsEndpoint:
             if not ok and not pinned_only:
                 cause = _VERIFY_ERRORS.get(number, f"OpenSSL verification error {number}")
                 self._verify_error = f"{_subject(certificate)} at depth {depth}: {cause}"
+                self._too_early = number in _TOO_EARLY
             return bool(ok) or pinned_only
 
         return judge
@@ -244,7 +249,8 @@ class TlsEndpoint:
             raise PeerError("the peer closed the TLS session", Consequence.END_SESSION) from None
         except SSL.Error as error:
             if self._verify_error:
-                raise PeerError(f"certificate refused: {self._verify_error}", Consequence.FATAL) from None
+                end = Consequence.END_SESSION if self._too_early else Consequence.FATAL
+                raise PeerError(f"certificate refused: {self._verify_error}", end) from None
             raise PeerError(f"TLS failed: {_reason(error)}", Consequence.END_SESSION) from None
 
     def _handshake(self) -> bool:
