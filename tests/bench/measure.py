@@ -185,21 +185,25 @@ def _echo(sock: socket.socket) -> None:
         return  # closed
 
 
-def first_packet(ends: Ends, case: Case, pki: Pki, delay: float = 0.0) -> float:
-    """Seconds from starting the client until the first datagram through the tunnel is answered.
+def first_packet(ends: Ends, case: Case, pki: Pki, delay: float = 0.0) -> tuple[float, float]:
+    """Seconds until the first datagram through the tunnel is answered: since the client's start, since its first packet.
 
-    With `delay`, every datagram of a UDP transport takes that long each way.
+    A UDP transport goes through a relay that keeps every datagram for `delay` each way; for TCP there is none,
+    and the second number is 0.
     """
     with workspace() as (wire, folder):
         server = start_server(wire, folder, ends, case, pki)
-        relay = DelayingRelay(wire.server, (SERVER_WIRE, RELAY_PORT), ("127.0.0.1", PORT), delay) if delay else None
+        relay = None
+        if case.proto == "udp":
+            relay = DelayingRelay(wire.server, (SERVER_WIRE, RELAY_PORT), ("127.0.0.1", PORT), delay)
         echo = wire.server.call(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
         echo.bind((SERVER_TUNNEL, 7))
         threading.Thread(target=_echo, args=(echo,), daemon=True).start()
         start = time.monotonic()
-        client = start_client(wire, folder, ends, case, pki, RELAY_PORT if delay else PORT)
+        client = start_client(wire, folder, ends, case, pki, RELAY_PORT if relay else PORT)
         try:
-            return _until_answer(wire.client, start, client.log_file)
+            answered = _until_answer(wire.client, start, client.log_file)
+            return answered - start, answered - relay.first_datagram if relay else 0.0
         finally:
             client.kill()
             server.kill()
@@ -215,7 +219,7 @@ def _until_answer(space: Namespace, start: float, log: Path) -> float:
             try:
                 probe.sendto(b"?", (SERVER_TUNNEL, 7))
                 probe.recv(64)
-                return time.monotonic() - start
+                return time.monotonic()
             except TimeoutError:
                 continue
             except OSError:
@@ -225,11 +229,12 @@ def _until_answer(space: Namespace, start: float, log: Path) -> float:
 
 def start(ends: Ends, case: Case, pki: Pki, delay: float) -> Values:
     """Time from start to first packet; over UDP also in round trips of a cable with `delay` each way."""
-    near = first_packet(ends, case, pki)
-    values = {"start to first packet": near * 1000}
+    since_start, near = first_packet(ends, case, pki)
+    values = {"start to first packet": since_start * 1000}
     if case.proto == "udp":
-        far = first_packet(ends, case, pki, delay)
-        # The packet's own way there and back is one of them.
+        _, far = first_packet(ends, case, pki, delay)
+        # Counted from the client's first packet, so that the program's own start is not in it; the answered packet's
+        # way there and back is one of them.
         values["start to first packet, round trips"] = (far - near) / (2 * delay)
     return values
 

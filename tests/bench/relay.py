@@ -19,6 +19,7 @@ class DelayingRelay:
     """Relays between whoever sends to `listen` and `target`, `delay` seconds later, until closed."""
 
     def __init__(self, space: Namespace, listen: tuple[str, int], target: tuple[str, int], delay: float) -> None:
+        self.first_datagram = 0.0  # monotonic time at which the client's first one came
         self._delay = delay
         self._near = space.call(lambda: _bound(listen))
         self._far = space.call(lambda: _connected(target))
@@ -48,6 +49,7 @@ class DelayingRelay:
             arrived = time.monotonic() + self._delay
             if self._near in readable:
                 data, self._client = self._near.recvfrom(65535)
+                self.first_datagram = self.first_datagram or time.monotonic()
                 to_server.append((arrived, data))
             if self._far in readable:
                 try:
