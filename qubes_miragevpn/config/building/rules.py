@@ -148,6 +148,12 @@ def _two_identities(settings: Settings) -> Breach | None:
     return None
 
 
+def _extra_without_own(settings: Settings) -> Breach | None:
+    if settings.has("extra-certs") and not (settings.has("cert") or settings.has("pkcs12")):
+        return Breach(settings.last("extra-certs"), "'extra-certs' needs 'cert'", "add 'cert' and 'key'")
+    return None
+
+
 def _hash_without_authority(settings: Settings) -> Breach | None:
     if settings.has("verify-hash") and not any(settings.has(name) for name in ("ca", "capath", "pkcs12")):
         return Breach(settings.last("verify-hash"), "'verify-hash' needs 'ca'", "add the <ca> block")
@@ -291,8 +297,10 @@ RULES: tuple[Rule, ...] = (
             "keep the one that the server uses",
         ),
     ),
+    Rule("question without password", CLIENT, _needs("static-challenge", "auth-user-pass")),
     Rule("age of client keys", SERVER, _needs("tls-crypt-v2-max-age", "tls-crypt-v2")),
     Rule("two identities", BOTH, _two_identities),
+    Rule("extra certificates alone", BOTH, _extra_without_own),
     Rule(
         "two kinds of hashes",
         BOTH,

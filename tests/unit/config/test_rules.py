@@ -23,6 +23,7 @@ BROKEN = [
     ("two wraps", Place.SERVER, SERVER + "tls-crypt ta.key\ntls-auth ta.key\n", "'tls-auth' and 'tls-crypt' exclude"),
     ("client key and static key", Place.CLIENT, CLIENT + "tls-crypt ta.key\ntls-crypt-v2 v2-client.key\n", "exclude"),
     ("client key and tls-auth", Place.CLIENT, CLIENT + "tls-auth ta.key\ntls-crypt-v2 v2-client.key\n", "exclude"),
+    ("question without password", Place.CLIENT, without("auth-user-pass") + "static-challenge Code 0\n", "needs"),
     ("age of client keys", Place.SERVER, SERVER + "tls-crypt-v2-max-age 9\n", "needs 'tls-crypt-v2'"),
     (
         "digest for tls-auth",
@@ -30,6 +31,7 @@ BROKEN = [
         CLIENT + "tls-auth ta.key\nauth none\n",
         "c.ovpn:7: 'tls-auth' needs a digest",
     ),
+    ("extra certificates alone", Place.CLIENT, CLIENT + "extra-certs own.crt\n", "'extra-certs' needs 'cert'"),
     ("two identities", Place.CLIENT, CLIENT + "pkcs12 own.p12\ncert own.crt\n", "'cert' and 'pkcs12', which holds"),
     (
         "two kinds of hashes",
