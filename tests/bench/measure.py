@@ -186,7 +186,7 @@ def _echo(sock: socket.socket) -> None:
 
 
 def first_packet(ends: Ends, case: Case, pki: Pki, delay: float = 0.0) -> tuple[float, float]:
-    """Seconds until the first datagram through the tunnel is answered: since the client's start, since its first packet.
+    """Seconds until the first datagram through the tunnel is answered: (since the start, since the first packet out).
 
     A UDP transport goes through a relay that keeps every datagram for `delay` each way; for TCP there is none,
     and the second number is 0.
