@@ -30,8 +30,16 @@ class Family(Enum):
     IPV6 = "ipv6"
 
 
+class SizeOf(Enum):
+    """What a size of ``mssfix`` or ``fragment`` is meant of."""
+
+    OUTER = "mtu"  # the whole outer packet, IP header included
+    LINK = ""  # the outer packet without IP and transport header
+    INNER = "fixed"  # the inner packet (``mssfix`` only)
+
+
 class Compression(Enum):
-    """Framing of inner packets for compression. Nothing is ever compressed; what a peer compresses is another matter."""
+    """Framing of inner packets for compression. We never compress; whether a peer does is another matter."""
 
     NONE = "none"
     STUB_LZO = "comp-lzo no"
@@ -42,8 +50,16 @@ class Compression(Enum):
     LZ4_V2 = "compress lz4-v2"
 
 
+class SizeOf(Enum):
+    """What a size of ``mssfix`` or ``fragment`` is meant of."""
+
+    OUTER = "mtu"  # the whole outer packet, IP header included
+    LINK = ""  # the outer packet without IP and transport header
+    INNER = "fixed"  # the inner packet (``mssfix`` only)
+
+
 class Compression(Enum):
-    """Framing of inner packets for compression. Nothing is ever compressed; what a peer compresses is another matter."""
+    """Framing of inner packets for compression. We never compress; whether a peer does is another matter."""
 
     NONE = "none"
     STUB_LZO = "comp-lzo no"
@@ -268,7 +284,11 @@ class Common:
     digest: str = "SHA1"  # of the HMAC that goes with a cipher that is not AEAD; "" none
     dev: str = "tun"
     tun_mtu: int = 1500
-    mssfix: int = 1492  # largest outer packet that inner TCP may cause; 0 off (OpenVPN's ``mssfix N mtu``)
+    tun_mtu_max: int = 1600  # the largest that a server may push
+    mssfix: int = 1492  # inner TCP keeps packets below this size; 0 off
+    mssfix_of: SizeOf = SizeOf.OUTER
+    fragment: int = 0  # longer packets are cut (UDP); 0: there are no fragments
+    fragment_of: SizeOf = SizeOf.LINK
     compression: Compression = Compression.NONE
     decompress: bool = False  # let in what the peer compressed (``allow-compression asym`` or ``yes``)
     compression: Compression = Compression.NONE

@@ -194,7 +194,9 @@ class _Writer:
         yield from _compression(common)
 
     def _session(self, common: Common) -> Iterator[str]:
-        yield _line("mssfix", common.mssfix, "mtu" if common.mssfix else None)
+        yield _line("mssfix", common.mssfix, (common.mssfix_of.value or None) if common.mssfix else None)
+        if common.fragment:
+            yield _line("fragment", common.fragment, common.fragment_of.value or None)
         yield _line("explicit-exit-notify", common.explicit_exit_notify)
         yield from _filled(common)
 

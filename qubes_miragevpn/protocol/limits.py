@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """What a session's configuration means for its peer in the data plane: keep-alive, MSS, volume.
 
-MSS arithmetic is that of ``mssfix N mtu`` in OpenVPN's mss.c: the outer packet, IP header included, stays within N.
+The arithmetic of ``mssfix`` and ``fragment`` is that of OpenVPN's mss.c, with the sizes of `protocol.sizes`.
 """
 
 from __future__ import annotations
@@ -9,22 +9,32 @@ from __future__ import annotations
 from dataclasses import replace
 from ipaddress import ip_address
 
-from qubes_miragevpn.config.model import Common, Compression, Family, Proto, Remote, SocksProxy
+from qubes_miragevpn.config.model import Common, Compression, Family, Proto, Remote, SizeOf, SocksProxy
+from qubes_miragevpn.crypto.suites import SUITES, Mode
 from qubes_miragevpn.dataplane.interface import PayloadRules, PeerLimits, SockAddr
+from qubes_miragevpn.protocol.sizes import (
+    COMPRESSION_BYTE,
+    FRAGMENT_HEADER_SIZE,
+    IPV4_TCP_HEADERS,
+    PACKET_ID_SIZE,
+    Carrier,
+)
 
-_DATA_V2_OVERHEAD = 4 + 4 + 16  # opcode and peer id, packet id, tag
-_OUTER = {Proto.UDP: 8, Proto.TCP: 20 + 2}  # transport header; TCP adds the length prefix
 SOCKS4_HEADER, SOCKS6_HEADER = 10, 22  # reserved 2, fragment 1, type 1, address, port 2
-_INNER4 = 20 + 20
-_INNER6 = 40 + 20
+_IPV6_MORE = 20  # bytes by which an IPv6 header is longer than one of IPv4
 
 
 def within_proxy(common: Common, remote: Remote) -> Common:
     """`common` with room for the header that a SOCKS proxy's relay has in front of every datagram (RFC 1928, 7)."""
-    if not isinstance(remote.proxy, SocksProxy) or remote.proto is not Proto.UDP or not common.mssfix:
+    if not isinstance(remote.proxy, SocksProxy) or remote.proto is not Proto.UDP:
         return common
     size = SOCKS6_HEADER if remote.family is Family.IPV6 else SOCKS4_HEADER
-    return replace(common, mssfix=max(common.mssfix - size, 1))
+    inner = not common.mssfix or common.mssfix_of is SizeOf.INNER
+    return replace(
+        common,
+        mssfix=common.mssfix if inner else max(common.mssfix - size, 1),
+        fragment=max(common.fragment - size, 1) if common.fragment else 0,
+    )
 
 
 def peer_limits(
@@ -32,21 +42,58 @@ def peer_limits(
     proto: Proto,
     endpoint: SockAddr,
     *,
+    cipher: str,
     ping: float,
     silence: float,
+    peer_id: bool = True,
+    epoch: bool = False,
     compression: Compression | None = None,
 ) -> PeerLimits:
     """Limits for a peer that is reached at `endpoint` over `proto`; `compression` is what the server pushed."""
-    address = ip_address(endpoint[0].partition("%")[0])
-    outer = (20 if address.version == 4 or getattr(address, "ipv4_mapped", None) else 40) + _OUTER[proto]
-    room = common.mssfix - outer - _DATA_V2_OVERHEAD
+    framing = common.compression if compression is None else compression
+    carrier = Carrier(
+        SUITES[cipher],
+        "" if SUITES[cipher].mode is Mode.AEAD else common.digest,
+        stream=proto is Proto.TCP,
+        peer_id=peer_id,
+        compression_byte=framing in COMPRESSION_BYTE,
+        fragment=bool(common.fragment) and proto is Proto.UDP,
+        epoch=epoch,
+    )
+    outer = _outer_headers(endpoint, proto)
+    mss = _mss(common, carrier, outer)
     return PeerLimits(
         ping=ping,
         silence=silence,
         replay_window=common.replay_window,
-        mss4=max(room - _INNER4, 0) if common.mssfix else 0,
-        mss6=max(room - _INNER6, 0) if common.mssfix else 0,
+        mss4=max(mss, 0),
+        mss6=max(mss - _IPV6_MORE, 0),
         reneg_bytes=common.timers.reneg_bytes,
         reneg_pkts=common.timers.reneg_pkts,
-        payload=PayloadRules(common.compression if compression is None else compression, common.decompress),
+        payload=PayloadRules(framing, common.decompress, _fragment(common, carrier, outer)),
     )
+
+
+def _outer_headers(endpoint: SockAddr, proto: Proto) -> int:
+    address = ip_address(endpoint[0].partition("%")[0])
+    ip_header = 20 if address.version == 4 or getattr(address, "ipv4_mapped", None) else 40
+    return ip_header + (8 if proto is Proto.UDP else 20)
+
+
+def _mss(common: Common, carrier: Carrier, outer: int) -> int:
+    """The largest MSS for inner IPv4; 0: it is left alone."""
+    if not common.mssfix:
+        return 0
+    if common.mssfix_of is SizeOf.INNER:
+        return common.mssfix - IPV4_TCP_HEADERS
+    size = common.mssfix - (outer if common.mssfix_of is SizeOf.OUTER else 0)
+    return carrier.payload_room(size) - carrier.payload_overhead() - IPV4_TCP_HEADERS
+
+
+def _fragment(common: Common, carrier: Carrier, outer: int) -> int:
+    """The most bytes of framed payload in one fragment; 0: there are no fragments."""
+    if not carrier.fragment:
+        return 0
+    size = common.fragment - (outer if common.fragment_of is SizeOf.OUTER else 0)
+    room = carrier.payload_room(size) - FRAGMENT_HEADER_SIZE
+    return max(room - (PACKET_ID_SIZE if carrier.suite.mode is Mode.CBC else 0), 1)

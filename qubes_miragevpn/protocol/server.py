@@ -401,7 +401,14 @@ class Server:
         timers = self._config.common.timers
         peer_id = peer.number if peer.can.proto & IvProto.DATA_V2 else NO_PEER_ID
         limits = peer_limits(
-            self._config.common, self._config.listen.proto, peer.endpoint, ping=timers.ping, silence=timers.ping_restart
+            self._config.common,
+            self._config.listen.proto,
+            peer.endpoint,
+            cipher=peer.cipher,
+            ping=timers.ping,
+            silence=timers.ping_restart,
+            peer_id=peer_id != NO_PEER_ID,
+            epoch=peer.epoch,
         )
         self._out += [
             AddPeer(peer.number, peer.link, peer.endpoint, peer_id, limits),

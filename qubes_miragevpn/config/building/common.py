@@ -15,6 +15,8 @@ from qubes_miragevpn.config.model import (
     Common,
     ControlWrap,
     NoWrap,
+    Proto,
+    SizeOf,
     Timers,
     TlsAuth,
     TlsCrypt,
@@ -24,9 +26,6 @@ from qubes_miragevpn.config.model import (
 )
 from qubes_miragevpn.config.reading.collect import Entry, Findings, Settings
 
-UDP4_HEADERS = 28  # IPv4 20 + UDP 8: what ``mssfix N`` without ``mtu`` does not count
-DATA_OVERHEAD = 24  # DATA_V2 with AEAD: opcode and peer id 4, packet id 4, tag 16
-DEFAULT_MSSFIX = 1492
 DEFAULT_TUN_MTU = 1500
 OLDEST_TLS, NEWEST_TLS = (1, 2), (1, 3)
 
@@ -71,7 +70,7 @@ class Builder:
             compression=framing,
             decompress=decompress,
             dev=self.settings.value("dev", "tun"),
-            mssfix=self._mssfix(filled.get("tun_mtu", DEFAULT_TUN_MTU)),
+            **self._sizes(filled.get("tun_mtu", DEFAULT_TUN_MTU)),
             explicit_exit_notify=self._exit_notify(),
             **filled,
         )
@@ -135,18 +134,24 @@ class Builder:
 
     # --- data channel --------------------------------------------------------------------------------
 
-    def _mssfix(self, tun_mtu: int) -> int:
-        """OpenVPN's three meanings, as the size of the whole outer packet over IPv4 and UDP."""
-        entry = self.settings.last("mssfix")
-        size, meaning = (None, None) if entry is None else entry.args
-        if size is None and (packet := self.settings.last("max-packet-size")) is not None:
-            return int(packet.args[0])
-        if size is None:
-            # openvpn 2.6 without a size: 1492 for the usual MTU, otherwise inner packets of tun-mtu
-            return DEFAULT_MSSFIX if tun_mtu == DEFAULT_TUN_MTU else tun_mtu + DATA_OVERHEAD + UDP4_HEADERS
-        if size == 0 or meaning == "mtu":
-            return int(size)
-        return int(size) + UDP4_HEADERS + (DATA_OVERHEAD if meaning == "fixed" else 0)
+    def _sizes(self, tun_mtu: int) -> dict[str, Any]:
+        """``mssfix`` and ``fragment``; without a size the former follows the latter, or the MTU, as in openvpn 2.6."""
+        fragment, mssfix = self.settings.last("fragment"), self.settings.last("mssfix")
+        sizes: dict[str, Any] = {}
+        if fragment is not None:
+            sizes = {"fragment": fragment.args[0], "fragment_of": _size_of(fragment.args[1])}
+            proto = self.settings.value("proto")
+            if proto is not None and proto.proto is Proto.TCP:
+                self.findings.warn(fragment.warning("'fragment' has no effect over TCP, which cuts by itself"))
+        if mssfix is not None and mssfix.args[0] == 0:
+            return sizes | {"mssfix": 0}
+        if mssfix is not None and mssfix.args[0] is not None:
+            return sizes | {"mssfix": mssfix.args[0], "mssfix_of": _size_of(mssfix.args[1])}
+        if fragment is not None:
+            return sizes | {"mssfix": sizes["fragment"]}
+        if (packet := self.settings.last("max-packet-size")) is not None:
+            return {"mssfix": int(packet.args[0])}
+        return {} if tun_mtu == DEFAULT_TUN_MTU else {"mssfix": tun_mtu, "mssfix_of": SizeOf.INNER}
 
     def _exit_notify(self) -> int:
         entry = self.settings.last("explicit-exit-notify")
@@ -179,3 +184,7 @@ class Builder:
         if leave is not None and (restart is None or leave.line > restart.line):
             return found | {"ping_restart": 0.0, "ping_exit": leave.args[0]}
         return found if restart is None else found | {"ping_restart": restart.args[0]}
+
+
+def _size_of(word: str | None) -> SizeOf:
+    return SizeOf(word or "")

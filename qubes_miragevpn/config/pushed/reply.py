@@ -29,7 +29,7 @@ from qubes_miragevpn.crypto.suites import canonical_cipher
 MAX_BYTES = 1 << 16  # of all options of one reply; openvpn's own server sends a few KiB
 MAX_DROPPED = 64  # lines recorded
 MIN_RENEG_SEC = 60.0  # a server may not make us renegotiate more often than this
-MIN_MTU, MAX_MTU = 576, 1500
+MIN_MTU = 576
 MIN_MTU_IPV6 = 1280  # RFC 8200, section 5; Linux switches IPv6 off on an interface below it
 MIN_ONLINK4 = 8  # shortest on-link prefix: a server must not claim more than 10.0.0.0/8 is
 MIN_ONLINK6 = 16
@@ -227,9 +227,9 @@ def _on_block_ipv6(reply: _Reply) -> None:
 
 
 def _on_mtu(reply: _Reply, mtu: int) -> None:
-    most = max(MAX_MTU, reply.config.common.tun_mtu)
+    most = max(reply.config.common.tun_mtu_max, reply.config.common.tun_mtu)
     if not MIN_MTU <= mtu <= most:
-        raise Unusable(f"{mtu} is not from {MIN_MTU} to {most}; write 'tun-mtu {mtu}' into the profile to allow it")
+        raise Unusable(f"{mtu} is not from {MIN_MTU} to {most}; write 'tun-mtu-max {mtu}' into the profile")
     reply.mtu = mtu
 
 

@@ -168,7 +168,7 @@ ROWS = (
     ),
     Row(
         "mssfix",
-        "keep inner TCP below this size of outer packet; 0 off",
+        "keep packets with inner TCP below this size; 0 off",
         (
             Arg("size", Kind("0, or a number from 154 to 65535", _mssfix_size), optional=True),
             Arg("meaning", choice("mtu", "fixed"), optional=True),
@@ -177,6 +177,22 @@ ROWS = (
         server=APPLIED,
         pushed=NoEffect("mssfix is the operator's"),
         connection=True,
+    ),
+    Row(
+        "fragment",
+        "cut packets that would be longer than this (UDP; both ends need it)",
+        (Arg("size", integer(68, 65535)), Arg("meaning", choice("mtu"), optional=True)),
+        client=APPLIED,
+        server=APPLIED,
+        connection=True,
+    ),
+    Row(
+        "tun-mtu-max",
+        "the largest MTU that a server may push",
+        (Arg("bytes", integer(576, 9000)),),
+        client=APPLIED,
+        server=NoEffect("a server is pushed nothing", warn=False),
+        fills=(Common, "tun_mtu_max"),
     ),
     Row(
         "verb",

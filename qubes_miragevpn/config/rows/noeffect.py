@@ -57,7 +57,6 @@ _SILENT = (
 _WARNED = (
     ("fast-io", "it tunes openvpn's own event loop"),
     ("tun-mtu-extra", "it concerns TAP interfaces"),
-    ("tun-mtu-max", "a pushed tun-mtu is taken up to 1500 or the profile's own tun-mtu"),
     ("link-mtu", "the size of packets follows from tun-mtu and mssfix"),
     ("mtu-disc", "path MTU discovery is left to the system"),
     ("mtu-test", "packet sizes are not probed"),

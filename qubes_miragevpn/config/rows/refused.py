@@ -56,7 +56,6 @@ ROWS = tuple(
         ("secret", "is the static-key mode, which is not supported", "use certificates ('ca', 'cert', 'key')"),
         ("allow-deprecated-insecure-static-crypto", "is not supported", "use certificates ('ca', 'cert', 'key')"),
         ("test-crypto", "is not supported", "remove the line"),
-        ("fragment", _YET, "remove the line, here and at the server, and use 'mssfix'"),
         ("cd", _YET, "write paths relative to this file, or absolute ones"),
         ("plugin", "is never supported: foreign code is not loaded", "remove the line"),
         ("tmp-dir", "is not supported", "remove the line"),

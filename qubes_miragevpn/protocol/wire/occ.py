@@ -18,8 +18,9 @@ def build(common: Common, proto: Proto, family: Family, *, server: bool) -> str:
     """Our options string for one transport."""
     suite = SUITES[common.data_ciphers_fallback or common.data_ciphers[0]]
     digest = "" if suite.mode is Mode.AEAD else common.digest
-    framing = common.compression
-    carrier = Carrier(suite, digest, stream=proto is Proto.TCP, compression_byte=framing in COMPRESSION_BYTE)
+    framing, fragment = common.compression, bool(common.fragment) and proto is Proto.UDP
+    byte = framing in COMPRESSION_BYTE
+    carrier = Carrier(suite, digest, stream=proto is Proto.TCP, compression_byte=byte, fragment=fragment)
     version = "6" if family is Family.IPV6 else "4"
     transport = f"UDPv{version}" if proto is Proto.UDP else f"TCPv{version}_{'SERVER' if server else 'CLIENT'}"
     parts = [
@@ -29,6 +30,7 @@ def build(common: Common, proto: Proto, family: Family, *, server: bool) -> str:
         f"tun-mtu {common.tun_mtu}",
         f"proto {transport}",
         *(["comp-lzo"] if framing is not Compression.NONE else []),  # whichever it is, for peers that look for it
+        *(["mtu-dynamic"] if fragment else []),
         f"cipher {NO_CIPHER if suite.mode is Mode.CLEAR else suite.name}",
         f"auth {digest or NO_DIGEST}",
         f"keysize {suite.key_size * 8}",

@@ -31,6 +31,7 @@ from qubes_miragevpn.config.model import (
     Remote,
     Route,
     ServerConfig,
+    SizeOf,
     SocksProxy,
     StaticChallenge,
     Timers,
@@ -42,6 +43,7 @@ from qubes_miragevpn.config.model import (
     TlsVersions,
 )
 from qubes_miragevpn.config.rows.routing import REDIRECT_FLAGS
+from qubes_miragevpn.config.rows.row import NoEffect
 from qubes_miragevpn.config.rows.table import SUBJECTS
 from tests.unit.config.texts import CERTIFICATE, CLIENT_KEY, KEY, SERVER_KEY, STATIC_KEY
 from tests.unit.config.trust import Made
@@ -57,7 +59,8 @@ def filled(source: random.Random, model: Any, *, server: bool) -> Any:
     for row in (row for rows in SUBJECTS.values() for row in rows):
         if row.fills is None or row.fills[0] is not type(model) or source.random() < 0.5:
             continue
-        if (row.server if server else row.client) is None:
+        fate = row.server if server else row.client
+        if fate is None or isinstance(fate, NoEffect):
             continue
         values = [True] if not row.args else []
         for word in WORDS if row.args else ():
@@ -85,6 +88,9 @@ def common(source: random.Random, *, server: bool) -> Common:
     )
     ciphers = source.choice((("AES-256-GCM",), ("AES-128-GCM", "CHACHA20-POLY1305"), ("AES-256-GCM", "AES-256-CBC")))
     identity = Identity(CERTIFICATE.encode() * source.choice((1, 2)), Secret(KEY.encode()))
+    outer, link, inner = SizeOf.OUTER, SizeOf.LINK, SizeOf.INNER
+    mssfix, mssfix_of = source.choice(((0, outer), (1300, link), (1492, outer), (1200, inner)))
+    fragment, fragment_of = source.choice(((0, link), (1300, link), (1200, outer)))
     made = Common(
         wrap=source.choice((NoWrap(), auth, TlsCrypt(key), special)),
         identity=identity if server or source.random() < 0.7 else None,
@@ -103,7 +109,10 @@ def common(source: random.Random, *, server: bool) -> Common:
         data_ciphers_fallback=source.choice((None, "AES-128-CBC")),
         digest=digest,
         dev=source.choice(("tun", "tun7", "vpn0")),
-        mssfix=source.choice((0, 1300, 1492)),
+        mssfix=mssfix,
+        mssfix_of=mssfix_of,
+        fragment=fragment,
+        fragment_of=fragment_of,
         compression=source.choice(tuple(Compression)),
         decompress=source.random() < 0.5,
         explicit_exit_notify=source.choice((0, 2)),

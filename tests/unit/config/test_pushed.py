@@ -179,7 +179,7 @@ def test_dropped_and_recorded(option: str) -> None:
         "ifconfig-ipv6 ff02::1/64", "ifconfig-ipv6 ::/64", "ifconfig-ipv6 fe80::1/64",
         "ifconfig-ipv6 ::ffff:1.2.3.4/96",
         "ifconfig-ipv6 fd00::2/64 ff02::1", "ifconfig-ipv6 fd00::2/64 x",
-        "tun-mtu 0", "tun-mtu 67", "tun-mtu 575", "tun-mtu 1501", "tun-mtu 65536", "tun-mtu -1",
+        "tun-mtu 0", "tun-mtu 67", "tun-mtu 575", "tun-mtu 1601", "tun-mtu 65536", "tun-mtu -1",
         "cipher AES-256-CBC", "cipher none", "cipher BF-CBC", "cipher", "cipher " + "A" * 300, "cipher AES-256-GCM x",
         "key-derivation x", "key-derivation", "protocol-flags bogus", "protocol-flags tls-ekm dyn-tls-crypt bogus",
         "peer-id 16777216", "peer-id -1", "peer-id", "comp-lzo maybe",

@@ -289,7 +289,7 @@ def test_shuffling_keeps_every_remote() -> None:
 
 def mss(mssfix: int, endpoint: str, proto: Proto) -> tuple[int, int]:
     config = Common(NoWrap(), None, PeerPolicy(ca_pem=CA), mssfix=mssfix)
-    limits = peer_limits(config, proto, (endpoint, 1194), ping=0, silence=0)
+    limits = peer_limits(config, proto, (endpoint, 1194), cipher="AES-256-GCM", ping=0, silence=0)
     return limits.mss4, limits.mss6
 
 
