@@ -32,6 +32,8 @@ COMMANDS = {
     "switch": "remote",
     "connect": "remote",
     "disconnect": "remote",
+    "details": "remote",
+    "assign": "remote",
     "import": "remote",
     "remove": "remote",
     "rename": "remote",

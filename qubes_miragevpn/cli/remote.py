@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
     from qubes_miragevpn.qube.settings import control_socket
 
     row = ROWS[arguments.verb]
-    fields = {name: getattr(arguments, name, None) for name in ("name", "to", "rollback")}
+    fields = {name: getattr(arguments, name, None) for name in ("name", "to", "tunnel", "address", "rollback")}
     _check_names(fields)
     payload = row.payload(arguments) if row.payload is not None else b""
     try:
@@ -65,7 +65,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _check_names(fields: dict[str, Any]) -> None:
     from qubes_miragevpn.base.names import valid_profile_name
+    from qubes_miragevpn.qube.rpc.messages import TUNNEL_NAME
 
+    if fields["tunnel"] == "default":
+        fields["tunnel"] = None
+    if fields["tunnel"] is not None and not TUNNEL_NAME.match(fields["tunnel"]):
+        raise ConfigError("not the name of a tunnel", fix="vpn0 to vpn15")
     for key in ("name", "to"):
         if fields[key] is not None and not valid_profile_name(fields[key]):
             raise ConfigError("not the name of a profile", fix="letters, digits and ._- only, at most 64")
@@ -128,20 +133,30 @@ def _credentials(arguments: argparse.Namespace) -> bytes:
     return given.username.encode("utf-8", "surrogateescape") + b"\n" + given.password.reveal() + b"\n"
 
 
+_TUNNEL: Option = (("tunnel",), {"metavar": "TUNNEL", "nargs": "?", "help": "vpn1 and so on; vpn0 if not given"})
 _NAME: Option = (("name",), {"metavar": "PROFILE"})
 
 ROWS = {
-    "status": Row("show what the tunnel does"),
+    "status": Row("show what the tunnel does", (_TUNNEL,)),
+    "details": Row("show every tunnel, and which qube uses which"),
     "profiles": Row("list the profiles"),
     "switch": Row(
         "connect by another profile",
         (
             _NAME,
+            (("--tunnel",), {"metavar": "TUNNEL", "help": "this one, made if there is none yet (vpn1 to vpn15)"}),
             (("--rollback",), {"action": "store_true", "default": None, "help": "back to the old one if it fails"}),
         ),
     ),
-    "connect": Row("connect, or try again at once"),
-    "disconnect": Row("close the tunnel and stay closed"),
+    "connect": Row("connect, or try again at once", (_TUNNEL,)),
+    "disconnect": Row("close the tunnel and stay closed", (_TUNNEL,)),
+    "assign": Row(
+        "have a qube use one of several tunnels",
+        (
+            (("address",), {"metavar": "ADDRESS", "help": "the qube's IP address, as in qvm-ls --network"}),
+            (("tunnel",), {"metavar": "TUNNEL", "help": "vpn0 to vpn15, or default"}),
+        ),
+    ),
     "import": Row(
         "store a profile, in the place of one of that name",
         (_NAME, (("file",), {"metavar": "FILE", "help": "an .ovpn, with the files it names beside it, or a tar"})),
@@ -173,5 +188,11 @@ def _shown(verb: str, result: Any) -> str:
             f"{'*' if name == result.get('current') else ' '} {name}{' (default)' if name == default else ''}"
             for name in result["profiles"]
         )
+    if verb == "details":
+        result = {
+            **{name: f"{each['state']} {each['profile'] or ''}" for name, each in result["tunnels"].items()},
+            **{vif: " ".join(each) for vif, each in result["downstream"].items()},
+            **result["assigned"],
+        }
     flat = {key: "\n           ".join(value) if isinstance(value, list) else value for key, value in result.items()}
     return "\n".join(f"{key.replace('_', ' '):<10} {value}" for key, value in flat.items() if value not in (None, ""))

@@ -11,40 +11,57 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from ipaddress import ip_address
+from typing import Any, Protocol
 
 from qubes_miragevpn.base.errors import ConfigError
 from qubes_miragevpn.base.text import printable
 from qubes_miragevpn.qube.firewall.enforcer import Enforcer
 from qubes_miragevpn.qube.profiles import Profiles
-from qubes_miragevpn.qube.profiles.chosen import Choices
+from qubes_miragevpn.qube.profiles.chosen import MAX_ASSIGNMENTS, Address, Choices
 from qubes_miragevpn.qube.rpc.control import Refused
 from qubes_miragevpn.qube.rpc.messages import Request
+from qubes_miragevpn.qube.settings import tunnel_name
 from qubes_miragevpn.qube.states import State
 from qubes_miragevpn.qube.tunnels import Tunnel
 
 MAX_WARNINGS = 20  # of the loader's, told to whom hands a profile in
 
-_QUIET = ("status", "profiles")  # asked all the time; not worth a line in the log
+_QUIET = ("status", "details", "profiles")  # asked all the time; not worth a line in the log
 
 _log = logging.getLogger("miragevpn.service")
+
+
+class Fleet(Protocol):
+    """What of the service is used here."""
+
+    downstream: dict[str, frozenset[Address]]
+
+    async def add_tunnel(self, index: int) -> Tunnel: ...
+
+    async def assign(self, address: Address, index: int | None) -> None: ...
 
 
 class Answers:
     """The verbs, over what the service holds."""
 
-    def __init__(self, profiles: Profiles, choices: Choices, enforcer: Enforcer, tunnels: Mapping[int, Tunnel]) -> None:
+    def __init__(
+        self, profiles: Profiles, choices: Choices, enforcer: Enforcer, tunnels: Mapping[int, Tunnel], fleet: Fleet
+    ) -> None:
         self._profiles = profiles
         self._choices = choices
         self._enforcer = enforcer
         self._tunnels = tunnels
+        self._fleet = fleet
         self._storing = asyncio.Lock()  # changes of the store, which leave the event loop, do not overlap
         self._verbs: Mapping[str, Callable[[Request], Awaitable[Any]]] = {
             "status": self._status,
+            "details": self._details,
             "profiles": self._list,
             "switch": self._switch,
             "connect": self._connect,
             "disconnect": self._disconnect,
+            "assign": self._assign,
             "import": self._import,
             "remove": self._remove,
             "rename": self._rename,
@@ -61,7 +78,22 @@ class Answers:
     # --- tunnels ------------------------------------------------------------------------------------------
 
     async def _status(self, request: Request) -> dict[str, Any]:
-        return self.status(self._tunnels[0])
+        return self.status(self._tunnel(request))
+
+    async def _details(self, request: Request) -> dict[str, Any]:
+        """Of all tunnels, and of the qubes downstream; still no secret and no server's address."""
+        chosen = self._choices.chosen.assignments
+        return {
+            "tunnels": {tunnel_name(index): self.status(tunnel) for index, tunnel in sorted(self._tunnels.items())},
+            "downstream": {vif: sorted(map(str, each)) for vif, each in sorted(self._fleet.downstream.items())},
+            "assigned": {str(address): tunnel_name(index) for address, index in chosen.items()},
+        }
+
+    def _tunnel(self, request: Request) -> Tunnel:
+        tunnel = self._tunnels.get(_index(request))
+        if tunnel is None:
+            raise Refused("there is no such tunnel: switch it to a profile first")
+        return tunnel
 
     def status(self, tunnel: Tunnel) -> dict[str, Any]:
         """The state of a tunnel, for anybody who may ask."""
@@ -82,21 +114,31 @@ class Answers:
     async def _switch(self, request: Request) -> dict[str, Any]:
         name = self._known(request.name)
         self._must_load(name)
-        tunnel = self._tunnels[0]
+        tunnel = await self._fleet.add_tunnel(_index(request))
         tunnel.switch(name, rollback=bool(request.rollback))
         if tunnel.lasting_profile == name:
-            self._choices.use(0, name)
+            self._choices.use(tunnel.index, name)
         return self.status(tunnel)
 
     async def _connect(self, request: Request) -> dict[str, Any]:
-        tunnel = self._tunnels[0]
-        tunnel.profile = tunnel.profile or self._choices.first_profile(0, self._profiles.names(), None)
+        tunnel = self._tunnel(request)
+        tunnel.profile = tunnel.profile or self._choices.first_profile(tunnel.index, self._profiles.names(), None)
         tunnel.connect()
         return self.status(tunnel)
 
     async def _disconnect(self, request: Request) -> dict[str, Any]:
-        self._tunnels[0].disconnect()
-        return self.status(self._tunnels[0])
+        tunnel = self._tunnel(request)
+        tunnel.disconnect()
+        return self.status(tunnel)
+
+    async def _assign(self, request: Request) -> dict[str, Any]:
+        """The tunnel may be one that is to come: until then the qube is closed."""
+        address = ip_address(str(request.address))
+        chosen = self._choices.chosen.assignments
+        if address not in chosen and len(chosen) >= MAX_ASSIGNMENTS:
+            raise Refused("too many qubes are assigned")
+        await self._fleet.assign(address, None if request.tunnel is None else _index(request))
+        return {"address": str(address), "tunnel": request.tunnel or "default"}
 
     # --- profiles -----------------------------------------------------------------------------------------
 
@@ -161,6 +203,10 @@ class Answers:
         except ConfigError as error:
             _log.error("%s", printable(str(error), 500))
             raise Refused("the profile cannot be used" + (f": line {error.line}" if error.line else "")) from None
+
+
+def _index(request: Request) -> int:
+    return int((request.tunnel or "vpn0").removeprefix("vpn"))
 
 
 def _caller(request: Request) -> str:

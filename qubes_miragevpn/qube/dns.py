@@ -47,29 +47,51 @@ class ResolvConf:
     def __init__(self, path: Path, unit: str) -> None:
         self._path = path
         self._unit = unit
+        self._resolvers: dict[str, tuple[IPv4Address, ...]] = {}  # of every tunnel that has some
         self._before: bytes | None = None
         self._reloaded: str | None = None
 
-    async def write(self, resolvers: tuple[IPv4Address, ...]) -> None:
-        """Name `resolvers`, and have qubes-firewall take note; raises `OSError` or `SystemRefused`."""
-        text = HEADER + "".join(f"nameserver {resolver}\n" for resolver in resolvers)
+    async def write(self, owner: str, resolvers: tuple[IPv4Address, ...]) -> None:
+        """Name `resolvers` of the tunnel `owner` too, and have qubes-firewall take note.
+
+        Raises `OSError` or `SystemRefused`.
+        """
+        self._resolvers[owner] = resolvers
+        await self._make_true(self._text())
+
+    async def mend(self) -> None:
+        """Write it anew if somebody else did, as Qubes does whenever the uplink changes; raises as `write`."""
+        if self._resolvers:
+            await self._make_true(self._text())
+
+    def _text(self) -> str:
+        named = dict.fromkeys(resolver for each in self._resolvers.values() for resolver in each)
+        return HEADER + "".join(f"nameserver {resolver}\n" for resolver in named)
+
+    async def _make_true(self, text: str) -> None:
         present = self._read()
         if present is not None and not present.startswith(HEADER.encode()):
             self._before = present
         if present != text.encode():
             self._replace(text.encode())
+            self._reloaded = None
         if self._reloaded != text:
             await self._reload()
             self._reloaded = text
 
-    def restore(self) -> None:
-        """Put back what was there before `write`, unless somebody else has written since."""
+    def restore(self, owner: str = "") -> None:
+        """Name the resolvers of `owner` no more; after the last one put back what was there before `write`.
+
+        What somebody else has written since is left alone.
+        """
+        self._resolvers.pop(owner, None)
         present = self._read()
         if present is None or not present.startswith(HEADER.encode()):
             return
         virtual = "".join(f"nameserver {resolver}\n" for resolver in VIRTUAL_RESOLVERS).encode()
         try:
-            self._replace(self._before if self._before is not None else virtual)
+            before = self._before if self._before is not None else virtual
+            self._replace(self._text().encode() if self._resolvers else before)
         except OSError as error:
             _log.warning("%s cannot be put back: %s", self._path, error.strerror)
 

@@ -15,7 +15,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from typing import Any
 
 from qubes_miragevpn.base.errors import MirageError
@@ -38,7 +38,7 @@ from qubes_miragevpn.qube.settings import TRANSPORT_MARK, Settings, tunnel_name
 from qubes_miragevpn.qube.states import State
 from qubes_miragevpn.qube.tunnelhost import Enter, QubeHost
 from qubes_miragevpn.qube.tunnels import GOODBYE, Running, Tunnel
-from qubes_miragevpn.qube.vif import Downstream, assign
+from qubes_miragevpn.qube.vif import Downstream, addresses, assign
 from qubes_miragevpn.runtime.driver import ClientDriver
 from qubes_miragevpn.runtime.netlink.netconf import Netconf, Watcher
 from qubes_miragevpn.runtime.pump import Pump
@@ -53,7 +53,7 @@ _log = logging.getLogger("miragevpn.service")
 
 
 class Service:
-    """A set of tunnels (one, with the settings of today), and the machine around them."""
+    """A set of tunnels, and the machine around them."""
 
     def __init__(self, settings: Settings, environ: Mapping[str, str]) -> None:
         self._settings = settings
@@ -61,18 +61,21 @@ class Service:
         self._netconf = Netconf()
         self._profiles = Profiles(settings)
         self._uplink = Uplink(settings.uplink, self._netconf, _gateway)
-        indexes = (0,)
-        self._enforcer = Enforcer(self._netconf, self._uplink, assign((), indexes, {}), needed=NEEDED_TABLES)
+        self._choices = Choices(settings.state_file, settings.passing_file)
+        indexes = sorted({0, *self._choices.chosen.tunnels})
+        first = assign({}, indexes, self._choices.chosen.assignments)
+        self._enforcer = Enforcer(self._netconf, self._uplink, first, needed=NEEDED_TABLES)
         self._resolver = Resolver(self._uplink_resolvers, TRANSPORT_MARK)
         self._resolv_conf = ResolvConf(settings.resolv_conf, settings.firewall_unit)
         self._downstream = Downstream(self._downstream_changed)
+        self.downstream: dict[str, frozenset[Address]] = {}  # interfaces and the addresses behind them
         self._tunnels = {index: self._tunnel(index) for index in indexes}
-        self._choices = Choices(settings.state_file, settings.passing_file)
-        self._answers = Answers(self._profiles, self._choices, self._enforcer, self._tunnels)
+        self._answers = Answers(self._profiles, self._choices, self._enforcer, self._tunnels, self)
         self._control = ControlServer(settings.control_socket, settings.control_group, self._answers.answer)
         self._attention = asyncio.Event()
         self._signature: Signature = NO_UPLINK
         self._stop = asyncio.Event()
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     def _tunnel(self, index: int) -> Tunnel:
         def start(config: ClientConfig, profile: str, enter: Enter) -> Running:
@@ -106,6 +109,7 @@ class Service:
             self._profiles.tidy()
             self._resolv_conf.restore()  # of a service that was killed
             self._downstream.seen(await self._netconf.links())
+            await self._serve_downstream()
             await self._control.start()
             stack.push_async_callback(self._control.close)
             await self._first_wishes()
@@ -127,23 +131,27 @@ class Service:
 
     async def _run_tasks(self, watcher: Watcher) -> None:
         """Run everything until asked to stop, or until one part fails: then the service fails, closed."""
-        tasks = [asyncio.create_task(tunnel.run()) for tunnel in self._tunnels.values()]
-        tasks += [asyncio.create_task(self._watch(watcher)), asyncio.create_task(self._heal())]
-        stop = asyncio.create_task(self._stop.wait())
+        for life in (*(tunnel.run() for tunnel in self._tunnels.values()), self._watch(watcher), self._heal()):
+            self._begin(life)
         try:
-            waiting: set[asyncio.Task[Any]] = {*tasks, stop}
-            done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            await self._stop.wait()
             self._notifier.send(STOPPING="1")
-            if stop in done:
+            ended = [task for task in self._tasks if task.done() and not task.cancelled()]
+            if not ended:
                 await self._leave()
         finally:
-            for task in (*tasks, stop):
+            for task in self._tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, stop, return_exceptions=True)
-        for task in done:
-            if task is not stop and not task.cancelled():
-                error = task.exception()
-                raise error if error is not None else RuntimeError("a part of the service ended by itself")
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+        for task in ended:
+            error = task.exception()
+            raise error if error is not None else RuntimeError("a part of the service ended by itself")
+
+    def _begin(self, life: Coroutine[Any, Any, None]) -> None:
+        """Run a part of the service; when it ends, everything does."""
+        task = asyncio.get_running_loop().create_task(life)
+        self._tasks.add(task)
+        task.add_done_callback(lambda _: self._stop.set())
 
     async def _leave(self) -> None:
         """Close the tunnels in good order; one that takes too long is cut off."""
@@ -186,6 +194,14 @@ class Service:
             _log.info("the uplink is %s", "gone" if signature == NO_UPLINK else "there, or another")
             if signature != NO_UPLINK:
                 self.reconnect()
+        await self._serve_downstream()
+        try:
+            await self._resolv_conf.mend()
+        except (
+            MirageError,
+            OSError,
+        ) as error:  # an AppVM with a restricted firewall lacks names; nothing is open for it
+            _log.warning("resolv.conf: %s", printable(str(error)))
         for index, tunnel in self._tunnels.items():
             if tunnel.state is State.CONNECTED and not await self._enforcer.routes_present(index):
                 tunnel.restart(f"{tunnel_name(index)} lost its routes")
@@ -196,8 +212,32 @@ class Service:
             tunnel.reconnect()
 
     def _downstream_changed(self) -> None:
-        """With one tunnel nothing has to be done for a new vif: pattern and catch-all cover it already."""
-        _log.debug("%d qubes downstream", len(self._downstream.names))
+        """With one tunnel a new vif is covered already, by pattern and catch-all; with several it waits, closed."""
+        self._attention.set()
+
+    # --- several tunnels ----------------------------------------------------------------------------------
+
+    async def _serve_downstream(self) -> None:
+        """Let every downstream interface use the tunnel that it is assigned to."""
+        known = addresses(await self._netconf.routes())
+        self.downstream = {vif: known.get(vif, frozenset()) for vif in self._downstream.names}
+        await self._enforcer.assign(assign(self.downstream, self._tunnels, self._choices.chosen.assignments))
+
+    async def add_tunnel(self, index: int) -> Tunnel:
+        """Return tunnel `index`, made if there is none yet; it opens nothing before it is connected and assigned."""
+        if index not in self._tunnels:
+            self._tunnels[index] = self._tunnel(index)
+            await self._serve_downstream()
+            self._begin(self._tunnels[index].run())
+        return self._tunnels[index]
+
+    async def assign(self, address: Address, index: int | None) -> None:
+        """Have the qube with `address` use tunnel `index`, or (None) the one for the rest; in force at the return."""
+        assignments = {key: value for key, value in self._choices.chosen.assignments.items() if key != address}
+        if index is not None:
+            assignments[address] = index
+        self._choices.remember(assignments=assignments)
+        await self._serve_downstream()
 
     # --- making a tunnel ----------------------------------------------------------------------------------
 

@@ -84,7 +84,7 @@ class QubeHost:
         """A host route in the table of the marked sockets."""
         if reserved(address):
             raise OSError(errno.EADDRNOTAVAIL, "the server's address is not one that a server may have")
-        await self._uplink.pin(address)
+        await self._uplink.pin(address, self._name)
 
     async def up(self, settings: TunnelSettings) -> int:
         """Open the way through the tunnel; return the TUN's descriptor."""
@@ -93,7 +93,7 @@ class QubeHost:
         if self._tun is None:
             self._tun = self._open_device(self._name)
         await self._configure(live, settings.mtu)
-        await self._resolv_conf.write(live.resolvers)
+        await self._resolv_conf.write(self._name, live.resolvers)
         self._open = True
         await self._enter(State.CONNECTED, live)
         return self._tun.fd
@@ -143,9 +143,9 @@ class QubeHost:
             if self._tun is not None:
                 self._tun.close()
                 self._tun = None
-            self._resolv_conf.restore()
+            self._resolv_conf.restore(self._name)
             with contextlib.suppress(MirageError):
-                await self._uplink.unpin()
+                await self._uplink.unpin(self._name)
 
     async def credentials(self, again: str) -> Credentials | None:
         """From the credentials' directory. The same again, once refused, would only lock the account."""

@@ -3,18 +3,21 @@
 
 netback's ``vif<domid>.<device>`` (qubes-core-agent-linux, vif-route-qubes). With one tunnel, firewall and rules
 cover every vif by pattern and by catch-all, so that a new one works, or is closed, before anybody has noticed it; then
-this module only knows who is there. With several tunnels a vif goes nowhere until it is assigned.
+this module only knows who is there. With several tunnels a vif goes nowhere until it is assigned: by the addresses
+whose host routes lead to it (vif-route-qubes sets them from what dom0 says), since those are what a qube keeps.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from ipaddress import IPv4Address, IPv6Address
 
-from qubes_miragevpn.base.errors import MisuseError
 from qubes_miragevpn.qube.firewall.routing import Assignment
 from qubes_miragevpn.qube.firewall.table import VIF_NAME
-from qubes_miragevpn.runtime.netlink.netconf import EventsLost, LinkEvent, NetEvent, NetLink
+from qubes_miragevpn.runtime.netlink.netconf import EventsLost, LinkEvent, NetEvent, NetLink, NetRoute
+
+Address = IPv4Address | IPv6Address
 
 _log = logging.getLogger("miragevpn.vif")
 
@@ -24,14 +27,32 @@ def is_vif(untrusted_name: str) -> bool:
     return VIF_NAME.match(untrusted_name) is not None
 
 
-def assign(vifs: Iterable[str], tunnels: Iterable[int], chosen: Mapping[str, int]) -> Assignment:
-    """Return which interfaces each tunnel serves: all with one tunnel, else the chosen ones and the rest by none."""
+def addresses(routes: Iterable[NetRoute]) -> dict[str, frozenset[Address]]:
+    """The addresses behind each downstream interface, from the main table's host routes."""
+    found: dict[str, set[Address]] = {}
+    for route in routes:
+        host = route.network.prefixlen == route.network.max_prefixlen
+        if host and route.via is None and route.dev is not None and is_vif(route.dev):
+            found.setdefault(route.dev, set()).add(route.network.network_address)
+    return {vif: frozenset(each) for vif, each in found.items()}
+
+
+def assign(vifs: Mapping[str, frozenset[Address]], tunnels: Iterable[int], chosen: Mapping[Address, int]) -> Assignment:
+    """Return which interfaces each tunnel serves; `vifs` are those present with their addresses.
+
+    With tunnel 0 alone and nobody assigned elsewhere: all, present and to come. Otherwise those whose
+    addresses were assigned to it, tunnel 0 also those that were not assigned. None serves an interface without an
+    address, with addresses of different tunnels, or assigned to a tunnel that does not exist.
+    """
     indexes = sorted(tunnels)
-    if len(indexes) == 1:
-        return {indexes[0]: None}
-    if any(index not in indexes for index in chosen.values()):
-        raise MisuseError("an interface is assigned to a tunnel that does not exist")
-    return {index: frozenset(vif for vif in vifs if chosen.get(vif) == index) for index in indexes}
+    if indexes == [0] and not any(chosen.values()):
+        return {0: None}
+    served: dict[int, set[str]] = {index: set() for index in indexes}
+    for vif, present in vifs.items():
+        wishes = {chosen[address] for address in present if address in chosen}
+        if present and len(wishes) <= 1:
+            served.get(next(iter(wishes), 0), set()).add(vif)
+    return {index: frozenset(each) for index, each in served.items()}
 
 
 class Downstream:

@@ -19,14 +19,14 @@ from types import TracebackType
 
 from tests.lab.network import Lab
 from tests.lab.packets import TCP, UDP, Allowed, Kind, describe, label
-from tests.lab.places import NET4, NET_DOMID, PROVIDER_NAMES, SITE_A, SITE_B, UPLINK, VPN_DOMID, Address
+from tests.lab.places import NET4, NET_DOMID, PROVIDER_NAMES, SITE_A, SITE_B, SITE_C, UPLINK, VPN_DOMID, Address
 from tests.lab.programs.noise import MARK
 from tests.lab.tables import VIRTUAL_DNS
 
 ETH_P_ALL = 3
 SOL_PACKET, PACKET_STATISTICS = 263, 6
 SO_RCVBUFFORCE = 33
-TRANSPORTS = ((UDP, SITE_A, 1194), (TCP, SITE_B, 443))
+TRANSPORTS = ((UDP, SITE_A, 1194), (TCP, SITE_B, 443), (UDP, SITE_C, 1194))
 """Where the two providers listen."""
 
 

@@ -40,6 +40,8 @@ class Site:
 
 SITE_A = Site("provider-a", "198.51.100.10", "198.51.100.1", 25, "2001:db8:a::10", "2001:db8:a::1", "10.8.0")
 SITE_B = Site("provider-b", "198.51.100.200", "198.51.100.129", 25, "2001:db8:b::10", "2001:db8:b::1", "10.9.0")
+# Not there unless a test builds it; inside its tunnel it looks like provider A, as providers do.
+SITE_C = Site("provider-c", "198.18.3.10", "198.18.3.1", 24, "2001:db8:c::10", "2001:db8:c::1", "10.8.0")
 
 
 PROVIDER_NAMES = {"a.vpn.lab": SITE_A.public4, "b.vpn.lab": SITE_B.public4}

@@ -24,7 +24,7 @@ from qubes_miragevpn.base.errors import MirageError
 from qubes_miragevpn.qube import states
 from qubes_miragevpn.qube.firewall.conntrack import forget_flows
 from qubes_miragevpn.qube.firewall.nft import FirewallError, NftTable
-from qubes_miragevpn.qube.firewall.routing import FAMILIES, OUR_PRIORITIES, Assignment, closing_routes, rules
+from qubes_miragevpn.qube.firewall.routing import FAMILIES, OUR_PRIORITIES, Assignment, closing_routes, narrowed, rules
 from qubes_miragevpn.qube.firewall.table import CLOSED, FirewallDemand
 from qubes_miragevpn.qube.firewall.uplink import Signature, Uplink
 from qubes_miragevpn.qube.settings import tunnel_mark, tunnel_table
@@ -93,10 +93,16 @@ class Enforcer:
         async with self._lock:
             if assignment == self._assignment:
                 return
-            await self._set_firewall(CLOSED)
+            before, self._assignment = self._assignment, narrowed(self._assignment, assignment)
+            for index in assignment:
+                self._demands.setdefault(index, Demand())
+            await self._set_firewall(self._wanted())  # what keeps its tunnel goes on all the while
             self._assignment = assignment
             await self._mend_routing()
-            self._forget_all()
+            for index, vifs in before.items():
+                if vifs is None or vifs - (assignment.get(index) or frozenset()):
+                    self._forget(tunnel_mark(index))
+            self._forget()
             await self._set_firewall(self._wanted())
 
     async def _change(self, index: int, wanted: Demand) -> None:

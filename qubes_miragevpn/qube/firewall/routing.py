@@ -75,6 +75,18 @@ def _downstream_only(rule: NetRule) -> NetRule:
     return replace(rule, suppress_prefixlength=0, suppress_ifgroup=UPLINK_GROUP)
 
 
+def narrowed(before: Assignment, after: Assignment) -> Assignment:
+    """What both assignments allow: in force while the one makes room for the other."""
+    found: dict[int, frozenset[str] | None] = {}
+    for index in before:
+        old, new = before[index], after.get(index, frozenset())
+        if old is None or new is None:
+            found[index] = None if old is new else (old or frozenset()) | (new or frozenset())
+        else:
+            found[index] = old & new
+    return found
+
+
 def closing_routes(assignment: Assignment) -> tuple[NetRoute, ...]:
     """The `unreachable` defaults that end every table of ours; they stay for ever."""
     tables = [UPLINK_TABLE, *(tunnel_table(n) for n in assignment)]

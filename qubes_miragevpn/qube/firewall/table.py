@@ -155,11 +155,14 @@ def _downstream(tunnel: OpenTunnel, keyword: str) -> str | None:
 
 def _guard(tunnels: tuple[OpenTunnel, ...]) -> Iterable[Rule]:
     """Nobody but the tunnel itself may probe for, or speak to, the address inside the tunnel."""
+    holders: dict[IPv4Address | IPv6Address, list[str]] = {}
     for tunnel in tunnels:
         for address in tunnel.addresses:
-            word = "ip" if address.version == 4 else "ip6"
-            match = f'iifname != "{tunnel.tun}" iifname != "lo" {word} daddr {address}'
-            yield Rule(f"tunnel-address-{tunnel.tun}", match, "counter drop")
+            holders.setdefault(address, []).append(tunnel.tun)
+    for address, names in holders.items():  # two providers may give out the same address
+        word = "ip" if address.version == 4 else "ip6"
+        others = " ".join(f'iifname != "{name}"' for name in (*names, "lo"))
+        yield Rule(f"tunnel-address-{names[0]}", f"{others} {word} daddr {address}", "counter drop")
 
 
 def _mark(tunnels: tuple[OpenTunnel, ...]) -> Iterable[Rule]:

@@ -57,7 +57,7 @@ class Uplink:
         self.name = name
         self._netconf = netconf
         self._gateway = gateway
-        self._pinned: set[Address] = set()
+        self._pinned: dict[Address, set[str]] = {}  # a server's address, and the tunnels that need it
         self._known: tuple[int, tuple[Address, ...]] = (0, ())  # gateways of the interface of that number
 
     async def keep(self) -> Signature:
@@ -112,8 +112,10 @@ class Uplink:
             and route.metric != WORST_METRIC
         ]
 
-    async def pin(self, address: Address) -> None:
-        """Give marked sockets, and nobody else, a route to `address`; raises `OSError` without an uplink.
+    async def pin(self, address: Address, owner: str) -> None:
+        """Give marked sockets, and nobody else, a route to `address` while the tunnel `owner` needs it.
+
+        Raises `OSError` without an uplink.
 
         ``via GATEWAY dev eth0 onlink``: a route without the gateway would ask by ARP for the server itself, which
         does not work behind every kind of netvm.
@@ -121,15 +123,19 @@ class Uplink:
         for default in await self._defaults():
             if default.network.version == address.version:
                 await self._netconf.replace_route(replace(default, network=ip_network(address), metric=None))
-                self._pinned.add(address)
+                self._pinned.setdefault(address, set()).add(owner)
                 return
         raise OSError(errno.ENETUNREACH, f"no IPv{address.version} uplink: {self.name} has no gateway")
 
-    async def unpin(self) -> None:
-        """Take the routes of `pin` away."""
+    async def unpin(self, owner: str) -> None:
+        """Take away the routes of `pin` that no tunnel but `owner` needs."""
         for address in sorted(self._pinned, key=str):
+            owners = self._pinned[address]
+            if owners - {owner}:
+                owners.discard(owner)
+                continue
             try:
                 await self._netconf.delete_route(NetRoute(ip_network(address), table=UPLINK_TABLE))
             except NetconfError as error:
                 _log.debug("%s", error)
-        self._pinned.clear()
+            del self._pinned[address]

@@ -12,8 +12,10 @@ Unknown keys are refused.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from ipaddress import ip_address
 from typing import Any
 
 from qubes_miragevpn.base.errors import MirageError
@@ -23,6 +25,8 @@ MAX_REQUEST = 4096  # bytes, with the line's end: a verb, two names, an address
 MAX_REPLY = 1 << 17  # bytes: a thousand profile names of 64 characters, quoted, and then some
 MAX_IMPORT = 1 << 20  # bytes of a profile handed in
 MAX_CREDENTIALS = 4096  # bytes of a user name and a password
+
+TUNNEL_NAME = re.compile(r"\Avpn([0-9]|1[0-5])\Z")  # as many as the settings' MAX_TUNNELS
 
 STATUS_KEYS = ("state", "profile", "since", "bytes_in", "bytes_out", "reason", "backend")
 
@@ -45,11 +49,13 @@ def _verb(needs: str = "", takes: str = "", payload: int = 0) -> Verb:
 
 
 VERBS: Mapping[str, Verb] = {
-    "status": _verb(),
+    "status": _verb("", "tunnel"),
+    "details": _verb(),
     "profiles": _verb(),
-    "switch": _verb("name", "rollback"),
-    "connect": _verb(),
-    "disconnect": _verb(),
+    "switch": _verb("name", "tunnel rollback"),
+    "connect": _verb("", "tunnel"),
+    "disconnect": _verb("", "tunnel"),
+    "assign": _verb("address", "tunnel"),
     "import": _verb("name", payload=MAX_IMPORT),
     "remove": _verb("name"),
     "rename": _verb("name to"),
@@ -65,6 +71,8 @@ class Request:
     verb: str
     name: str | None = None
     to: str | None = None  # rename: the new name
+    tunnel: str | None = None  # the tunnel meant (``vpn1``); none is vpn0, or when assigning the one for the rest
+    address: str | None = None  # assign: of the qube, in canonical form
     rollback: bool | None = None  # switch: back to the old profile if the new one does not connect
     caller: str | None = None
     payload: bytes = field(default=b"", repr=False)
@@ -102,6 +110,21 @@ def _qube(untrusted: Any) -> str:
     return untrusted
 
 
+def _tunnel(untrusted: Any) -> str:
+    if not isinstance(untrusted, str) or not TUNNEL_NAME.match(untrusted):
+        raise BadMessage("not the name of a tunnel (vpn0 to vpn15)")
+    return untrusted
+
+
+def _address(untrusted: Any) -> str:
+    try:
+        if isinstance(untrusted, str) and "%" not in untrusted:
+            return str(ip_address(untrusted))
+    except ValueError:
+        pass
+    raise BadMessage("not the address of a qube")
+
+
 def _flag(untrusted: Any) -> bool:
     if not isinstance(untrusted, bool):
         raise BadMessage("neither true nor false")
@@ -111,6 +134,8 @@ def _flag(untrusted: Any) -> bool:
 _FIELDS: Mapping[str, Callable[[Any], Any]] = {
     "name": _profile,
     "to": _profile,
+    "tunnel": _tunnel,
+    "address": _address,
     "rollback": _flag,
     "caller": _qube,
 }

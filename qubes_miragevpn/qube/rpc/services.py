@@ -11,14 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 from typing import Any
 
 from qubes_miragevpn.base.errors import MirageError
 from qubes_miragevpn.base.names import QUBE_NAME, valid_profile_name
-from qubes_miragevpn.qube.rpc.messages import VERBS, Request
+from qubes_miragevpn.qube.rpc.messages import TUNNEL_NAME, VERBS, Request
 
 MAX_ARGUMENT = 128  # a profile's name of 64 characters, an address, and words between
 ROLLBACK = "rollback"
+DEFAULT = "default"
 
 
 class BadCall(MirageError):
@@ -63,9 +65,20 @@ def _profile(words: Sequence[str]) -> Fields:
     return {"name": words[0]}
 
 
+def _tunnel(words: Sequence[str]) -> Fields:
+    """Nothing, or a tunnel's name."""
+    if words == [""]:
+        return {}
+    if len(words) != 1 or not TUNNEL_NAME.match(words[0]):
+        raise BadCall("the argument is not the name of a tunnel")
+    return {"tunnel": words[0]}
+
+
 def _switch(words: Sequence[str]) -> Fields:
-    name, *rest = words
-    fields = _profile([name])
+    fields = _profile(words[:1])
+    rest = list(words[1:])
+    if rest and TUNNEL_NAME.match(rest[0]):
+        fields["tunnel"] = rest.pop(0)
     if rest == [ROLLBACK]:
         fields["rollback"] = True
     elif rest:
@@ -73,12 +86,25 @@ def _switch(words: Sequence[str]) -> Fields:
     return fields
 
 
+def _assign(words: Sequence[str]) -> Fields:
+    """A qube's IPv4 address (its IPv6 address goes with it), and a tunnel or the word for the rest's."""
+    if len(words) != 2 or not (words[1] == DEFAULT or TUNNEL_NAME.match(words[1])):
+        raise BadCall("the argument is not ADDRESS+TUNNEL")
+    try:
+        fields: Fields = {"address": str(IPv4Address(words[0]))}
+    except ValueError:
+        raise BadCall("the argument does not begin with an IPv4 address") from None
+    return fields if words[1] == DEFAULT else {**fields, "tunnel": words[1]}
+
+
 SERVICES = (
-    Service("miragevpn.Status", "status", "", _nothing, "ask", "the state, and since when"),
+    Service("miragevpn.Status", "status", "[TUNNEL]", _tunnel, "ask", "the state, and since when"),
+    Service("miragevpn.Details", "details", "", _nothing, "deny", "every tunnel's status, and who uses which"),
     Service("miragevpn.Profiles", "profiles", "", _nothing, "deny", "the profiles' names, the current and default one"),
-    Service("miragevpn.Switch", "switch", "NAME[+rollback]", _switch, "deny", "the status"),
-    Service("miragevpn.Connect", "connect", "", _nothing, "deny", "the status"),
-    Service("miragevpn.Disconnect", "disconnect", "", _nothing, "deny", "the status"),
+    Service("miragevpn.Switch", "switch", "NAME[+TUNNEL][+rollback]", _switch, "deny", "the status"),
+    Service("miragevpn.Connect", "connect", "[TUNNEL]", _tunnel, "deny", "the status"),
+    Service("miragevpn.Disconnect", "disconnect", "[TUNNEL]", _tunnel, "deny", "the status"),
+    Service("miragevpn.Assign", "assign", "ADDRESS+TUNNEL or ADDRESS+default", _assign, "deny", "the assignment"),
     Service("miragevpn.ImportProfile", "import", "NAME", _profile, "deny", "name and warnings", explains=True),
     Service("miragevpn.RemoveProfile", "remove", "NAME", _profile, "deny", "the name"),
     Service("miragevpn.SetCredentials", "credentials", "NAME", _profile, "deny", "set or forgotten", explains=True),

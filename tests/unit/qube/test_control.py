@@ -80,7 +80,7 @@ def error_of(reply: bytes) -> str:
 # --- the language -----------------------------------------------------------------------------------------
 
 
-VALUES = {"name": "se-1", "to": "se-2", "rollback": True}
+VALUES = {"name": "se-1", "to": "se-2", "tunnel": "vpn1", "address": "10.137.0.21", "rollback": True}
 """A value for each field."""
 
 
@@ -129,6 +129,9 @@ BAD_REQUESTS = {
     "less than none": b'{"verb": "import", "name": "a", "size": -1}\n',
     "half a byte": b'{"verb": "import", "name": "a", "size": 1.5}\n',
     "true bytes": b'{"verb": "import", "name": "a", "size": true}\n',
+    "no tunnel of ours": b'{"verb": "connect", "tunnel": "vpn16"}\n',
+    "no address": b'{"verb": "assign", "address": "work", "tunnel": "vpn1"}\n',
+    "a scoped address": b'{"verb": "assign", "address": "fe80::1%eth0"}\n',
     "a flag of another kind": b'{"verb": "switch", "name": "a", "rollback": 1}\n',
     "no caller": b'{"verb": "status", "caller": ""}\n',
     "an odd caller": b'{"verb": "status", "caller": "a b"}\n',

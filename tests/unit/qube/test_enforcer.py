@@ -379,7 +379,7 @@ def test_the_uplink_that_comes_and_goes() -> None:
         ip("link del eth0")
         assert await stage.enforcer.heal() == NO_UPLINK
         with pytest.raises(OSError, match="no IPv4 uplink"):
-            await stage.uplink.pin(ip_address("198.51.100.1"))
+            await stage.uplink.pin(ip_address("198.51.100.1"), "vpn0")
         ip("link add eth0 type veth peer name far")
         ip("link set eth0 up")
         assert await stage.enforcer.heal() == NO_UPLINK, "the gateways of another interface are not used"
@@ -396,12 +396,16 @@ def test_pinning_the_server() -> None:
     async def play(stage: Stage) -> None:
         await stage.enforcer.start()
         for address in ("198.51.100.1", "2001:db8:1::1"):
-            await stage.uplink.pin(ip_address(address))
+            await stage.uplink.pin(ip_address(address), "vpn0")
         assert f"198.51.100.1 via {GATEWAY} dev eth0" in ip("route show table 5156")
         assert "onlink" in ip("route show table 5156")
         assert "2001:db8:1::1 via fe80::1" in ip("-6 route show table 5156")
         assert ways() == CLOSED_WAYS
-        await stage.uplink.unpin()
+        await stage.uplink.pin(ip_address("198.51.100.1"), "vpn1")
+        await stage.uplink.unpin("vpn0")
+        assert "198.51.100.1 via" in ip("route show table 5156"), "another tunnel has the same server"
+        assert "2001:db8:1::1" not in ip("-6 route show table 5156")
+        await stage.uplink.unpin("vpn1")
         assert "198.51.100.1" not in ip("route show table 5156")
 
     staged(play)
@@ -469,6 +473,45 @@ def test_closing_comes_before_opening() -> None:
         closed_open = [(False, False), (True, True), (False, True), (True, True), (False, True), (False, False)]
         assert noted.steps == closed_open, "(firewall open, way open) after each load"
         tun.close()
+
+    staged(play)
+
+
+def test_what_keeps_its_tunnel_goes_on_while_another_is_assigned() -> None:
+    """From one tunnel for all to two and back: who is moved is closed first, who is not is never."""
+
+    class Noted(NftTable):
+        def __init__(self) -> None:
+            super().__init__()
+            self.served: list[dict[str, frozenset[str] | None]] = []
+
+        async def apply(self, demand: FirewallDemand) -> None:
+            await super().apply(demand)
+            self.served.append({tunnel.tun: tunnel.vifs for tunnel in demand.tunnels})
+
+    async def play(stage: Stage) -> None:
+        noted = Noted()
+        enforcer = Enforcer(stage.netconf, stage.uplink, {0: None}, noted)
+        await enforcer.start()
+        tuns = [open_tun(name) for name in ("vpn0", "vpn1")]
+        for tun in tuns:
+            ip(f"link set {tun.name} up")
+        await enforcer.enforce(0, CONNECTED)
+        stay, move = frozenset({"vif22.0"}), frozenset({"vif21.0"})
+        await enforcer.assign({0: stay | move, 1: frozenset()})
+        await enforcer.enforce(1, demand(State.CONNECTED, Live((ip_address("10.9.0.2"),))))
+        assert ways()["appvm"] == "vpn0"
+        noted.served.clear()
+        await enforcer.assign({0: stay, 1: move})
+        assert ways()["appvm"] == "vpn1"
+        assert noted.served == [{"vpn0": stay, "vpn1": frozenset()}, {"vpn0": stay, "vpn1": move}]
+        await enforcer.enforce(1, Demand())
+        assert ways()["appvm"] == "nowhere", "its tunnel is down, and it goes nowhere else"
+        noted.served.clear()
+        await enforcer.assign({0: stay | move, 1: frozenset()})
+        assert noted.served[-1] == {"vpn0": stay | move} and all(each["vpn0"] for each in noted.served)
+        for tun in tuns:
+            tun.close()
 
     staged(play)
 

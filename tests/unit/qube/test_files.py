@@ -106,16 +106,37 @@ def test_resolv_conf(settings: Settings) -> None:
     path = settings.resolv_conf
     path.write_text("nameserver 10.139.1.1\n")
     file = ResolvConf(path, "")
-    asyncio.run(file.write((R1, R2)))
+    asyncio.run(file.write("vpn0", (R1, R2)))
     assert path.read_text() == f"{dns.HEADER}nameserver 10.8.0.1\nnameserver 10.8.0.2\n"
     assert path.stat().st_mode & 0o777 == 0o644
-    asyncio.run(file.write((R3,)))
-    file.restore()
+    asyncio.run(file.write("vpn0", (R3,)))
+    file.restore("vpn0")
     assert path.read_text() == "nameserver 10.139.1.1\n"
     path.write_text("nameserver 192.0.2.1\n")  # somebody else wrote: it is theirs
-    file.restore()
+    file.restore("vpn0")
     assert path.read_text() == "nameserver 192.0.2.1\n"
     assert [each.name for each in path.parent.iterdir() if each.name.startswith(".")] == []
+
+
+def test_resolv_conf_of_several_tunnels(settings: Settings) -> None:
+    """It names the resolvers of all that are open; Qubes' rewriting it is mended while one is."""
+    path = settings.resolv_conf
+    path.write_text("nameserver 10.139.1.1\n")
+    file = ResolvConf(path, "")
+    asyncio.run(file.mend())
+    assert path.read_text() == "nameserver 10.139.1.1\n"
+    asyncio.run(file.write("vpn0", (R1, R2)))
+    asyncio.run(file.write("vpn1", (R2, R3)))
+    both = f"{dns.HEADER}nameserver 10.8.0.1\nnameserver 10.8.0.2\nnameserver 10.8.0.3\n"
+    assert path.read_text() == both
+    path.write_text("nameserver 10.139.1.2\n")
+    asyncio.run(file.mend())
+    assert path.read_text() == both
+    file.restore("vpn0")
+    assert path.read_text() == f"{dns.HEADER}nameserver 10.8.0.2\nnameserver 10.8.0.3\n"
+    file.restore("vpn1")
+    file.restore("vpn1")
+    assert path.read_text() == "nameserver 10.139.1.2\n"
 
 
 def test_resolv_conf_of_a_killed_service(settings: Settings) -> None:
@@ -128,7 +149,7 @@ def test_a_link_to_the_stub_is_replaced(settings: Settings, tmp_path: Path) -> N
     stub = tmp_path / "stub"
     stub.write_text("nameserver 127.0.0.53\n")
     settings.resolv_conf.symlink_to(stub)
-    asyncio.run(ResolvConf(settings.resolv_conf, "").write((R1,)))
+    asyncio.run(ResolvConf(settings.resolv_conf, "").write("vpn0", (R1,)))
     assert not settings.resolv_conf.is_symlink() and stub.read_text() == "nameserver 127.0.0.53\n"
 
 
@@ -146,15 +167,15 @@ def test_qubes_firewall_is_reloaded_once_for_each_change(settings: Settings, mon
     file = ResolvConf(settings.resolv_conf, "qubes-firewall.service")
 
     async def play() -> None:
-        await file.write((R1,))
-        await file.write((R1,))
+        await file.write("vpn0", (R1,))
+        await file.write("vpn0", (R1,))
         assert calls == ["is-active", "try-reload-or-restart"]
         codes["try-reload-or-restart"] = 1
         with pytest.raises(SystemRefused):
-            await file.write((R2,))
+            await file.write("vpn0", (R2,))
         with pytest.raises(SystemRefused):
-            await file.write((R2,))
+            await file.write("vpn0", (R2,))
         codes["is-active"] = 3
-        await file.write((R2,))
+        await file.write("vpn0", (R2,))
 
     asyncio.run(play())

@@ -10,13 +10,14 @@ import socket
 import subprocess
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from qubes_miragevpn.base.errors import MisuseError
 from qubes_miragevpn.qube import qdb
+from qubes_miragevpn.qube.firewall.routing import narrowed
 from qubes_miragevpn.qube.profiles.chosen import Passing
 from qubes_miragevpn.qube.rpc.control import Refused
 from qubes_miragevpn.qube.rpc.messages import STATUS_KEYS, Request
@@ -24,8 +25,8 @@ from qubes_miragevpn.qube.sdnotify import Notifier
 from qubes_miragevpn.qube.service import Service
 from qubes_miragevpn.qube.settings import Settings
 from qubes_miragevpn.qube.states import State
-from qubes_miragevpn.qube.vif import Downstream, assign, is_vif
-from qubes_miragevpn.runtime.netlink.netconf import AddressEvent, EventsLost, LinkEvent, NetLink
+from qubes_miragevpn.qube.vif import Downstream, addresses, assign, is_vif
+from qubes_miragevpn.runtime.netlink.netconf import AddressEvent, EventsLost, LinkEvent, NetLink, NetRoute
 from tests.unit.qube.profiles.test_store import WHOLE
 
 INSTALL = Path(__file__).parents[3] / "install" / "vm"
@@ -218,11 +219,83 @@ def test_names_that_are_none(name: str) -> None:
 
 
 def test_assigning() -> None:
-    assert assign(["vif3.0"], [0], {}) == {0: None}
-    chosen = {"vif3.0": 1, "vif9.0": 0}
-    assert assign(["vif3.0", "vif4.0"], [1, 0], chosen) == {0: frozenset(), 1: frozenset({"vif3.0"})}
-    with pytest.raises(MisuseError):
-        assign([], [0, 1], {"vif3.0": 2})
+    """One tunnel serves all; with several, by address, the rest by vpn0; whoever is not known goes nowhere."""
+    a, b, c, six = (ip_address(text) for text in ("10.137.0.3", "10.137.0.4", "10.137.0.5", "fd09:24ef:4179::a89:3"))
+    vifs = {
+        "vif3.0": frozenset({a, six}),
+        "vif4.0": frozenset({b}),
+        "vif5.0": frozenset({c}),
+        "vif6.0": frozenset[Any](),
+    }
+    assert assign(vifs, [0], {}) == assign(vifs, [0], {a: 0}) == {0: None}
+    assert assign(vifs, [1, 0], {}) == {0: frozenset({"vif3.0", "vif4.0", "vif5.0"}), 1: frozenset()}
+    assert assign(vifs, [0, 1], {a: 1, b: 0}) == {0: frozenset({"vif4.0", "vif5.0"}), 1: frozenset({"vif3.0"})}
+    assert assign(vifs, [0, 1], {six: 1})[1] == {"vif3.0"}
+    assert assign(vifs, [0, 1], {a: 0, six: 1}) == {0: frozenset({"vif4.0", "vif5.0"}), 1: frozenset()}
+    assert assign(vifs, [0], {b: 2}) == {0: frozenset({"vif3.0", "vif5.0"})}, "a tunnel that is not there is closed"
+
+
+def test_addresses_behind_an_interface() -> None:
+    """Host routes to it, and nothing else of the main table."""
+    routes = [
+        NetRoute(ip_network(network), dev=dev, via=None if via is None else ip_address(via))
+        for network, dev, via in (
+            ("10.137.0.3/32", "vif3.0", None),
+            ("fd09:24ef:4179::a89:3/128", "vif3.0", None),
+            ("10.137.0.4/32", "vif4.0", "10.137.0.9"),
+            ("10.137.0.0/24", "vif4.0", None),
+            ("10.137.0.6/32", "eth0", None),
+        )
+    ]
+    expected = frozenset({ip_address("10.137.0.3"), ip_address("fd09:24ef:4179::a89:3")})
+    assert addresses(routes) == {"vif3.0": expected}
+
+
+def test_narrowing() -> None:
+    """What both allow, tunnel by tunnel."""
+    one, two = frozenset({"vif1.0"}), frozenset({"vif1.0", "vif2.0"})
+    assert narrowed({0: None}, {0: None}) == {0: None}
+    assert narrowed({0: None}, {0: one, 1: two}) == {0: one}
+    assert narrowed({0: two, 1: one}, {0: one, 1: two}) == {0: one, 1: one}
+    assert narrowed({0: one, 1: two}, {0: None}) == {0: one, 1: frozenset()}
+
+
+def test_several_tunnels_by_request(tmp_path: Path) -> None:
+    """Made by switching, listed in the details, kept for the next start; assignments too."""
+
+    async def play(service: Service) -> None:
+        (tmp_path / "profiles" / "a.ovpn").write_bytes(WHOLE)
+        served: list[Any] = []
+        begun: list[Any] = []
+
+        async def note(assignment: Any) -> None:
+            served.append(assignment)
+
+        async def routes() -> list[NetRoute]:
+            return [NetRoute(ip_network("10.137.0.3/32"), dev="vif3.0")]
+
+        service._enforcer.assign, service._netconf.routes = note, routes  # type: ignore[method-assign,assignment]
+        service._begin = lambda life: begun.append(life.close())  # type: ignore[method-assign]
+        service._downstream.seen([link(3, "vif3.0")])
+        ask = service._answers.answer
+        for verb in ("connect", "disconnect", "status"):
+            with pytest.raises(Refused, match="no such tunnel"):
+                await ask(Request(verb, tunnel="vpn1"))
+        assert (await ask(Request("switch", "a", tunnel="vpn1")))["profile"] == "a"
+        assert len(begun) == 1 and served == [{0: {"vif3.0"}, 1: frozenset()}]
+        assert await ask(Request("assign", address="10.137.0.3", tunnel="vpn1"))
+        assert served[-1] == {0: frozenset(), 1: {"vif3.0"}}
+        details = await ask(Request("details"))
+        assert set(details["tunnels"]) == {"vpn0", "vpn1"} and details["assigned"] == {"10.137.0.3": "vpn1"}
+        assert details["downstream"] == {"vif3.0": ["10.137.0.3"]}
+        again = Service(service._settings, {})
+        assert set(again._tunnels) == {0, 1}
+        assert again._enforcer._assignment == {0: frozenset(), 1: frozenset()}, "closed until it is known who is who"
+        await again._netconf.close()
+        await ask(Request("assign", address="10.137.0.3"))
+        assert served[-1] == {0: {"vif3.0"}, 1: frozenset()}
+
+    with_service(tmp_path, play)
 
 
 # --- systemd ----------------------------------------------------------------------------------------------

@@ -30,11 +30,21 @@ LOCAL = {"rename", "default"}
 """Verbs for those alone who are in sys-vpn."""
 
 ARGUMENTS: dict[str, dict[str, dict[str, Any]]] = {
-    "status": {"": {}},
+    "status": {"": {}, "vpn1": {"tunnel": "vpn1"}},
+    "details": {"": {}},
     "profiles": {"": {}},
-    "switch": {"se-1.fast_2": {"name": "se-1.fast_2"}, "se-1+rollback": {"name": "se-1", "rollback": True}},
-    "connect": {"": {}},
-    "disconnect": {"": {}},
+    "switch": {
+        "se-1.fast_2": {"name": "se-1.fast_2"},
+        "se-1+rollback": {"name": "se-1", "rollback": True},
+        "se-1+vpn15": {"name": "se-1", "tunnel": "vpn15"},
+        "vpn1+vpn1+rollback": {"name": "vpn1", "tunnel": "vpn1", "rollback": True},
+    },
+    "connect": {"": {}, "vpn1": {"tunnel": "vpn1"}},
+    "disconnect": {"": {}, "vpn1": {"tunnel": "vpn1"}},
+    "assign": {
+        "10.137.0.21+vpn1": {"address": "10.137.0.21", "tunnel": "vpn1"},
+        "10.137.0.21+default": {"address": "10.137.0.21"},
+    },
     "import": {"se-1": {"name": "se-1"}},
     "remove": {"se-1": {"name": "se-1"}},
     "credentials": {"se-1": {"name": "se-1"}},
@@ -79,6 +89,15 @@ def test_the_policy_is_the_tables() -> None:
     assert "#" not in "".join("".join(line) for line in lines)
 
 
+def test_the_document_is_the_tables() -> None:
+    """The wire contract names every service with its argument, its limit and its default policy."""
+    lines = (REPOSITORY / "doc" / "rpc.md").read_text().splitlines()
+    for row in SERVICES:
+        argument = f"`{row.argument}`" if row.argument else "none"
+        assert f"| `{row.name}` | {argument} | {row.payload} | {row.policy} | {row.reply} |" in lines
+    assert sum(line.startswith("| `miragevpn.") for line in lines) == len(SERVICES)
+
+
 # --- what is checked of a call ----------------------------------------------------------------------------
 
 
@@ -107,6 +126,15 @@ BAD_CALLS = {
     "a long one": ("miragevpn.Switch", ["a" * 65], environment("miragevpn.Switch", "a" * 65)),
     "a word that is not known": ("miragevpn.Switch", ["a+roll"], environment("miragevpn.Switch", "a+roll")),
     "a word too many": ("miragevpn.Switch", ["a+rollback+x"], environment("miragevpn.Switch", "a+rollback+x")),
+    "words in another order": (
+        "miragevpn.Switch",
+        ["a+rollback+vpn1"],
+        environment("miragevpn.Switch", "a+rollback+vpn1"),
+    ),
+    "a tunnel too many": ("miragevpn.Connect", ["vpn16"], environment("miragevpn.Connect", "vpn16")),
+    "no tunnel": ("miragevpn.Assign", ["10.137.0.1"], environment("miragevpn.Assign", "10.137.0.1")),
+    "no address": ("miragevpn.Assign", ["work+vpn1"], environment("miragevpn.Assign", "work+vpn1")),
+    "an odd address": ("miragevpn.Assign", ["10.137.1+vpn1"], environment("miragevpn.Assign", "10.137.1+vpn1")),
     "an empty word": ("miragevpn.Switch", ["a+"], environment("miragevpn.Switch", "a+")),
     "words where one goes": ("miragevpn.ImportProfile", ["a+b"], environment("miragevpn.ImportProfile", "a+b")),
     "another in the environment": ("miragevpn.Switch", ["a"], environment("miragevpn.Switch", "b")),

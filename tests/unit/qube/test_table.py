@@ -95,6 +95,14 @@ def test_addresses_of_the_tunnel_are_guarded() -> None:
     ]
 
 
+def test_an_address_of_two_tunnels_is_guarded_against_all_others() -> None:
+    """Two providers may give out the same: neither shuts the other out."""
+    a = OpenTunnel("vpn0", 1, TUN.addresses, vifs=frozenset())
+    b = OpenTunnel("vpn1", 2, TUN.addresses, vifs=frozenset())
+    (rule,) = chain(FirewallDemand(True, (a, b)), "guard").rules
+    assert rule.match == 'iifname != "vpn0" iifname != "vpn1" iifname != "lo" ip daddr 10.8.0.2'
+
+
 @pytest.mark.parametrize(
     ("resolvers", "first", "second"),
     [(("10.8.0.1",), "10.8.0.1", "10.8.0.1"), (("10.8.0.1", "9.9.9.9"), "10.8.0.1", "9.9.9.9")],

@@ -416,16 +416,16 @@ class HostPlay:
         self._do(f"add {address.interface}")
         self.addresses_there.append(address)
 
-    async def write(self, resolvers: Any) -> None:
+    async def write(self, owner: str, resolvers: Any) -> None:
         self._do("resolvers " + " ".join(map(str, resolvers)))
 
-    def restore(self) -> None:
+    def restore(self, owner: str) -> None:
         self._do("restore resolv.conf")
 
-    async def pin(self, address: Any) -> None:
+    async def pin(self, address: Any, owner: str) -> None:
         self._do(f"pin {address}")
 
-    async def unpin(self) -> None:
+    async def unpin(self, owner: str) -> None:
         self._do("unpin")
 
     async def resolve(self, host: str, family: Family) -> list[Any]:
