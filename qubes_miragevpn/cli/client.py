@@ -48,28 +48,39 @@ def run(arguments: argparse.Namespace) -> int:
     loaded = load_client(named.text, file=named.file, read_file=named.read_file, surroundings=named.surroundings)
     for warning in loaded.warnings:
         _log.warning("%s", warning)
-    demand_net_admin()
+    if not (loaded.config.ifconfig_noexec and loaded.config.route_noexec):
+        demand_net_admin()
     return asyncio.run(_connect(loaded.config))
 
 
 async def _connect(config: ClientConfig) -> int:
+    import asyncio
+
     from qubes_miragevpn.cli.foreground import report_end, run_in_foreground, totals
     from qubes_miragevpn.protocol.client import Client
     from qubes_miragevpn.protocol.contract import Command
     from qubes_miragevpn.runtime.driver import ClientDriver
     from qubes_miragevpn.runtime.plain.credentials import ask_at_terminal
-    from qubes_miragevpn.runtime.plain.plainhost import PlainHost
+    from qubes_miragevpn.runtime.plain.plainhost import Habits, PlainHost
+    from qubes_miragevpn.runtime.plain.recovery import recover
+    from qubes_miragevpn.runtime.plain.uplink import watch
     from qubes_miragevpn.runtime.pump import Pump
     from qubes_miragevpn.runtime.sockets.transports import SocketOptions
 
     machine = Client(config, entropy=os.urandom, unix_time=lambda: int(time.time()))
-    host = PlainHost(
-        config.common.dev, partial(ask_at_terminal, known=config.username), keep_credentials=not config.auth_nocache
-    )
+    habits = Habits.of(config)
+    ask = partial(ask_at_terminal, known=config.username)
+    host = PlainHost(config.common.dev, ask, habits)
     driver = ClientDriver(machine, Pump(), host, SocketOptions.of(config.common))
     actions = {
         signal.SIGUSR1: lambda: driver.command(Command.RECONNECT),
         signal.SIGUSR2: lambda: _log.info("%s", totals(driver.counters())),
     }
-    stop = await run_in_foreground(driver, driver.run(), _log, actions)
+    if not habits.idle:
+        await recover()
+    watching = asyncio.create_task(watch(host, lambda: driver.command(Command.RECONNECT)))
+    try:
+        stop = await run_in_foreground(driver, driver.run(), _log, actions)
+    finally:
+        watching.cancel()
     return report_end(stop, driver.counters(), _log)

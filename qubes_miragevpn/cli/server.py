@@ -57,7 +57,7 @@ async def _serve(config: ServerConfig) -> int:
     from qubes_miragevpn.cli.foreground import report_end, run_in_foreground
     from qubes_miragevpn.protocol.server import Server
     from qubes_miragevpn.runtime.driver import ServerDriver
-    from qubes_miragevpn.runtime.plain.plainhost import ServerHost
+    from qubes_miragevpn.runtime.plain.serverhost import ServerHost
     from qubes_miragevpn.runtime.pump import Pump
 
     machine = Server(config, entropy=os.urandom, unix_time=lambda: int(time.time()))

@@ -23,12 +23,13 @@ from qubes_miragevpn.config.model import (
     Credentials,
     Dns,
     Family,
+    LandmarkRoute,
     Listen,
     PullFilter,
     Route,
     ServerConfig,
 )
-from qubes_miragevpn.config.reading.collect import Entry, Findings, Place, Settings, collect
+from qubes_miragevpn.config.reading.collect import Entry, Place, Settings, collect
 from qubes_miragevpn.config.reading.lexer import lex
 
 T = TypeVar("T")
@@ -125,6 +126,7 @@ def _client(builder: Builder) -> ClientConfig:
     settings, findings = builder.settings, builder.findings
     login = settings.last("auth-user-pass")
     redirects = settings.all("redirect-gateway")
+    routes = _routes(builder)
     common = builder.common(server=False)
     return ClientConfig(
         common=common,
@@ -132,9 +134,11 @@ def _client(builder: Builder) -> ClientConfig:
         auth_user_pass=login is not None,
         credentials=_credentials(builder, login),
         username=_username(builder, login),
-        routes=_routes(settings, findings),
+        routes=tuple(route for route in routes if isinstance(route, Route)),
+        landmark_routes=tuple(route for route in routes if isinstance(route, LandmarkRoute)),
+        around=builder.surroundings.around,
         redirect=frozenset(flag for entry in redirects for flag in entry.args) if redirects else None,
-        dns=_dns(settings, findings),
+        dns=_dns(builder),
         pull_filters=tuple(PullFilter(*entry.args) for entry in settings.all("pull-filter")),
         **settings.fields(ClientConfig),
     )
@@ -153,19 +157,21 @@ def _username(builder: Builder, login: Entry | None) -> str | None:
     return material.username(login, builder.read_file)
 
 
-def _routes(settings: Settings, findings: Findings) -> tuple[Route, ...]:
-    routes = []
+def _routes(builder: Builder) -> tuple[Route | LandmarkRoute, ...]:
+    settings, findings = builder.settings, builder.findings
+    routes: list[Route | LandmarkRoute] = []
     for name, make in (("route", ipv4_route), ("route-ipv6", ipv6_route)):
         for entry in settings.all(name):
             try:
-                routes.append(make(*entry.args))
+                routes.append(make(*entry.args, around=builder.surroundings.around))
             except Unusable as error:
                 findings.warn(entry.warning(f"'{name}' has no effect: {error}"))
     return tuple(routes)
 
 
-def _dns(settings: Settings, findings: Findings) -> Dns:
-    options = DnsOptions()
+def _dns(builder: Builder) -> Dns:
+    settings, findings = builder.settings, builder.findings
+    options = DnsOptions(whole=builder.surroundings.around)
     for name, take in (("dhcp-option", options.dhcp_option), ("dns", options.dns)):
         for entry in settings.all(name):
             try:

@@ -312,6 +312,35 @@ class Route:
     metric: int | None = None
 
 
+class Landmark(Enum):
+    """An address that a route may name before it is known (``vpn_gateway`` is simply the tunnel)."""
+
+    NET_GATEWAY = "net_gateway"  # the machine's own gateway, outside of the tunnel
+    REMOTE_HOST = "remote_host"  # the server's outer address
+    VPN_GATEWAY = "vpn_gateway"
+
+
+@dataclass(frozen=True)
+class LandmarkRoute:
+    """A ``route`` line that names a landmark, as its target or as its gateway; on a plain host only."""
+
+    target: IPv4Network | IPv6Network | Landmark
+    gateway: IPv4Address | IPv6Address | Landmark | None = None
+    metric: int | None = None
+
+
+@dataclass(frozen=True)
+class Detour:
+    """A route around the tunnel, on a plain host: to `network` by `via`.
+
+    `network` None is the machine's own gateway itself, `via` None the way that led there without the tunnel.
+    """
+
+    network: IPv4Network | IPv6Network | None
+    via: IPv4Address | IPv6Address | None = None
+    metric: int | None = None
+
+
 @dataclass(frozen=True)
 class PullFilter:
     """``pull-filter``: what to do with a pushed option that begins with `text`."""
@@ -334,6 +363,11 @@ class ClientConfig:
     auth_retry: str = "none"  # none, nointeract, interact
     routes: tuple[Route, ...] = ()
     redirect: frozenset[str] | None = None  # flags of ``redirect-gateway``; None when not asked for
+    landmark_routes: tuple[LandmarkRoute, ...] = ()
+    persist_tun: bool = False  # while the tunnel reconnects its routes stay
+    ifconfig_noexec: bool = False  # somebody else sets the interface up
+    route_noexec: bool = False  # somebody else sets routes and resolvers
+    around: bool = False  # routes may lead around the tunnel: on a plain host, never in a VPN qube
     route_nopull: bool = False
     route_gateway: IPv4Address | None = None  # ``route-gateway`` of the profile itself
     route_gateway6: IPv6Address | None = None  # ``route-ipv6-gateway``
@@ -375,6 +409,11 @@ class Dns:
 
     servers: tuple[IPv4Address | IPv6Address, ...] = ()
     search: tuple[str, ...] = ()
+    split: tuple[str, ...] = ()  # the only domains that the servers are to be asked about; () every name
+    port: int = 53
+    dnssec: str = ""  # "yes", "no", "optional", or "" for the system's own choice
+    tls: bool = False  # ask over TLS
+    tls_name: str = ""  # whose certificate the servers must have then
 
 
 @dataclass(frozen=True)
@@ -391,6 +430,7 @@ class TunnelSettings:
     gateway4: IPv4Address | None = None
     gateway6: IPv6Address | None = None
     routes: tuple[Route, ...] = ()
+    detours: tuple[Detour, ...] = ()
     redirect: frozenset[str] | None = None
     block_ipv6: bool = False
     dns: Dns = field(default_factory=Dns)

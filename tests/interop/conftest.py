@@ -40,9 +40,9 @@ class Bench:
         peer.wait_up()
         return peer
 
-    def client(self, kind: str, config: str, *, prf: bool = False) -> Peer:
-        """Start a client."""
-        peer = Peer(f"{kind}-client", kind, "client", self.wire.client, config, self.folder, prf=prf)
+    def client(self, kind: str, config: str, *, prf: bool = False, wrapper: tuple[str, ...] = ()) -> Peer:
+        """Start a client, by the program `wrapper` if there is one."""
+        peer = Peer(f"{kind}-client", kind, "client", self.wire.client, config, self.folder, prf=prf, wrapper=wrapper)
         self.peers.append(peer)
         return peer
 

@@ -130,7 +130,8 @@ class Peer:
 
     def __init__(
         self, name: str, kind: str, role: str, space: Namespace, config: str, folder: Path,
-        *, prf: bool = False, debug: bool = False,
+        *, prf: bool = False, debug: bool = False, stdin: int = subprocess.DEVNULL,
+        wrapper: tuple[str, ...] = (),
     ) -> None:  # fmt: skip
         self.name, self.kind, self.role, self.space = name, kind, role, space
         self.log_file = folder / f"{name}.log"
@@ -139,8 +140,8 @@ class Peer:
         path.chmod(0o600)
         with self.log_file.open("wb") as log:
             self.process = subprocess.Popen(
-                space.command(*command(kind, role, path, prf=prf, debug=debug)),
-                stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, cwd=REPOSITORY, env=ENVIRONMENT,
+                space.command(*wrapper, *command(kind, role, path, prf=prf, debug=debug)),
+                stdin=stdin, stdout=log, stderr=subprocess.STDOUT, cwd=REPOSITORY, env=ENVIRONMENT,
             )  # fmt: skip
 
     @property

@@ -47,13 +47,15 @@ class Surroundings:
 
     `list_directory` returns the names in a directory and may raise OSError; `ask_password` is asked with a text that
     names the file and returns None for no answer; `unix_time` is what expiry is judged by; the options of
-    `command_line` count as if they stood below the file.
+    `command_line` count as if they stood below the file; `around`: routes may lead around the tunnel, and resolvers be
+    asked in ways that a VPN qube cannot offer to the qubes behind it.
     """
 
     list_directory: Callable[[str], list[str]] | None = None
     ask_password: Callable[[str], Secret | None] | None = None
     unix_time: int | None = None
     command_line: CommandLine = NO_COMMAND_LINE
+    around: bool = False
 
 
 ALONE = Surroundings()

@@ -10,17 +10,18 @@ tunnel, executed or repeated unprintably, and there is a bound on everything tha
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address, IPv6Interface
 from typing import Any
 
 from qubes_miragevpn.base.errors import Consequence, PeerError
 from qubes_miragevpn.base.text import printable
 from qubes_miragevpn.config.building.compression import COMPRESS, comp_lzo
 from qubes_miragevpn.config.building.inner import DnsOptions, Unusable, demand_unicast, ipv4_route, ipv6_route
-from qubes_miragevpn.config.model import ClientConfig, PulledOptions, Route, TunnelSettings
+from qubes_miragevpn.config.model import ClientConfig, LandmarkRoute, PulledOptions, Route
+from qubes_miragevpn.config.pushed.tunnel import MIN_ONLINK6, end, finish
 from qubes_miragevpn.config.reading.lexer import WordError, split_words
-from qubes_miragevpn.config.rows.arguments import ArgumentError, netmask_length
+from qubes_miragevpn.config.rows.arguments import ArgumentError
 from qubes_miragevpn.config.rows.routing import MAX_ROUTES
 from qubes_miragevpn.config.rows.row import NoEffect, Row
 from qubes_miragevpn.config.rows.table import ROWS
@@ -30,12 +31,12 @@ MAX_BYTES = 1 << 16  # of all options of one reply; openvpn's own server sends a
 MAX_DROPPED = 64  # lines recorded
 MIN_RENEG_SEC = 60.0  # a server may not make us renegotiate more often than this
 MIN_MTU = 576
-MIN_MTU_IPV6 = 1280  # RFC 8200, section 5; Linux switches IPv6 off on an interface below it
-MIN_ONLINK4 = 8  # shortest on-link prefix: a server must not claim more than 10.0.0.0/8 is
-MIN_ONLINK6 = 16
 
 REDIRECT_KEPT = frozenset({"def1", "ipv6", "!ipv4", "block-local"})
 """Flags of redirect-gateway that mean something here; the others ask for a way around the tunnel."""
+
+REDIRECT_AROUND = frozenset({"local", "autolocal"})
+"""Those that mean something on a plain host besides."""
 
 _NOPULL = frozenset(
     {
@@ -54,12 +55,13 @@ _NOPULL = frozenset(
 
 
 @dataclass
-class _Reply:
+class Reply:
     """A reply while it is read."""
 
     config: ClientConfig
     values: dict[str, Any] = field(default_factory=dict)  # arguments of `PulledOptions`
     routes: list[Route] = field(default_factory=list)
+    landmarks: list[LandmarkRoute] = field(default_factory=list)
     redirect: set[str] | None = None
     block_ipv6: bool = False
     dns: DnsOptions = field(default_factory=DnsOptions)
@@ -91,31 +93,27 @@ def parse_push(
     Raises `PeerError` (end of session).
     """
     if sum(len(option) + 1 for option in options) > MAX_BYTES:
-        raise _end(f"the server pushed more than {MAX_BYTES} bytes of options")
-    reply = _Reply(config)
+        raise end(f"the server pushed more than {MAX_BYTES} bytes of options")
+    reply = Reply(config, dns=DnsOptions(whole=config.around))
     for option in options:
         if option and _filtered(option, config, reply):
             _take(option, reply)
-    return _finish(reply, remote)
+    return finish(reply, remote)
 
 
-def _end(reason: str) -> PeerError:
-    return PeerError(reason, Consequence.END_SESSION)
-
-
-def _filtered(option: str, config: ClientConfig, reply: _Reply) -> bool:
+def _filtered(option: str, config: ClientConfig, reply: Reply) -> bool:
     """Run ``pull-filter``: the first that matches decides; True if the option is to be read."""
     for rule in config.pull_filters:
         if option.lstrip(" ").startswith(rule.text):
             if rule.action == "reject":
-                raise _end(f"the server pushed what pull-filter rejects: '{printable(rule.text, 60)}'")
+                raise end(f"the server pushed what pull-filter rejects: '{printable(rule.text, 60)}'")
             if rule.action == "ignore":
                 reply.drop(option.split(" ")[0], "ignored by pull-filter")
             return rule.action == "accept"
     return True
 
 
-def _take(option: str, reply: _Reply) -> None:
+def _take(option: str, reply: Reply) -> None:
     """Read one option and let its handler take it."""
     try:
         words = split_words(option)
@@ -135,13 +133,13 @@ def _take(option: str, reply: _Reply) -> None:
         _apply(row, words, reply)
 
 
-def _apply(row: Row, words: tuple[str, ...], reply: _Reply) -> None:
+def _apply(row: Row, words: tuple[str, ...], reply: Reply) -> None:
     handler, vital = _TAKEN[row.name]
     try:
         handler(reply, *row.read(words[1:]))
     except (ArgumentError, Unusable) as error:
         if vital:
-            raise _end(f"the server pushed an unacceptable '{row.name}': {error}") from None
+            raise end(f"the server pushed an unacceptable '{row.name}': {error}") from None
         reply.drop(_shown(row, words), str(error))
 
 
@@ -153,18 +151,18 @@ def _shown(row: Row, words: tuple[str, ...]) -> str:
 
 
 def _keep(name: str) -> Callable[..., None]:
-    def handler(reply: _Reply, value: Any) -> None:
+    def handler(reply: Reply, value: Any) -> None:
         reply.values[name] = value
 
     return handler
 
 
-def _on_ifconfig(reply: _Reply, local: IPv4Address, other: IPv4Address) -> None:
+def _on_ifconfig(reply: Reply, local: IPv4Address, other: IPv4Address) -> None:
     demand_unicast(local)
     reply.ifconfig = (local, other)
 
 
-def _on_ifconfig6(reply: _Reply, local: IPv6Interface, remote: IPv6Address | None) -> None:
+def _on_ifconfig6(reply: Reply, local: IPv6Interface, remote: IPv6Address | None) -> None:
     demand_unicast(local.ip)
     if local.network.prefixlen < MIN_ONLINK6:
         raise Unusable(f"a prefix of /{local.network.prefixlen} is too short")
@@ -173,75 +171,80 @@ def _on_ifconfig6(reply: _Reply, local: IPv6Interface, remote: IPv6Address | Non
     reply.ifconfig6 = (local, remote)
 
 
-def _on_topology(reply: _Reply, topology: str) -> None:
+def _on_topology(reply: Reply, topology: str) -> None:
     reply.topology = topology
 
 
-def _on_route(reply: _Reply, *values: Any) -> None:
-    _add_route(reply, ipv4_route(*values))
+def _on_route(reply: Reply, *values: Any) -> None:
+    _add_route(reply, ipv4_route(*values, around=reply.config.around))
 
 
-def _on_route6(reply: _Reply, *values: Any) -> None:
-    _add_route(reply, ipv6_route(*values))
+def _on_route6(reply: Reply, *values: Any) -> None:
+    _add_route(reply, ipv6_route(*values, around=reply.config.around))
 
 
-def _add_route(reply: _Reply, route: Route) -> None:
-    if len(reply.routes) >= MAX_ROUTES:
+def _add_route(reply: Reply, route: Route | LandmarkRoute) -> None:
+    if len(reply.routes) + len(reply.landmarks) >= MAX_ROUTES:
         raise Unusable(f"more than {MAX_ROUTES} routes")
-    reply.routes.append(route)
+    if isinstance(route, Route):
+        reply.routes.append(route)
+    else:
+        reply.landmarks.append(route)
 
 
-def _on_route_gateway(reply: _Reply, gateway: IPv4Address | None) -> None:
+def _on_route_gateway(reply: Reply, gateway: IPv4Address | None) -> None:
     if gateway is not None:
         demand_unicast(gateway)
     reply.gateway4 = gateway
 
 
-def _on_route_gateway6(reply: _Reply, gateway: IPv6Address) -> None:
+def _on_route_gateway6(reply: Reply, gateway: IPv6Address) -> None:
     if not gateway.is_link_local:
         demand_unicast(gateway)
     reply.gateway6 = gateway
 
 
-def _on_route_metric(reply: _Reply, metric: int) -> None:
+def _on_route_metric(reply: Reply, metric: int) -> None:
     reply.metric = metric
 
 
-def _on_redirect(reply: _Reply, *flags: str) -> None:
-    reply.redirect = (reply.redirect or set()) | (REDIRECT_KEPT & set(flags))
+def _on_redirect(reply: Reply, *flags: str) -> None:
+    kept = REDIRECT_KEPT | REDIRECT_AROUND if reply.config.around else REDIRECT_KEPT
+    reply.redirect = (reply.redirect or set()) | (kept & set(flags))
     for flag in flags:
-        if flag not in REDIRECT_KEPT:
-            reply.drop(f"redirect-gateway {flag}", "nothing is routed around the tunnel")
+        if flag not in kept:
+            why = "no effect, as with openvpn on Linux" if reply.config.around else "nothing is routed around the tunnel"
+            reply.drop(f"redirect-gateway {flag}", why)
 
 
-def _on_dhcp_option(reply: _Reply, kind: str, *values: str) -> None:
+def _on_dhcp_option(reply: Reply, kind: str, *values: str) -> None:
     reply.dns.dhcp_option(kind, *values)
 
 
-def _on_dns(reply: _Reply, what: str, *values: str) -> None:
+def _on_dns(reply: Reply, what: str, *values: str) -> None:
     reply.dns.dns(what, *values)
 
 
-def _on_block_ipv6(reply: _Reply) -> None:
+def _on_block_ipv6(reply: Reply) -> None:
     reply.block_ipv6 = True
 
 
-def _on_mtu(reply: _Reply, mtu: int) -> None:
+def _on_mtu(reply: Reply, mtu: int) -> None:
     most = max(reply.config.common.tun_mtu_max, reply.config.common.tun_mtu)
     if not MIN_MTU <= mtu <= most:
         raise Unusable(f"{mtu} is not from {MIN_MTU} to {most}; write 'tun-mtu-max {mtu}' into the profile")
     reply.mtu = mtu
 
 
-def _on_ping_restart(reply: _Reply, after: float) -> None:
+def _on_ping_restart(reply: Reply, after: float) -> None:
     reply.values |= {"ping_restart": after, "ping_exit": 0.0}  # openvpn has one such timer: the last word counts
 
 
-def _on_ping_exit(reply: _Reply, after: float) -> None:
+def _on_ping_exit(reply: Reply, after: float) -> None:
     reply.values |= {"ping_exit": after, "ping_restart": 0.0}
 
 
-def _on_reneg_sec(reply: _Reply, after: float, _: float | None) -> None:
+def _on_reneg_sec(reply: Reply, after: float, _: float | None) -> None:
     own = reply.config.common.timers.reneg_sec
     if after < MIN_RENEG_SEC or 0 < own < after:
         raise Unusable(f"less than {MIN_RENEG_SEC:g} s or more than our own {own:g} s")
@@ -252,7 +255,7 @@ def _on_exit_notify(reply: _Reply, times: int | None) -> None:
     reply.values["explicit_exit_notify"] = 1 if times is None else times
 
 
-def _on_cipher(reply: _Reply, name: str) -> None:
+def _on_cipher(reply: Reply, name: str) -> None:
     cipher = canonical_cipher(name)
     common = reply.config.common
     if cipher is None or cipher not in {*common.data_ciphers, common.data_ciphers_fallback}:
@@ -260,11 +263,11 @@ def _on_cipher(reply: _Reply, name: str) -> None:
     reply.values["cipher"] = cipher
 
 
-def _on_key_derivation(reply: _Reply, _method: str) -> None:
+def _on_key_derivation(reply: Reply, _method: str) -> None:
     reply.values["key_derivation_ekm"] = True
 
 
-def _on_protocol_flags(reply: _Reply, *flags: str) -> None:
+def _on_protocol_flags(reply: Reply, *flags: str) -> None:
     reply.values["cc_exit"] = "cc-exit" in flags
     reply.values["dynamic_tls_crypt"] = "dyn-tls-crypt" in flags
     reply.values["epoch"] = "aead-epoch" in flags
@@ -272,11 +275,11 @@ def _on_protocol_flags(reply: _Reply, *flags: str) -> None:
         reply.values["key_derivation_ekm"] = True
 
 
-def _on_comp_lzo(reply: _Reply, how: str | None) -> None:
+def _on_comp_lzo(reply: Reply, how: str | None) -> None:
     reply.values["compression"] = comp_lzo(how)
 
 
-def _on_compress(reply: _Reply, how: str | None) -> None:
+def _on_compress(reply: Reply, how: str | None) -> None:
     if how not in COMPRESS:
         raise Unusable(f"no framing is called '{how}'")
     reply.values["compression"] = COMPRESS[how]
@@ -309,116 +312,3 @@ _TAKEN: Mapping[str, tuple[Callable[..., None], bool]] = {
     "compress": (_on_compress, True),
 }
 """Handler of each option that is taken, and whether the session ends when it is not acceptable."""
-
-
-# --- putting together -----------------------------------------------------------------------------------
-
-
-def _finish(reply: _Reply, remote: IPv4Address | IPv6Address | None) -> PulledOptions:
-    config = reply.config
-    mtu = reply.mtu or config.common.tun_mtu
-    ipv4, peer = _address4(reply)
-    ipv6, gateway6 = _address6(reply, mtu)
-    dns = reply.dns.result()
-    tunnel = TunnelSettings(
-        ipv4=ipv4,
-        ipv4_peer=peer,
-        ipv6=ipv6,
-        gateway4=_gateway4(reply, ipv4, peer),
-        gateway6=_gateway6(reply, ipv6, gateway6),
-        routes=_routes(reply, ipv4, peer, ipv6, remote),
-        redirect=_redirect(reply),
-        block_ipv6=reply.block_ipv6,
-        dns=replace(config.dns, servers=dns.servers or config.dns.servers, search=dns.search or config.dns.search),
-        mtu=mtu,
-    )
-    if reply.more_dropped:
-        reply.dropped.append(f"and {reply.more_dropped} more")
-    return PulledOptions(tunnel=tunnel, dropped=tuple(reply.dropped), **reply.values)
-
-
-def _address4(reply: _Reply) -> tuple[IPv4Interface | None, IPv4Address | None]:
-    """Our address, with the on-link network (subnet) or with the far end (net30, p2p)."""
-    if reply.ifconfig is None:
-        return None, None
-    local, other = reply.ifconfig
-    try:
-        # Without a pushed topology the second word tells: a netmask begins with ones, no unicast address ends up there.
-        if reply.topology == "subnet" or (reply.topology is None and int(other) >= 0xF0000000):
-            return _subnet(local, other), None
-        demand_unicast(other)
-        if other == local:
-            raise Unusable("both ends have the same address")
-    except Unusable as error:
-        raise _end(f"the server pushed an unacceptable 'ifconfig': {error}") from None
-    return IPv4Interface((local, 32)), other
-
-
-def _subnet(local: IPv4Address, mask: IPv4Address) -> IPv4Interface:
-    try:
-        length = netmask_length(mask)
-    except ValueError:
-        raise Unusable(f"{mask} is not a netmask") from None
-    interface = IPv4Interface((local, length))
-    if length < MIN_ONLINK4:
-        raise Unusable(f"a network of /{length} is too large")
-    if length < 31 and local in (interface.network.network_address, interface.network.broadcast_address):
-        raise Unusable(f"{interface} is not the address of one machine")
-    return interface
-
-
-def _address6(reply: _Reply, mtu: int) -> tuple[IPv6Interface | None, IPv6Address | None]:
-    if reply.ifconfig6 is None:
-        return None, None
-    if mtu < MIN_MTU_IPV6:
-        reply.drop("ifconfig-ipv6", f"IPv6 needs a tun-mtu of {MIN_MTU_IPV6}")
-        return None, None
-    return reply.ifconfig6
-
-
-def _gateway4(reply: _Reply, ipv4: IPv4Interface | None, peer: IPv4Address | None) -> IPv4Address | None:
-    gateway = reply.gateway4 or reply.config.route_gateway or peer
-    if gateway is not None and gateway != peer and (ipv4 is None or gateway not in ipv4.network):
-        reply.drop(f"route-gateway {gateway}", "not an address of the tunnel")
-        return peer
-    return gateway
-
-
-def _gateway6(reply: _Reply, ipv6: IPv6Interface | None, pushed_peer: IPv6Address | None) -> IPv6Address | None:
-    gateway = reply.gateway6 or reply.config.route_gateway6
-    if gateway is None or ipv6 is None:
-        return pushed_peer if ipv6 is not None else None
-    if gateway not in ipv6.network and not gateway.is_link_local:
-        reply.drop(f"route-ipv6-gateway {gateway}", "not an address of the tunnel")
-        return pushed_peer
-    return gateway
-
-
-def _routes(
-    reply: _Reply,
-    ipv4: IPv4Interface | None,
-    peer: IPv4Address | None,
-    ipv6: IPv6Interface | None,
-    remote: IPv4Address | IPv6Address | None,
-) -> tuple[Route, ...]:
-    """The operator's routes, then the server's: with metric, no doubles, none by a gateway outside of the tunnel."""
-    metric = reply.metric if reply.metric is not None else reply.config.route_metric
-    kept: dict[object, Route] = {}
-    for route in (*reply.config.routes, *reply.routes):
-        onlink = ipv4 if route.network.version == 4 else ipv6
-        gateway = route.gateway
-        if onlink is None:
-            reply.drop(f"route {route.network}", f"the tunnel has no IPv{route.network.version} address")
-        elif gateway is not None and gateway != peer and gateway not in onlink.network:
-            reply.drop(f"route {route.network}", "its gateway is not in the tunnel")
-        elif remote is not None and route.network.prefixlen == remote.max_prefixlen and remote in route.network:
-            reply.drop(f"route {route.network}", "it is the server's own address outside of the tunnel")
-        else:
-            kept.setdefault(route.network, replace(route, metric=route.metric if route.metric is not None else metric))
-    return tuple(kept.values())
-
-
-def _redirect(reply: _Reply) -> frozenset[str] | None:
-    if reply.redirect is None:
-        return reply.config.redirect
-    return frozenset(reply.redirect) | (reply.config.redirect or frozenset())

@@ -17,7 +17,6 @@ _LOG = "the log goes to standard error or to the journal"
 
 _SILENT = (
     ("persist-key", "keys stay in memory until the program ends"),
-    ("persist-tun", "the interface stays while the tunnel reconnects"),
     ("persist-remote-ip", "names are looked up again on every pass over the remotes"),
     ("persist-local-ip", "the local address is the one that the file names, or the system's choice each time"),
     ("script-security", "scripts are never run"),
@@ -97,8 +96,6 @@ _WARNED = (
     ("dns-updown", _SCRIPTS),
     ("iproute", _SCRIPTS),
     ("client-nat", "addresses are not translated"),
-    ("route-noexec", "routes are always set"),
-    ("ifconfig-noexec", "addresses are always set"),
     ("lladdr", "it concerns TAP interfaces"),
     ("dev-node", "the TUN device is /dev/net/tun"),
     ("block-outside-dns", "downstream DNS goes through the tunnel or nowhere"),
@@ -113,7 +110,6 @@ _WARNED = (
 _PUSHED = frozenset(
     {
         "persist-key",
-        "persist-tun",
         "route-delay",
         "ip-win32",
         "route-method",

@@ -129,6 +129,28 @@ ROWS = (
         pushed=APPLIED,
     ),
     Row(
+        "persist-tun",
+        "keep interface and routes while the tunnel reconnects, so that nothing goes around it meanwhile",
+        client=APPLIED,
+        server=NoEffect("a server's interface stays in any case", warn=False),
+        pushed=NoEffect("whether the interface stays is the operator's"),
+        fills=(ClientConfig, "persist_tun"),
+    ),
+    Row(
+        "ifconfig-noexec",
+        "leave the interface's addresses to others, on a plain host",
+        client=APPLIED,
+        server=NoEffect("a server's address is always set"),
+        fills=(ClientConfig, "ifconfig_noexec"),
+    ),
+    Row(
+        "route-noexec",
+        "leave routes and resolvers to others, on a plain host",
+        client=APPLIED,
+        server=NoEffect("a server sets no routes", warn=False),
+        fills=(ClientConfig, "route_noexec"),
+    ),
+    Row(
         "topology",
         "meaning of the addresses",
         (Arg("topology", choice("subnet", "net30", "p2p")),),

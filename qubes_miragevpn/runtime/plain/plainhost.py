@@ -1,35 +1,58 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""A plain Linux machine as the host of a tunnel: `PlainHost` for a client, `ServerHost` for a server.
+"""A plain Linux machine as the host of a client's tunnel.
 
-Routes go to the main table, resolvers to systemd-resolved where that runs. Every change is journalled and undone by
-`close`. While the tunnel is down the machine uses its own routes, in the clear, as any VPN client's does: the
-fail-closed host is the qube's.
+Routes go to the main table, resolvers to systemd-resolved or resolv.conf. Every change is journalled, in memory and on
+disk, and undone by `close`, or at the next start if there was no `close`. While the tunnel is down the machine uses
+its own routes, in the clear, as with any VPN client: unless `persist-tun` keeps the tunnel's routes, which then lead
+nowhere until it works again. The fail-closed host is the qube's.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import shutil
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
-from ipaddress import IPv4Address, IPv4Interface, IPv6Address, ip_network
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address, IPv6Address, ip_network
 from pathlib import Path
 
-from qubes_miragevpn.base.errors import MirageError, PeerError
-from qubes_miragevpn.config.model import Credentials, Dns, Family, ServerConfig, TunnelSettings
+from qubes_miragevpn.base.errors import PeerError
+from qubes_miragevpn.base.secret import Secret
+from qubes_miragevpn.base.text import printable
+from qubes_miragevpn.config.model import ClientConfig, Credentials, Detour, Family, TunnelSettings
 from qubes_miragevpn.runtime import resolver
 from qubes_miragevpn.runtime.netlink.netconf import NetAddress, Netconf, NetRoute
+from qubes_miragevpn.runtime.plain import resolvconf
+from qubes_miragevpn.runtime.plain.interface import configure, without_missing_ipv6
+from qubes_miragevpn.runtime.plain.journal import Journal
+from qubes_miragevpn.runtime.plain.naming import Naming
 from qubes_miragevpn.runtime.plain.plainroutes import tunnel_routes
+from qubes_miragevpn.runtime.plain.uplink import Way
 from qubes_miragevpn.runtime.tun import Tun, open_tun
-
-TUN_QUEUE = 1000  # packets that wait in the kernel while the data plane is busy
-RESOLVECTL_TIMEOUT = 5.0
-_RESOLVED = Path("/run/systemd/resolve")
 
 _log = logging.getLogger("miragevpn.host")
 
 Ask = Callable[[str], Awaitable[Credentials | None]]
+AskChallenge = Callable[[str, bool], Awaitable[Secret | None]]
+
+
+@dataclass(frozen=True)
+class Habits:
+    """How a profile wants its machine treated."""
+
+    keep_credentials: bool = True
+    keep_routes: bool = False  # ``persist-tun``: while the tunnel reconnects, its routes lead nowhere
+    addresses: bool = True  # set by us; False: ``ifconfig-noexec``
+    routes: bool = True  # ``route-noexec``
+
+    @classmethod
+    def of(cls, config: ClientConfig) -> Habits:
+        """Those of a profile."""
+        return cls(not config.auth_nocache, config.persist_tun, not config.ifconfig_noexec, not config.route_noexec)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing on the machine is changed but an interface that is there already."""
+        return not self.addresses and not self.routes
 
 
 class PlainHost:
@@ -37,32 +60,51 @@ class PlainHost:
 
     mark = 0
 
-    def __init__(self, dev: str, ask: Ask, *, keep_credentials: bool = True) -> None:
+    def __init__(
+        self,
+        dev: str,
+        ask: Ask,
+        habits: Habits | None = None,
+        *,
+        ask_challenge: AskChallenge | None = None,
+        state: Path | None = None,
+        resolv_conf: Path | None = None,
+    ) -> None:
         self._dev = dev
         self._ask = ask
-        self._keep = keep_credentials
+        self._ask_challenge = ask_challenge
+        self._habits = habits or Habits()
         self._kept: Credentials | None = None
         self._net: Netconf | None = None
         self._tun: Tun | None = None
         self._routes: list[NetRoute] = []  # ours, that are in force
-        self._remote: IPv4Address | IPv6Address | None = None
+        self.remote: IPv4Address | IPv6Address | None = None
         self._way: NetRoute | None = None  # to the server, without the tunnel
-        self._resolved = False
+        self._found: dict[tuple[str, Family], list[IPv4Address | IPv6Address]] = {}
+        self._journal = Journal(state)
+        self._naming = Naming(self._journal, resolv_conf or resolvconf.RESOLV_CONF)
 
     async def resolve(self, host: str, family: Family) -> list[IPv4Address | IPv6Address]:
-        """Ask the system's resolver."""
-        return await resolver.resolve(host, family)
+        """Ask the system's resolver; while that is behind a tunnel that does not work, remember its last answer."""
+        key = (host, family)
+        try:
+            self._found[key] = await resolver.resolve(host, family)
+        except OSError:
+            if key not in self._found or not self._routes:
+                raise
+            _log.info("%s cannot be looked up now; its last addresses are tried", printable(host))
+        return self._found[key]
 
     async def connecting(self, remote: str) -> None:
         """Nothing to prepare; the machine itself says in the log whom it tries."""
 
     async def before_transport(self, address: IPv4Address | IPv6Address) -> None:
         """Remember how the server is reached now; if the tunnel's routes are still there, lead around them."""
-        self._remote = address
-        self._way = await self._way_to(address)
+        self.remote = address
+        way = await self._way_to(address)
+        self._way = way and replace(way, source=None)  # the kernel's choice, not the route's
         if self._routes and self._way is not None and self._way not in self._routes:
-            await self._netconf.replace_route(self._way)
-            self._routes.append(self._way)
+            await self._set_route(self._way)
 
     async def up(self, settings: TunnelSettings) -> int:
         """Open the TUN, apply everything; return the TUN's descriptor."""
@@ -70,21 +112,42 @@ class PlainHost:
             raise PeerError("the server gave the tunnel no address")
         if self._tun is None:
             self._tun = open_tun("tun%d" if self._dev == "tun" else self._dev)
-        settings = _without_missing_ipv6(settings, self._tun.name)
-        await _configure(self._netconf, self._tun.name, settings)
-        await self._set_routes(settings)
-        await self._set_dns(settings.dns, everything=settings.redirect is not None)
+        if self._habits.idle:
+            _log.info("%s is left to others to set up: %s", self._tun.name, printable(str(settings), 500))
+            return self._tun.fd
+        name = self._tun.name
+        settings = without_missing_ipv6(settings, name)
+        if self._habits.addresses:
+            self._journal.changes.dev = name
+            self._journal.changes.addresses = [
+                NetAddress(name, each, settings.ipv4_peer if each is settings.ipv4 else None)
+                for each in (settings.ipv4, settings.ipv6)
+                if each is not None
+            ]
+            self._journal.write()
+            await configure(self._netconf, name, settings)
+        if self._habits.routes:
+            await self._set_routes(settings)
+            index = await self._netconf.link_index(name)
+            await self._naming.set(index, settings.dns, everything=_everything(settings))
         return self._tun.fd
 
     async def down(self, reason: str) -> None:
-        """Take routes and DNS away; TUN and addresses stay."""
-        await self._unset_dns()
+        """Take routes and DNS away, unless they are to stay; TUN and addresses stay."""
+        if not self._habits.keep_routes:
+            await self._leave()
+
+    async def _leave(self) -> None:
+        await self._naming.unset()
         while self._routes:
-            await self._netconf.restore_route(self._routes.pop())
+            route = self._routes.pop()
+            await self._netconf.restore_route(route)
+            self._journal.changes.forget_route(route)
+        self._journal.write()
 
     async def close(self) -> None:
         """Undo everything. A later `up` begins anew."""
-        await self._unset_dns()
+        await self._naming.unset()
         self._routes.clear()
         net, self._net = self._net, None
         tun, self._tun = self._tun, None
@@ -92,6 +155,7 @@ class PlainHost:
             if net is not None:
                 await net.undo()
                 await net.close()
+            self._journal.close()
         finally:
             if tun is not None:
                 tun.close()
@@ -100,10 +164,32 @@ class PlainHost:
         """Those kept from last time, unless they were refused; else ask."""
         if again or self._kept is None:
             given = await self._ask(again)
-            if not self._keep:
+            if not self._habits.keep_credentials:
                 return given
             self._kept = given
         return self._kept
+
+    async def challenge(self, text: str, *, echo: bool) -> Secret | None:
+        """Ask the user; an answer is good once only."""
+        return None if self._ask_challenge is None else await self._ask_challenge(text, echo)
+
+    async def way_now(self) -> Way | None:
+        """How packets to the server leave this machine now, beside the tunnel."""
+        remote = self.remote
+        route = None if remote is None else await self._way_to(remote)
+        if remote is None or route is None or route.dev is None:
+            return None
+        link = await self._netconf.link(route.dev)
+        if link is None or not link.up or not link.carrier:
+            return None
+        return Way(remote, route.dev, route.via, await self._source(route))
+
+    async def _source(self, route: NetRoute) -> IPv4Address | IPv6Address | None:
+        """Our own address on the way."""
+        if route.source is not None or route.dev is None:
+            return route.source
+        there = await self._netconf.addresses(route.dev)
+        return next((each.interface.ip for each in there if each.interface.version == route.network.version), None)
 
     @property
     def _netconf(self) -> Netconf:
@@ -114,11 +200,11 @@ class PlainHost:
     async def _way_to(self, address: IPv4Address | IPv6Address) -> NetRoute | None:
         own = self._tun.name if self._tun is not None else None
         way = await self._netconf.route_to(address)
-        if way is None or way.dev != own:
-            return way and NetRoute(way.network, dev=way.dev, via=way.via)
-        # our own routes lead there; past them there is the machine's default
-        for route in await self._netconf.default_routes(way.family):
-            if route.dev != own:
+        if way is not None and way.dev != own:
+            return NetRoute(way.network, dev=way.dev, via=way.via, source=way.source)
+        # our own routes lead there, or nothing does; past them there is the machine's default
+        for route in await self._netconf.default_routes(way.family if way is not None else None):
+            if route.dev != own and route.network.version == address.version:
                 return NetRoute(ip_network(address), dev=route.dev, via=route.via)
         return None
 
@@ -128,120 +214,51 @@ class PlainHost:
         if self._way is not None and settings.redirect is not None and "block-local" in settings.redirect:
             there = await self._netconf.routes()
             neighbours = [route for route in there if route.dev == self._way.dev and _is_neighbourhood(route)]
-        wanted = tunnel_routes(settings, self._tun.name, way=self._way, neighbours=neighbours)
+        detours = [route for each in settings.detours if (route := await self._detour(each)) is not None]
+        wanted = tunnel_routes(settings, self._tun.name, way=self._way, neighbours=neighbours, detours=detours)
         stale = [route for route in self._routes if route.key not in {each.key for each in wanted}]
         for route in wanted:
-            if route not in self._routes:
-                self._routes.append(route)  # before it is set: `down` shall find it whatever happens
-            await self._netconf.replace_route(route)
+            await self._set_route(route)
         for route in stale:
             await self._netconf.restore_route(route)
+            self._journal.changes.forget_route(route)
         self._routes = wanted
+        self._journal.write()
 
-    async def _set_dns(self, dns: Dns, *, everything: bool) -> None:
-        assert self._tun is not None
-        if not dns.servers and not dns.search:
-            await self._unset_dns()
-            return
-        servers = [str(server) for server in dns.servers]
-        # "~." makes systemd-resolved ask these servers about every name (resolvectl(1))
-        domains = [*dns.search, *(["~."] if everything and servers else [])]
-        name = self._tun.name
-        self._resolved = _resolved_runs()
-        if not self._resolved:
-            _log.info("the server offers resolvers: %s", " ".join([*servers, *dns.search]))
-        elif not (await _resolvectl("dns", name, *servers) and await _resolvectl("domain", name, *domains)):
-            _log.warning("systemd-resolved did not take the tunnel's resolvers: %s", " ".join(servers))
+    async def _set_route(self, route: NetRoute) -> None:
+        if route not in self._routes:
+            self._routes.append(route)  # before it is set: `down` shall find it whatever happens
+        there = await self._netconf.routes(route.table, route.family)
+        self._journal.changes.note_route(next((each for each in there if each.key == route.key), None), route)
+        self._journal.write()
+        await self._netconf.replace_route(route)
 
-    async def _unset_dns(self) -> None:
-        if self._resolved and self._tun is not None:
-            self._resolved = False
-            await _resolvectl("revert", self._tun.name)
-
-
-class ServerHost:
-    """A server's TUN with the first address of its network."""
-
-    def __init__(self, config: ServerConfig) -> None:
-        self._config = config
-        self._net = Netconf()
-        self._tun: Tun | None = None
-
-    async def up(self) -> tuple[int, str]:
-        """Open and configure it; return its descriptor and name."""
-        dev, network = self._config.common.dev, self._config.network
-        self._tun = open_tun("tun%d" if dev == "tun" else dev)
-        address = IPv4Interface((network.network_address + 1, network.prefixlen))
-        await _configure(self._net, self._tun.name, TunnelSettings(ipv4=address, mtu=self._config.common.tun_mtu))
-        return self._tun.fd, self._tun.name
-
-    async def close(self) -> None:
-        """Undo everything. Twice is fine."""
-        tun, self._tun = self._tun, None
-        if tun is not None:
-            try:
-                await self._net.undo()
-            finally:
-                tun.close()
-        await self._net.close()
+    async def _detour(self, detour: Detour) -> NetRoute | None:
+        """The route around the tunnel that `detour` means; None, and a warning, if the machine has no such way."""
+        own = self._tun.name if self._tun is not None else None
+        via, dev = detour.via, None
+        if via is not None:
+            way = await self._netconf.route_to(via)
+            dev = way.dev if way is not None and way.via is None else None
+        else:
+            version = 4 if detour.network is None else detour.network.version
+            for route in await self._netconf.default_routes():
+                if route.dev != own and route.network.version == version:
+                    via, dev = route.via, route.dev
+                    break
+        network = detour.network or (ip_network(via) if via is not None else None)
+        if network is None or dev in (None, own):
+            _log.warning("the route to %s around the tunnel cannot be set", detour.network or "net_gateway")
+            return None
+        if via is not None and network == ip_network(via):
+            via = None  # the gateway itself is a neighbour
+        return NetRoute(network, dev=dev, via=via, metric=detour.metric)
 
 
-async def _configure(net: Netconf, name: str, settings: TunnelSettings) -> None:
-    """Give the TUN MTU and addresses, and nothing else than these addresses, and bring it up."""
-    wanted = []
-    if settings.ipv4 is not None:
-        wanted.append(NetAddress(name, settings.ipv4, settings.ipv4_peer))
-    if settings.ipv6 is not None:
-        wanted.append(NetAddress(name, settings.ipv6))
-    await net.set_link(name, mtu=settings.mtu, txqueuelen=TUN_QUEUE)
-    for address in await net.addresses(name):
-        if address not in wanted and not address.interface.ip.is_link_local:
-            await net.remove_address(address)
-    await net.set_link(name, up=True)
-    for address in wanted:
-        await net.replace_address(address)
-
-
-def _without_missing_ipv6(settings: TunnelSettings, name: str) -> TunnelSettings:
-    """Leave IPv6 out on a machine that has none: nothing can leave by it there."""
-    try:
-        off = Path(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6").read_text(encoding="ascii").strip() == "1"
-    except OSError:
-        off = True
-    if not off:
-        return settings
-    if settings.ipv6 is not None:
-        _log.warning("IPv6 is switched off on this machine: the tunnel's address %s is not used", settings.ipv6.ip)
-    routes = tuple(route for route in settings.routes if route.network.version == 4)
-    return replace(settings, ipv6=None, gateway6=None, routes=routes, block_ipv6=False)
+def _everything(settings: TunnelSettings) -> bool:
+    return settings.redirect is not None and "!ipv4" not in settings.redirect
 
 
 def _is_neighbourhood(route: NetRoute) -> bool:
     network = route.network
     return route.via is None and 0 < network.prefixlen < network.max_prefixlen and not network.is_link_local
-
-
-def _resolved_runs() -> bool:
-    return _RESOLVED.is_dir() and shutil.which("resolvectl") is not None
-
-
-async def _resolvectl(command: str, *words: str) -> bool:
-    """Run resolvectl; True if it did what it should."""
-    try:
-        process = await asyncio.create_subprocess_exec(
-            "resolvectl",
-            command,
-            "--",
-            *words,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.DEVNULL,
-        )
-        try:
-            async with asyncio.timeout(RESOLVECTL_TIMEOUT):
-                return await process.wait() == 0
-        except BaseException:
-            process.kill()
-            raise
-    except (OSError, MirageError):
-        return False

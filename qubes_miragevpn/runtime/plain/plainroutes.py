@@ -30,18 +30,24 @@ Network = IPv4Network | IPv6Network
 
 
 def tunnel_routes(
-    settings: TunnelSettings, dev: str, *, way: NetRoute | None = None, neighbours: Iterable[NetRoute] = ()
+    settings: TunnelSettings,
+    dev: str,
+    *,
+    way: NetRoute | None = None,
+    neighbours: Iterable[NetRoute] = (),
+    detours: Iterable[NetRoute] = (),
 ) -> list[NetRoute]:
     """Return the routes that `settings` ask for, in the order to set them.
 
     `dev` is the TUN; `way` how the server is reached without the tunnel (a host route); `neighbours` the
-    routes of the networks that the machine is in, for `block-local`.
+    routes of the networks that the machine is in, for `block-local`; `detours` the routes around the tunnel that were
+    asked for.
     """
     flags = settings.redirect
     local = list(neighbours) if flags is not None and "block-local" in flags else []
     inward = _inward(settings, dev) + _blocked_neighbours(local, dev, settings)
     outward = []
-    if way is not None and not (flags is not None and "local" in flags):
+    if way is not None and not _is_neighbour(way, flags):
         server = way.network.network_address
         if any(server.version == each.network.version and server in each.network for each in inward):
             outward.append(way)
@@ -49,7 +55,14 @@ def tunnel_routes(
     for each in local:
         # a gateway within a neighbouring network that is now in the tunnel must stay a neighbour
         outward += [NetRoute(ip_network(via), dev=each.dev) for via in gateways if _holds(each.network, via)]
-    return outward + inward
+    outward += detours
+    taken = {route.key for route in outward}
+    return outward + [route for route in inward if route.key not in taken]
+
+
+def _is_neighbour(way: NetRoute, flags: frozenset[str] | None) -> bool:
+    """Whether the server is, by word of the operator or as we see it, where no route to it is needed."""
+    return flags is not None and ("local" in flags or ("autolocal" in flags and way.via is None))
 
 
 def _inward(settings: TunnelSettings, dev: str) -> list[NetRoute]:

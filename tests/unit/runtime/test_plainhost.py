@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, ip_network
 from pathlib import Path
 
@@ -17,7 +18,9 @@ from qubes_miragevpn.base.secret import Secret
 from qubes_miragevpn.config.model import (
     Common,
     Credentials,
+    Detour,
     Dns,
+    Family,
     Listen,
     NoWrap,
     PeerPolicy,
@@ -26,8 +29,12 @@ from qubes_miragevpn.config.model import (
     ServerConfig,
     TunnelSettings,
 )
-from qubes_miragevpn.runtime.plain import plainhost
-from qubes_miragevpn.runtime.plain.plainhost import PlainHost, ServerHost
+from qubes_miragevpn.runtime import resolver
+from qubes_miragevpn.runtime.plain import journal, resolvconf
+from qubes_miragevpn.runtime.plain.plainhost import Habits, PlainHost
+from qubes_miragevpn.runtime.plain.recovery import recover
+from qubes_miragevpn.runtime.plain.resolved import Resolved
+from qubes_miragevpn.runtime.plain.serverhost import ServerHost
 from tests.unit.runtime.netns import in_netns, ip, settled
 
 SERVER = IPv4Address("192.0.2.1")
@@ -65,8 +72,15 @@ def routes() -> list[str]:
 
 
 @pytest.fixture(autouse=True)
-def without_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plainhost, "_resolved_runs", lambda: False)
+def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nothing of the machine's own is used: no systemd-resolved, another resolv.conf, another place for journals."""
+    monkeypatch.setattr(resolvconf, "RESOLV_CONF", tmp_path / "resolv.conf")
+    monkeypatch.setattr(journal, "STATE", tmp_path / "journals")
+
+    async def nothing() -> None:
+        return None
+
+    monkeypatch.setattr(Resolved, "find", nothing)
 
 
 @pytest.mark.needs_root
@@ -177,37 +191,6 @@ def test_a_server_that_gives_no_address_is_refused_before_anything_is_made() -> 
 
 @pytest.mark.needs_root
 @pytest.mark.needs_tun
-def test_resolvers_go_to_resolved_and_are_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    said: list[tuple[str, ...]] = []
-
-    async def resolvectl(*words: str) -> bool:
-        said.append(words)
-        return True
-
-    monkeypatch.setattr(plainhost, "_resolved_runs", lambda: True)
-    monkeypatch.setattr(plainhost, "_resolvectl", resolvectl)
-    dns = Dns((IPv4Address("10.8.0.1"),), ("corp.example",))
-
-    async def run() -> None:
-        host = PlainHost("tun", nobody)
-        await host.up(TunnelSettings(ipv4=IPv4Interface("10.8.0.2/24"), dns=dns, redirect=frozenset({"def1"})))
-        await host.down("gone")
-        await host.up(TunnelSettings(ipv4=IPv4Interface("10.8.0.2/24"), dns=dns))
-        await host.close()
-
-    in_netns(run)
-    assert said == [
-        ("dns", "tun0", "10.8.0.1"),
-        ("domain", "tun0", "corp.example", "~."),
-        ("revert", "tun0"),
-        ("dns", "tun0", "10.8.0.1"),
-        ("domain", "tun0", "corp.example"),
-        ("revert", "tun0"),
-    ]
-
-
-@pytest.mark.needs_root
-@pytest.mark.needs_tun
 def test_the_servers_tun() -> None:
     async def run() -> None:
         before = network()
@@ -232,7 +215,7 @@ def test_credentials_are_kept_until_they_are_refused() -> None:
         return Credentials(f"user{len(asked)}", Secret(b"x"))
 
     async def run(keep: bool) -> list[str]:
-        host = PlainHost("tun", ask, keep_credentials=keep)
+        host = PlainHost("tun", ask, Habits(keep_credentials=keep))
         given = [await host.credentials(again) for again in ("", "", "wrong", "")]
         await host.close()
         return [each.username for each in given if each]
@@ -240,3 +223,136 @@ def test_credentials_are_kept_until_they_are_refused() -> None:
     assert asyncio.run(run(True)) == ["user1", "user1", "user2", "user2"]
     assert asyncio.run(run(False)) == ["user3", "user4", "user5", "user6"]
     assert asked == ["", "wrong", "", "", "wrong", ""]
+
+
+@pytest.mark.needs_root
+@pytest.mark.needs_tun
+def test_detours_lead_around_the_tunnel() -> None:
+    settings = TunnelSettings(
+        ipv4=IPv4Interface("10.8.0.2/24"),
+        redirect=frozenset({"def1"}),
+        detours=(
+            Detour(IPv4Network("198.51.100.0/24")),
+            Detour(IPv4Network("203.0.113.0/24"), IPv4Address("10.0.0.7"), 9),
+            Detour(None),
+            Detour(ip_network("2001:db8::/32")),  # there is no such way here
+        ),
+    )
+
+    async def run() -> None:
+        before = network()
+        host = PlainHost("tun", nobody)
+        await host.before_transport(SERVER)
+        await host.up(settings)
+        assert {
+            "198.51.100.0/24 via 10.0.0.254 dev near",
+            "203.0.113.0/24 via 10.0.0.7 dev near metric 9",
+            "10.0.0.254 dev near scope link",
+        } < set(routes())
+        assert not any("2001:db8" in line for line in routes())
+        await host.close()
+        assert picture() == before
+
+    in_netns(run)
+
+
+@pytest.mark.needs_root
+@pytest.mark.needs_tun
+def test_with_persist_tun_nothing_goes_around_the_tunnel_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> None:
+        before = network()
+        host = PlainHost("tun", nobody, Habits(keep_routes=True))
+        await host.before_transport(SERVER)
+        await host.up(REDIRECTED)
+        up = routes()
+        await host.down("reconnecting")
+        assert routes() == up
+        await host.before_transport(OTHER_SERVER)
+        assert "198.51.100.1 via 10.0.0.254 dev near" in routes() and "0.0.0.0/1 dev tun0 scope link" in routes()
+        await host.up(REDIRECTED)
+        assert "192.0.2.1 via 10.0.0.254 dev near" not in routes()
+        await host.close()
+        assert picture() == before
+
+    in_netns(run)
+
+
+@pytest.mark.needs_root
+def test_the_last_addresses_of_a_name_while_the_resolver_is_behind_the_tunnel(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers: list[list[IPv4Address]] = [[SERVER]]
+
+    async def resolve(host: str, family: Family) -> list[IPv4Address]:
+        if not answers:
+            raise OSError(2, "no")
+        return answers.pop(0)
+
+    monkeypatch.setattr(resolver, "resolve", resolve)
+
+    async def run() -> None:
+        network()
+        host = PlainHost("tun", nobody, Habits(keep_routes=True))
+        assert await host.resolve("vpn.example", Family.ANY) == [SERVER]
+        with pytest.raises(OSError, match="no"):  # the resolver is the machine's own: what it says counts
+            await host.resolve("vpn.example", Family.ANY)
+        await host.before_transport(SERVER)
+        await host.up(REDIRECTED)
+        await host.down("gone")
+        assert await host.resolve("vpn.example", Family.ANY) == [SERVER]
+        with pytest.raises(OSError, match="no"):
+            await host.resolve("other.example", Family.ANY)
+        await host.close()
+
+    in_netns(run)
+
+
+@pytest.mark.needs_root
+@pytest.mark.needs_tun
+@pytest.mark.parametrize("redirect", [frozenset(), frozenset({"def1"})])
+def test_what_a_crash_leaves_is_undone_at_the_next_start(redirect: frozenset[str], tmp_path: Path) -> None:
+    settings = TunnelSettings(
+        ipv4=IPv4Interface("10.8.0.2/24"),
+        redirect=redirect,
+        detours=(Detour(IPv4Network("198.51.100.0/24")),),
+        dns=Dns((IPv4Address("10.8.0.1"),), ("corp.example",)),
+    )
+    conf = tmp_path / "resolv.conf"
+    conf.symlink_to("elsewhere")
+    (tmp_path / "elsewhere").write_text("nameserver 9.9.9.9\n")
+
+    async def run() -> None:
+        before = network()
+        host = PlainHost("tun", nobody)
+        await host.before_transport(SERVER)
+        await host.up(settings)
+        assert "nameserver 10.8.0.1\nsearch corp.example\n" in conf.read_text() and not conf.is_symlink()
+        assert await recover() == 0, "its client runs"
+        host._tun.close()  # as the kernel does for a process that is killed  # type: ignore[union-attr]
+        os.close(host._journal._fd)
+        await host._netconf.close()
+        assert picture() != before
+        assert await recover() == 1
+        assert picture() == before
+        assert conf.is_symlink() and conf.read_text() == "nameserver 9.9.9.9\n"
+        assert await recover() == 0
+
+    in_netns(run)
+
+
+@pytest.mark.needs_root
+@pytest.mark.needs_tun
+def test_an_interface_that_others_set_up_is_only_opened() -> None:
+    async def run() -> None:
+        network()
+        ip("tuntap add dev ready7 mode tun")
+        ip("addr add 10.8.0.2/24 dev ready7")
+        before = picture()
+        host = PlainHost("ready7", nobody, Habits(addresses=False, routes=False))
+        await host.before_transport(SERVER)
+        assert await host.up(REDIRECTED) > 2
+        assert [line for line in routes() if "ready7" not in line] == [
+            "default via 10.0.0.254 dev near", "10.0.0.0/24 dev near proto kernel scope link src 10.0.0.1"
+        ]  # fmt: skip
+        await host.close()
+        assert picture() == before
+
+    in_netns(run)
