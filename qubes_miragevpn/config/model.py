@@ -50,26 +50,6 @@ class Compression(Enum):
     LZ4_V2 = "compress lz4-v2"
 
 
-class SizeOf(Enum):
-    """What a size of ``mssfix`` or ``fragment`` is meant of."""
-
-    OUTER = "mtu"  # the whole outer packet, IP header included
-    LINK = ""  # the outer packet without IP and transport header
-    INNER = "fixed"  # the inner packet (``mssfix`` only)
-
-
-class Compression(Enum):
-    """Framing of inner packets for compression. We never compress; whether a peer does is another matter."""
-
-    NONE = "none"
-    STUB_LZO = "comp-lzo no"
-    LZO = "comp-lzo"  # also `compress lzo`
-    STUB = "compress stub"
-    LZ4 = "compress lz4"
-    STUB_V2 = "compress stub-v2"
-    LZ4_V2 = "compress lz4-v2"
-
-
 @dataclass(frozen=True)
 class Credentials:
     """User name and password, for the server or for a proxy."""
@@ -291,8 +271,6 @@ class Common:
     fragment_of: SizeOf = SizeOf.LINK
     compression: Compression = Compression.NONE
     decompress: bool = False  # let in what the peer compressed (``allow-compression asym`` or ``yes``)
-    compression: Compression = Compression.NONE
-    decompress: bool = False  # let in what the peer compressed (``allow-compression asym`` or ``yes``)
     replay_window: int = 64
     explicit_exit_notify: int = 0
     max_packet_size: int = 1250  # of control packets, IP and transport headers included
@@ -449,7 +427,6 @@ class PulledOptions:
     peer_id: int | None = None
     key_derivation_ekm: bool = False  # ``key-derivation tls-ekm`` or ``protocol-flags tls-ekm``
     cc_exit: bool = False  # ``protocol-flags cc-exit``
-    compression: Compression | None = None
     compression: Compression | None = None
     dynamic_tls_crypt: bool = False  # ``protocol-flags dyn-tls-crypt``
     epoch: bool = False  # ``protocol-flags aead-epoch``

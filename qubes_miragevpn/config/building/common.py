@@ -8,7 +8,6 @@ from typing import Any
 
 from qubes_miragevpn.config.building import material
 from qubes_miragevpn.config.building.compression import compression
-from qubes_miragevpn.config.building.compression import compression
 from qubes_miragevpn.config.building.dataciphers import DataCipherBuilder
 from qubes_miragevpn.config.building.trust import ALONE, Surroundings, TrustBuilder
 from qubes_miragevpn.config.model import (
@@ -54,7 +53,6 @@ class Builder:
         trust = TrustBuilder(self.settings, self.read_file, self.findings, self.surroundings)
         data = DataCipherBuilder(self.settings, self.findings).build()
         framing, decompress = compression(self.settings, self.findings)
-        framing, decompress = compression(self.settings, self.findings)
         return Common(
             wrap=self._wrap(server=server),
             identity=like.identity if like else trust.identity(),
@@ -65,8 +63,6 @@ class Builder:
             data_ciphers=data.offered,
             data_ciphers_fallback=data.fallback,
             digest=data.digest,
-            compression=framing,
-            decompress=decompress,
             compression=framing,
             decompress=decompress,
             dev=self.settings.value("dev", "tun"),
