@@ -60,7 +60,7 @@ async def _connect(config: ClientConfig) -> int:
     from qubes_miragevpn.protocol.client import Client
     from qubes_miragevpn.protocol.contract import Command
     from qubes_miragevpn.runtime.driver import ClientDriver
-    from qubes_miragevpn.runtime.plain.credentials import ask_at_terminal
+    from qubes_miragevpn.runtime.plain.credentials import ask_at_terminal, ask_challenge_at_terminal
     from qubes_miragevpn.runtime.plain.plainhost import Habits, PlainHost
     from qubes_miragevpn.runtime.plain.recovery import recover
     from qubes_miragevpn.runtime.plain.uplink import watch
@@ -70,7 +70,7 @@ async def _connect(config: ClientConfig) -> int:
     machine = Client(config, entropy=os.urandom, unix_time=lambda: int(time.time()))
     habits = Habits.of(config)
     ask = partial(ask_at_terminal, known=config.username)
-    host = PlainHost(config.common.dev, ask, habits)
+    host = PlainHost(config.common.dev, ask, habits, ask_challenge=ask_challenge_at_terminal)
     driver = ClientDriver(machine, Pump(), host, SocketOptions.of(config.common))
     actions = {
         signal.SIGUSR1: lambda: driver.command(Command.RECONNECT),

@@ -13,6 +13,7 @@ from ipaddress import IPv4Network
 from typing import Generic, TypeVar
 
 from qubes_miragevpn.base.errors import ConfigError
+from qubes_miragevpn.base.text import printable
 from qubes_miragevpn.config.building import material, rules
 from qubes_miragevpn.config.building.common import Builder
 from qubes_miragevpn.config.building.inner import DnsOptions, Unusable, ipv4_route, ipv6_route
@@ -28,6 +29,7 @@ from qubes_miragevpn.config.model import (
     PullFilter,
     Route,
     ServerConfig,
+    StaticChallenge,
 )
 from qubes_miragevpn.config.reading.collect import Entry, Place, Settings, collect
 from qubes_miragevpn.config.reading.lexer import lex
@@ -133,6 +135,7 @@ def _client(builder: Builder) -> ClientConfig:
         remotes=remotes(builder, common),
         auth_user_pass=login is not None,
         credentials=_credentials(builder, login),
+        static_challenge=_static_challenge(settings),
         username=_username(builder, login),
         routes=tuple(route for route in routes if isinstance(route, Route)),
         landmark_routes=tuple(route for route in routes if isinstance(route, LandmarkRoute)),
@@ -142,6 +145,14 @@ def _client(builder: Builder) -> ClientConfig:
         pull_filters=tuple(PullFilter(*entry.args) for entry in settings.all("pull-filter")),
         **settings.fields(ClientConfig),
     )
+
+
+def _static_challenge(settings: Settings) -> StaticChallenge | None:
+    entry = settings.last("static-challenge")
+    if entry is None:
+        return None
+    text, echo, form = entry.args
+    return StaticChallenge(printable(text), bool(echo), concat=form == "concat")
 
 
 def _credentials(builder: Builder, login: Entry | None) -> Credentials | None:

@@ -328,6 +328,15 @@ class PullFilter:
 
 
 @dataclass(frozen=True)
+class StaticChallenge:
+    """``static-challenge``: a question beside the password; `concat`: the answer is appended to it."""
+
+    text: str
+    echo: bool
+    concat: bool = False
+
+
+@dataclass(frozen=True)
 class ClientConfig:
     """A client profile."""
 
@@ -338,6 +347,7 @@ class ClientConfig:
     credentials: Credentials | None = None  # given by the profile itself (file or inline)
     username: str | None = None  # a file with the user name alone: only the password is asked for
     auth_nocache: bool = False
+    static_challenge: StaticChallenge | None = None
     auth_retry: str = "none"  # none, nointeract, interact
     routes: tuple[Route, ...] = ()
     redirect: frozenset[str] | None = None  # flags of ``redirect-gateway``; None when not asked for
@@ -434,5 +444,7 @@ class PulledOptions:
     ping_restart: float | None = None
     ping_exit: float | None = None
     reneg_sec: float | None = None
+    auth_token: Secret | None = None  # to log in with instead of the password from now on
+    auth_token_user: str | None = None  # the user name that goes with it
     explicit_exit_notify: int | None = None
     dropped: tuple[str, ...] = ()  # options that were refused or have no effect here, one printable line each

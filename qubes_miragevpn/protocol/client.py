@@ -9,7 +9,6 @@ attempt ends everything it pulled; the next one begins from the operator's confi
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import assert_never
 
@@ -19,6 +18,7 @@ from qubes_miragevpn.base.text import printable
 from qubes_miragevpn.config.model import ClientConfig, Credentials, Family, Proto, Remote
 from qubes_miragevpn.dataplane.interface import (
     CompressedDropped,
+    Floated,
     KeyExhausted,
     KeyInUse,
     Link,
@@ -26,8 +26,12 @@ from qubes_miragevpn.dataplane.interface import (
     PeerSilent,
     SockAddr,
 )
+from qubes_miragevpn.protocol.attempts import Asking, Idle, Opening, Pausing, Resolving, State
 from qubes_miragevpn.protocol.contract import (
+    AskChallenge,
     AskCredentials,
+    ChallengeAnswered,
+    ChallengeRefused,
     CloseTransport,
     Command,
     CredentialsGiven,
@@ -50,13 +54,15 @@ from qubes_miragevpn.protocol.contract import (
 )
 from qubes_miragevpn.protocol.control.legality import Role
 from qubes_miragevpn.protocol.control.tls import TlsEndpoint, make_context
-from qubes_miragevpn.protocol.conversation import Conversation, End, Over
+from qubes_miragevpn.protocol.conversation import Conversation
+from qubes_miragevpn.protocol.ends import End, Over
 from qubes_miragevpn.protocol.happenings import Introduction
+from qubes_miragevpn.protocol.login import Login, PasswordWanted, Used
 from qubes_miragevpn.protocol.remotes import GiveUp, Lookup, Pause, Remotes, Try
 from qubes_miragevpn.protocol.session import Session
 from qubes_miragevpn.protocol.version import IV_VER
 from qubes_miragevpn.protocol.wire import occ, peerinfo
-from qubes_miragevpn.protocol.wire.keymethod2 import MAX_CREDENTIAL, credential_fits
+from qubes_miragevpn.protocol.wire.authfailed import Challenge, NotNow, Question
 from qubes_miragevpn.protocol.wire.packet import SID_SIZE
 from qubes_miragevpn.protocol.wrap.clientkey import client_keys
 from qubes_miragevpn.protocol.wrap.state import WrapState
@@ -64,50 +70,13 @@ from qubes_miragevpn.protocol.wrap.state import WrapState
 LASTING = 30.0  # a connection that lived this long was a good one: the next walk begins without back-off
 
 
-@dataclass(frozen=True)
-class Idle:
-    """Nothing is wanted."""
-
-
-@dataclass(frozen=True)
-class Asking:
-    """User name and password are being asked for."""
-
-
-@dataclass(frozen=True)
-class Pausing:
-    """Waiting before the next pass over the remotes."""
-
-    until: float
-
-
-@dataclass(frozen=True)
-class Resolving:
-    """The name of `step`'s remote is being looked up."""
-
-    request: int
-    step: Lookup
-
-
-@dataclass(frozen=True)
-class Opening:
-    """A transport is being opened."""
-
-    link: Link
-    step: Try
-    deadline: float
-
-
-State = Idle | Asking | Pausing | Resolving | Opening | Conversation
-
-
 class Client:
     """The machine: see `protocol.contract` for how it is driven."""
 
     def __init__(self, config: ClientConfig, *, entropy: Callable[[int], bytes], unix_time: Callable[[], int]) -> None:
         """`entropy(n)` gives n random bytes, `unix_time()` the wall clock; raises `ConfigError` for unusable keys."""
-        if config.credentials is not None and not _fit(config.credentials):
-            raise ConfigError(f"auth-user-pass: {_UNFIT}")
+        if config.credentials is not None and (unfit := Login(config).given(config.credentials)):
+            raise ConfigError(f"auth-user-pass: {unfit}")
         common = config.common
         self._config = config
         self._entropy = entropy
@@ -115,7 +84,7 @@ class Client:
         self._context = make_context(common.identity, common.peer, common.tls, common.choices, server=False)
         self._wrap_keys = client_keys(common.wrap)
         self._remotes = Remotes(config.remotes, common.timers, shuffle=config.remote_random, entropy=entropy)
-        self._credentials = config.credentials
+        self._login = Login(config)
         self._state: State = Idle()
         self._stopped = False
         self._numbers = 0
@@ -174,12 +143,17 @@ class Client:
                 if isinstance(self._state, Opening | Conversation) and self._state.link == link:
                     self._lose(f"connection lost: {printable(reason)}", now)
             case CredentialsGiven(username, password):
-                if isinstance(self._state, Asking):
-                    self._given(Credentials(username, password), now)
+                if isinstance(self._state, Asking) and self._state.request is None:
+                    self._connect(now, self._login.given(Credentials(username, password)))
             case CredentialsRefused(reason):
-                if isinstance(self._state, Asking):
+                if isinstance(self._state, Asking) and self._state.request is None:
                     self._stop(StopKind.CREDENTIALS, f"user name and password are needed: {printable(reason)}")
-            case KeyExhausted() | KeyInUse() | PeerSilent() | PeerExited() | CompressedDropped():
+            case ChallengeAnswered(request, answer):
+                self._answered(request, answer, now)
+            case ChallengeRefused(request, reason):
+                if self._is_asked(request):
+                    self._stop(StopKind.CREDENTIALS, f"a question of the login has no answer: {printable(reason)}")
+            case KeyExhausted() | KeyInUse() | PeerSilent() | PeerExited() | CompressedDropped() | Floated():
                 if isinstance(self._state, Conversation):
                     self._state.plane_event(event, now)
             case other:
@@ -189,17 +163,17 @@ class Client:
         match command:
             case Command.CONNECT:
                 if isinstance(self._state, Idle):
-                    self._begin(now)
+                    self._connect(now)
             case Command.RECONNECT:
                 if isinstance(self._state, Idle | Pausing):
                     self._remotes.refresh()
-                    self._begin(now)
+                    self._connect(now)
                 elif isinstance(self._state, Resolving):  # the question may have gone out by an uplink that is no more
                     self._look_up(self._state.step)
                 elif isinstance(self._state, Opening | Conversation):
                     self._remotes.again(self._state.step, lasted=True)
                     self._clear("reconnecting")
-                    self._next_step(now)
+                    self._connect(now)
             case Command.RENEGOTIATE:
                 if isinstance(self._state, Conversation):
                     self._state.renegotiate(now)
@@ -210,22 +184,39 @@ class Client:
 
     # --- attempts
 
-    def _begin(self, now: float) -> None:
-        if self._config.auth_user_pass and self._credentials is None:
-            self._ask("")
-        else:
-            self._next_step(now)
+    def _connect(self, now: float, again: str = "") -> None:
+        """Ask the user what must be asked, then take the next step; `again` is what was wrong with the last answer."""
+        match self._login.question():
+            case None:
+                self._next_step(now)
+            case PasswordWanted():
+                self._state = Asking(None)
+                self._out.append(AskCredentials(again))
+            case Question(text, wanted, echo):
+                number = self._number()
+                self._state = Asking(number)
+                self._out.append(AskChallenge(number, f"{again}: {text}" if again else text, echo, wanted))
 
-    def _ask(self, again: str) -> None:
-        self._state = Asking()
-        self._out.append(AskCredentials(again))
+    def _number(self) -> int:
+        self._numbers += 1
+        return self._numbers
 
-    def _given(self, credentials: Credentials, now: float) -> None:
-        if not _fit(credentials):
-            self._ask(_UNFIT)
+    def _is_asked(self, request: int) -> bool:
+        """Whether the question of this number still waits for its answer."""
+        match self._state:
+            case Asking(number):
+                return number == request
+            case Conversation() as conversation:
+                return conversation.asks(request)
+        return False
+
+    def _answered(self, request: int, answer: Secret, now: float) -> None:
+        if not self._is_asked(request):
+            return
+        if isinstance(self._state, Conversation):
+            self._state.answer(request, answer, now)
         else:
-            self._credentials = credentials
-            self._next_step(now)
+            self._connect(now, self._login.answered(answer))
 
     def _next_step(self, now: float) -> None:
         step = self._remotes.next()
@@ -279,15 +270,13 @@ class Client:
             introduction=lambda: self._introduce(options, info),
             stream=remote.proto is Proto.TCP,
         )
-        conversation = Conversation(config, session, link, endpoint, opening.step, now)
+        conversation = Conversation(config, session, self._login, self._number, link, endpoint, opening.step, now)
         self._state = conversation
         conversation.start(now)
 
     def _introduce(self, options: str, info: str) -> Introduction:
-        credentials = self._credentials
-        if not self._config.auth_user_pass or credentials is None:
-            return Introduction(options, info, "", Secret(b""))
-        return Introduction(options, info, credentials.username, credentials.password)
+        said = self._login.introduce()
+        return Introduction(options, info, said.username, said.password)
 
     # --- ends
 
@@ -295,7 +284,7 @@ class Client:
         match self._state:
             case Pausing(until):
                 if now >= until:
-                    self._next_step(now)
+                    self._connect(now)
             case Opening(_, _, deadline):
                 if now >= deadline:
                     self._lose("the transport did not open in time", now)
@@ -306,31 +295,52 @@ class Client:
         """A conversation ended: go on as its end demands."""
         match over.end:
             case End.LOST:
-                self._lose(over.reason, now)
+                if not over.keep:
+                    self._login.drop_token()
+                self._lose(over.reason, now, elsewhere=over.elsewhere)
             case End.REFUSED:
                 self._lose(over.reason, now, refused=True)
             case End.FORBIDDEN:
                 self._stop(StopKind.CONNECTION, over.reason)
             case End.UNAUTHORISED:
-                self._unauthorised(over.reason, now)
+                self._unauthorised(over, now)
             case other:
                 assert_never(other)
 
-    def _unauthorised(self, reason: str, now: float) -> None:
+    def _unauthorised(self, over: Over, now: float) -> None:
+        """The login failed: wait, answer, try with the password instead of the token, or give up."""
+        state, reason, used = self._state, over.reason, self._login.used
+        assert isinstance(state, Conversation)
         retry = self._config.auth_retry if self._config.auth_user_pass else "none"
-        if retry == "interact":
-            self._say(Level.ERROR, reason)
-            if isinstance(self._state, Conversation):  # the answer is for the server that asks
-                self._remotes.again(self._state.step, lasted=True)
-            self._clear(reason)
-            self._credentials = None
-            self._ask(reason)
-        elif retry == "nointeract":
-            self._lose(reason, now)
-        else:
-            self._stop(StopKind.AUTH, reason)
+        match over.failure:
+            case NotNow(_, backoff, advance):
+                self._say(Level.WARNING, reason)
+                self._clear(reason)
+                pause = self._remotes.later(state.step, backoff, advance)
+                self._say(Level.INFO, f"next try in {pause:g} s")
+                self._state = Pausing(now + pause)
+            case Challenge() as challenge:
+                self._login.challenged(challenge)
+                self._once_more(state, reason, now, Level.INFO)
+            case _ if used is Used.TOKEN:
+                self._login.drop_token()
+                self._once_more(state, f"{reason}; trying the password instead of the token", now, Level.WARNING)
+            case _ if retry == "interact":
+                self._login.drop_password()
+                self._once_more(state, reason, now, Level.ERROR)
+            case _ if retry == "nointeract":
+                self._lose(reason, now)
+            case _:
+                self._stop(StopKind.AUTH, reason)
 
-    def _lose(self, reason: str, now: float, *, refused: bool = False) -> None:
+    def _once_more(self, state: Conversation, reason: str, now: float, level: Level) -> None:
+        """Log in again to the server that asks for it, after asking the user what that takes."""
+        self._say(level, reason)
+        self._clear(reason)
+        self._remotes.same(state.step)
+        self._connect(now, reason)
+
+    def _lose(self, reason: str, now: float, *, refused: bool = False, elsewhere: bool = False) -> None:
         """End the attempt and go on with the next. `refused`: the peer is not one we may talk to."""
         state = self._state
         if refused:
@@ -340,11 +350,11 @@ class Client:
         self._say(Level.WARNING, reason)
         self._clear(reason)
         if isinstance(state, Conversation) and state.up_since is not None:
-            pause = self._remotes.again(state.step, lasted=now >= state.up_since + LASTING)
+            pause = self._remotes.again(state.step, lasted=now >= state.up_since + LASTING, elsewhere=elsewhere)
             if pause:  # a server that throws us out at once is not asked again at once
                 self._state = Pausing(now + pause)
                 return
-        self._next_step(now)
+        self._connect(now)
 
     def _clear(self, reason: str) -> None:
         """End the attempt: what it opened is closed, what it pulled is forgotten."""
@@ -355,6 +365,7 @@ class Client:
         elif isinstance(state, Conversation):
             state.close(reason)
             self._take_effects(state)
+            self._login.connection_ended()
 
     def _take_effects(self, conversation: Conversation) -> None:
         self._out += conversation.effects
@@ -367,13 +378,6 @@ class Client:
 
     def _say(self, level: Level, text: str) -> None:
         self._out.append(Notify(level, text))
-
-
-_UNFIT = f"user name and password may have at most {MAX_CREDENTIAL - 1} bytes, none of them NUL"
-
-
-def _fit(credentials: Credentials) -> bool:
-    return credential_fits(credentials.username) and credential_fits(credentials.password.reveal())
 
 
 def _family(endpoint: SockAddr) -> Family:

@@ -22,6 +22,7 @@ from qubes_miragevpn.config.model import ANYWHERE, Family, Local, Proto, Proxy, 
 from qubes_miragevpn.dataplane.interface import (
     CompressedDropped,
     DataKeys,
+    Floated,
     KeyExhausted,
     KeyInUse,
     Link,
@@ -95,6 +96,22 @@ class CredentialsRefused:
     reason: str
 
 
+@dataclass(frozen=True)
+class ChallengeAnswered:
+    """The answer to `AskChallenge` number `request`."""
+
+    request: int
+    answer: Secret
+
+
+@dataclass(frozen=True)
+class ChallengeRefused:
+    """Nobody can or will answer `AskChallenge` number `request`."""
+
+    request: int
+    reason: str
+
+
 class Command(Enum):
     """What the user may ask of a machine."""
 
@@ -123,8 +140,11 @@ Event = (
     | PeerSilent
     | PeerExited
     | CompressedDropped
+    | Floated
     | CredentialsGiven
     | CredentialsRefused
+    | ChallengeAnswered
+    | ChallengeRefused
     | UserCommand
 )
 
@@ -262,6 +282,27 @@ class AskCredentials:
     again: str
 
 
+@dataclass(frozen=True)
+class AskChallenge:
+    """The user must be asked `text` (printable); answer with `ChallengeAnswered` or `ChallengeRefused` for `request`.
+
+    `echo`: the answer may be seen while it is typed. `wanted` False: nothing is asked, the user only confirms.
+    A later question, or the end of the connection that asked, takes this one back.
+    """
+
+    request: int
+    text: str
+    echo: bool
+    wanted: bool
+
+
+@dataclass(frozen=True)
+class OpenUrl:
+    """The server asks the user to open `url` (http or https, printable) in a browser; show it, never open it."""
+
+    url: str
+
+
 class Level(Enum):
     """How loud a `Notify` is."""
 
@@ -320,6 +361,8 @@ Effect = (
     | TunnelChanged
     | TunnelDown
     | AskCredentials
+    | AskChallenge
+    | OpenUrl
     | Notify
     | Drop
     | Stop

@@ -8,12 +8,13 @@ here and dies with it.
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable
 from contextlib import suppress
-from enum import Enum
 from typing import assert_never
 
 from qubes_miragevpn.base.errors import Consequence, PeerError
+from qubes_miragevpn.base.secret import Secret
 from qubes_miragevpn.config.model import ClientConfig, Proto, PulledOptions
 from qubes_miragevpn.config.pushed import parse_push
 from qubes_miragevpn.crypto.suites import SUITES, Mode
@@ -21,6 +22,7 @@ from qubes_miragevpn.dataplane.inband import OCC_EXIT
 from qubes_miragevpn.dataplane.interface import (
     NO_PEER_ID,
     CompressedDropped,
+    Floated,
     KeyExhausted,
     KeyInUse,
     Link,
@@ -33,12 +35,14 @@ from qubes_miragevpn.dataplane.interface import (
 from qubes_miragevpn.protocol.contract import (
     ActivateKey,
     AddPeer,
+    AskChallenge,
     CloseTransport,
     Drop,
     Effect,
     InstallKey,
     Level,
     Notify,
+    OpenUrl,
     RemovePeer,
     RetireKey,
     SendInner,
@@ -47,6 +51,7 @@ from qubes_miragevpn.protocol.contract import (
     TunnelUp,
 )
 from qubes_miragevpn.protocol.control.negotiation import client_cipher, digest_mismatch
+from qubes_miragevpn.protocol.ends import End, Over, refusal
 from qubes_miragevpn.protocol.happenings import (
     ClientIntroduced,
     DropKey,
@@ -57,10 +62,13 @@ from qubes_miragevpn.protocol.happenings import (
     UseKey,
 )
 from qubes_miragevpn.protocol.limits import peer_limits, within_proxy
+from qubes_miragevpn.protocol.login import Login
 from qubes_miragevpn.protocol.remotes import Try
 from qubes_miragevpn.protocol.session import Session
 from qubes_miragevpn.protocol.wire.messages import (
+    Asked,
     AuthFailed,
+    AuthPending,
     Exit,
     Halt,
     Message,
@@ -68,6 +76,7 @@ from qubes_miragevpn.protocol.wire.messages import (
     PushReply,
     PushRequest,
     Restart,
+    UrlShown,
 )
 
 PEER = 0
@@ -80,29 +89,19 @@ MAX_PUSH_BYTES = 64 * 1024
 _NO_ANSWER = "(server unreachable, or its tls-auth or tls-crypt key is another)"
 
 
-class End(Enum):
-    """What the end of a conversation means for the client."""
-
-    LOST = "lost"  # try again
-    REFUSED = "refused"  # this server is not one we may talk to; try others
-    UNAUTHORISED = "unauthorised"  # the server refused user name and password, or our certificate
-    FORBIDDEN = "forbidden"  # do not come back
-
-
-class Over(Exception):
-    """The conversation has ended."""
-
-    def __init__(self, end: End, reason: str) -> None:
-        super().__init__(reason)
-        self.end = end
-        self.reason = reason
-
-
 class Conversation:
     """Driven like a machine, with methods instead of events; each may raise `Over`."""
 
     def __init__(
-        self, config: ClientConfig, session: Session, link: Link, endpoint: SockAddr, step: Try, now: float
+        self,
+        config: ClientConfig,
+        session: Session,
+        login: Login,
+        number: Callable[[], int],
+        link: Link,
+        endpoint: SockAddr,
+        step: Try,
+        now: float,
     ) -> None:
         self.link = link
         self.step = step
@@ -111,7 +110,11 @@ class Conversation:
         self._config = config
         self._session = session
         self._endpoint = endpoint
+        self._login = login
+        self._number = number  # of the next question
         self._began = now
+        self._settings_by = now + config.common.timers.hand_window
+        self._question: int | None = None  # the server's, which waits for its answer
         self._heard = False  # the server answered with something valid
         self._key_id: int | None = None  # newest established key
         self._server_options = ""
@@ -146,10 +149,10 @@ class Conversation:
         timers = self._config.common.timers
         if not self._heard and now >= self._began + timers.connect_timeout:
             raise Over(End.LOST, f"no answer within {timers.connect_timeout:g} s {_NO_ANSWER}")
-        if self._pulled is None and now >= self._began + timers.hand_window:
+        if self._pulled is None and now >= self._settings_by:
             problem = "no TLS handshake" if self._key_id is None else "the server pushed no settings"
             hint = "" if self._heard else f" {_NO_ANSWER}"
-            raise Over(End.LOST, f"{problem} within {timers.hand_window:g} s{hint}")
+            raise Over(End.LOST, f"{problem} within {self._settings_by - self._began:g} s{hint}")
         self._guarded(lambda: self._tick_session(now), now)
 
     def _tick_session(self, now: float) -> None:
@@ -165,7 +168,7 @@ class Conversation:
         if not self._heard:
             times.append(self._began + timers.connect_timeout)
         if self._pulled is None:
-            times.append(self._began + timers.hand_window)
+            times.append(self._settings_by)
             if self._key_id is not None:
                 times.append(self._next_request)
         return min((t for t in times if t is not None), default=None)
@@ -186,6 +189,8 @@ class Conversation:
                 raise Over(End.LOST, "the server fell silent (ping-restart)")
             case PeerExited():
                 raise Over(End.LOST, "the server left")
+            case Floated(_, endpoint):
+                self._endpoint = endpoint
             case CompressedDropped(_, reason):
                 self._say(Level.WARNING, f"the server compresses; such packets are dropped: {reason}")
 
@@ -268,11 +273,20 @@ class Conversation:
             case PushReply(options, more):
                 if self._pulled is None and self._key_id is not None:
                     self._pushed(options, more, now)
-            case AuthFailed(reason):
-                told = f": {reason}" if reason else ""
-                raise Over(End.UNAUTHORISED, f"the server refused user name, password or certificate{told}")
-            case Restart(reason):
-                raise Over(End.LOST, f"the server asks for a new connection: {reason or 'no reason given'}")
+                else:
+                    self._renew_token(options)
+            case AuthFailed(failure):
+                raise Over(End.UNAUTHORISED, refusal(failure), failure=failure)
+            case AuthPending(timeout):
+                self._wait_for_login(timeout, now)
+            case Asked(question):
+                self._question = self._number()
+                self.effects.append(AskChallenge(self._question, question.text, question.echo, question.wanted))
+            case UrlShown(url):
+                self.effects.append(OpenUrl(url))
+            case Restart(reason, keep, elsewhere):
+                told = f"the server asks for a new connection: {reason or 'no reason given'}"
+                raise Over(End.LOST, told, keep=keep, elsewhere=elsewhere)
             case Halt(reason):
                 raise Over(End.FORBIDDEN, f"the server forbids to connect again: {reason or 'no reason given'}")
             case Exit():
@@ -283,6 +297,37 @@ class Conversation:
                 self._say(Level.INFO, f"the server says: {text}")
             case other:
                 assert_never(other)
+
+    def _wait_for_login(self, timeout: float | None, now: float) -> None:
+        """The login takes longer; as OpenVPN, at most half the time between renewals, or the hand-window."""
+        if self._pulled is not None:
+            return
+        timers = self._config.common.timers
+        most = max(timers.reneg_sec / 2, timers.hand_window)
+        wait = min(timers.hand_window if timeout is None else timeout, most)
+        self._settings_by = min(max(self._settings_by, now + wait), self._began + timers.hand_window + most)
+        left = self._settings_by - now
+        self._say(Level.INFO, f"the server waits for the login to be completed, {left:.0f} s at most")
+
+    def answer(self, request: int, answer: Secret, now: float) -> None:
+        """Take the user's answer to the server's question."""
+        if request == self._question:
+            self._question = None
+            text = base64.b64encode(answer.reveal()).decode("ascii")
+            self._guarded(lambda: self._session.send_message(f"CR_RESPONSE,{text}", now), now)
+
+    def asks(self, request: int) -> bool:
+        """Whether the server's question of this number is still open."""
+        return request == self._question
+
+    def _renew_token(self, options: tuple[str, ...]) -> None:
+        """A push to a working tunnel; a new token is all that is taken from it."""
+        self._take_token(parse_push(options, self._config, self.step.address))
+
+    def _take_token(self, pulled: PulledOptions) -> None:
+        if pulled.auth_token is not None:
+            problem = self._login.accept_token(pulled.auth_token, pulled.auth_token_user)
+            self._say(Level.WARNING if problem else Level.DEBUG, problem or "the server gave a token to log in with")
 
     # --- what the server pushed
 
@@ -307,6 +352,7 @@ class Conversation:
         self.effects.append(AddPeer(PEER, self.link, self._endpoint, peer_id, self._limits(pulled)))
         assert self._key_id is not None
         self._install(self._key_id)
+        self._take_token(pulled)
         if pulled.reneg_sec is not None:
             self._session.renew_after(pulled.reneg_sec)
         if pulled.dynamic_tls_crypt:

@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from qubes_miragevpn.config.model import Family, Remote, Timers
+from qubes_miragevpn.protocol.wire.authfailed import Advance
 
 MAX_ADDRESSES = 16  # of one name, per pass
+MAX_BACKOFF = 3600.0  # seconds that a server may have us wait
 
 
 @dataclass(frozen=True)
@@ -83,19 +85,35 @@ class Remotes:
         fitting = [a for a in addresses if _fits(remote.hop[2], a)]
         self._addresses.extend(Try(remote, address) for address in fitting[:MAX_ADDRESSES])
 
-    def again(self, last: Try, *, lasted: bool) -> float:
+    def again(self, last: Try, *, lasted: bool, elsewhere: bool = False) -> float:
         """Begin the walk anew after the connection to `last`, which worked for a while (`lasted`) or hardly.
 
-        Returns the seconds to wait before the next step.
+        `elsewhere`: with the other remotes all the same. Returns the seconds to wait before the next step.
         """
         rest = [remote for remote in self._order if remote != last.remote]
         self._queue = deque([*rest, last.remote])
-        self._addresses = deque([last] if lasted else [])
+        self._addresses = deque([last] if lasted and not elsewhere else [])
         if lasted:
             self._passes = 0
             self._pause = self._timers.connect_retry
             return 0.0
         return self._growing_pause()
+
+    def same(self, last: Try) -> None:
+        """Go on with `last`, whatever else comes then."""
+        self._addresses.appendleft(last)
+
+    def later(self, last: Try, backoff: float | None, advance: Advance) -> float:
+        """`last` asks us to come back; returns the seconds to wait before the next step."""
+        if advance is Advance.SAME:
+            self.same(last)
+        elif advance is Advance.REMOTE:
+            self._addresses.clear()
+        most = self._timers.connect_retry_max
+        if not self._addresses and not self._queue and (not most or self._passes + 1 < most):
+            self._passes += 1  # the pause between two passes is this one
+            self._queue.extend(self._order)
+        return self._growing_pause() if backoff is None else min(max(backoff, self._timers.connect_retry), MAX_BACKOFF)
 
     def refresh(self) -> None:
         """What failed before says nothing any more (another uplink): the next pause is the first one again."""

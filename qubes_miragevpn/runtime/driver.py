@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
 from qubes_miragevpn.base.errors import MirageError, MisuseError, PeerError, SystemRefused
+from qubes_miragevpn.base.secret import Secret
 from qubes_miragevpn.base.text import printable
 from qubes_miragevpn.config.model import Proto, ServerConfig, TunnelSettings
 from qubes_miragevpn.dataplane.interface import (
@@ -27,8 +28,11 @@ from qubes_miragevpn.dataplane.interface import (
     SockAddr,
 )
 from qubes_miragevpn.protocol.contract import (
+    AskChallenge,
     AskCredentials,
     AssignAddresses,
+    ChallengeAnswered,
+    ChallengeRefused,
     CloseTransport,
     Command,
     CredentialsGiven,
@@ -36,6 +40,7 @@ from qubes_miragevpn.protocol.contract import (
     Effect,
     NameResolved,
     OpenTransport,
+    OpenUrl,
     ResolutionFailed,
     Resolve,
     SendInner,
@@ -49,6 +54,7 @@ from qubes_miragevpn.protocol.contract import (
     TunnelUp,
     UserCommand,
 )
+from qubes_miragevpn.protocol.wire.authfailed import MAX_URL
 from qubes_miragevpn.runtime.driving.base import Driver, Machine, log
 from qubes_miragevpn.runtime.driving.host import TunnelHost
 from qubes_miragevpn.runtime.driving.jobs import Jobs
@@ -104,6 +110,7 @@ class ClientDriver(Driver):
         if self._carry_out_common(effect):
             if isinstance(effect, CloseTransport):
                 self._jobs.drop(("open", effect.link))
+                self._jobs.drop("challenge")  # whoever asked is gone
             return
         match effect:
             case Resolve():
@@ -114,6 +121,11 @@ class ClientDriver(Driver):
             case AskCredentials(again):
                 self._jobs.drop("credentials")
                 self._jobs.add("credentials", lambda: self._ask(again))
+            case AskChallenge():
+                self._jobs.drop("challenge")
+                self._jobs.add("challenge", lambda: self._ask_challenge(effect))
+            case OpenUrl(url):
+                log.warning("the server asks you to log in with a browser, at %s", printable(url, MAX_URL))
             case TunnelUp(settings, summary):
                 self._cancel_again()  # the machine began anew by itself
                 self._jobs.add("up", lambda: self._up(settings, summary))
@@ -166,6 +178,21 @@ class ClientDriver(Driver):
             self._feed(CredentialsRefused("no user name and password to be had"))
         else:
             self._feed(CredentialsGiven(given.username, given.password))
+
+    async def _ask_challenge(self, effect: AskChallenge) -> None:
+        log.info("the server asks: %s", printable(effect.text, 500))
+        if not effect.wanted:
+            self._feed(ChallengeAnswered(effect.request, Secret(b"")))
+            return
+        try:
+            answer = await self._host.challenge(effect.text, echo=effect.echo)
+        except (OSError, MirageError) as error:
+            self._feed(ChallengeRefused(effect.request, _reason(error)))
+            return
+        if answer is None:
+            self._feed(ChallengeRefused(effect.request, f"nobody is there to be asked: {effect.text}"))
+        else:
+            self._feed(ChallengeAnswered(effect.request, answer))
 
     async def _up(self, settings: TunnelSettings, summary: str) -> None:
         # The host may open its TUN anew, under the same number: it is attached anew each time.

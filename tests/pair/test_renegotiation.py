@@ -183,7 +183,7 @@ def test_another_user_name_in_a_renegotiation_ends_the_session(pki: Pki) -> None
         client_config(pki, timers=QUIET, auth_user_pass=True, credentials=Credentials("one", Secret(b"x")))
     )
     connected(world, client)
-    client.machine._credentials = Credentials("two", Secret(b"x"))  # type: ignore[union-attr]
+    client.machine._login._credentials = Credentials("two", Secret(b"x"))  # type: ignore[union-attr]
     client.event(RENEGOTIATE)
     world.run(1)
     assert key_ids(world.server) == [0] and world.server.effects(c.RemovePeer)

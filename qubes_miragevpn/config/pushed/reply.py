@@ -9,12 +9,13 @@ tunnel, executed or repeated unprintably, and there is a bound on everything tha
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, IPv6Interface
 from typing import Any
 
-from qubes_miragevpn.base.errors import Consequence, PeerError
+from qubes_miragevpn.base.secret import Secret
 from qubes_miragevpn.base.text import printable
 from qubes_miragevpn.config.building.compression import COMPRESS, comp_lzo
 from qubes_miragevpn.config.building.inner import DnsOptions, Unusable, demand_unicast, ipv4_route, ipv6_route
@@ -29,6 +30,7 @@ from qubes_miragevpn.crypto.suites import canonical_cipher
 
 MAX_BYTES = 1 << 16  # of all options of one reply; openvpn's own server sends a few KiB
 MAX_DROPPED = 64  # lines recorded
+MAX_USERNAME = 128  # bytes, with the NUL that OpenVPN counts in
 MIN_RENEG_SEC = 60.0  # a server may not make us renegotiate more often than this
 MIN_MTU = 576
 
@@ -251,7 +253,21 @@ def _on_reneg_sec(reply: Reply, after: float, _: float | None) -> None:
     reply.values["reneg_sec"] = after
 
 
-def _on_exit_notify(reply: _Reply, times: int | None) -> None:
+def _on_auth_token(reply: Reply, token: str) -> None:
+    reply.values["auth_token"] = Secret(token.encode())
+
+
+def _on_auth_token_user(reply: Reply, encoded: str) -> None:
+    try:
+        name = base64.b64decode(encoded, validate=True).decode("utf-8")
+    except ValueError:
+        raise Unusable("it is not UTF-8 in base64") from None
+    if not name.isprintable() or not 0 < len(name.encode()) < MAX_USERNAME:
+        raise Unusable("this is no user name")
+    reply.values["auth_token_user"] = name
+
+
+def _on_exit_notify(reply: Reply, times: int | None) -> None:
     reply.values["explicit_exit_notify"] = 1 if times is None else times
 
 
@@ -303,6 +319,8 @@ _TAKEN: Mapping[str, tuple[Callable[..., None], bool]] = {
     "ping-restart": (_on_ping_restart, False),
     "ping-exit": (_on_ping_exit, False),
     "reneg-sec": (_on_reneg_sec, False),
+    "auth-token": (_on_auth_token, False),
+    "auth-token-user": (_on_auth_token_user, False),
     "explicit-exit-notify": (_on_exit_notify, False),
     "peer-id": (_keep("peer_id"), True),
     "cipher": (_on_cipher, True),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from qubes_miragevpn.config.rows.row import NoEffect, Row, without_effect
+from qubes_miragevpn.config.rows.row import without_effect
 
 _SCRIPTS = "scripts are never run; addresses, routes and DNS are set by the program itself"
 _PROCESS = "the process and its rights are the service manager's"
@@ -134,8 +134,6 @@ _PUSHED = frozenset(
 )
 """Those that a server may push without anybody being surprised."""
 
-_TOKEN = Row("auth-token", "", None, pushed=NoEffect("tokens are not supported yet"), secret=True)
-
 ROWS = (
     *(
         replace(row, pushed=row.client) if row.name in _PUSHED else row
@@ -144,6 +142,4 @@ ROWS = (
             *(without_effect(name, reason) for name, reason in _WARNED),
         )
     ),
-    _TOKEN,
-    replace(_TOKEN, name="auth-token-user"),
 )

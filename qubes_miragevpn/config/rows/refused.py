@@ -49,7 +49,6 @@ ROWS = tuple(
         ("no-iv", "switches protection off", "remove the line"),
         ("use-prediction-resistance", "is obsolete", "remove the line: randomness is the system's"),
         ("replay-persist", _YET, "remove the line"),
-        ("static-challenge", _YET, "ask the provider for a profile without a one-time password"),
         ("auth-gen-token", _YET, _CLIENTS),
         ("auth-gen-token-secret", _YET, _CLIENTS),
         # other modes

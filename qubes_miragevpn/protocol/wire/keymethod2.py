@@ -20,6 +20,7 @@ PRE_MASTER_SIZE = 48
 RANDOM_SIZE = 32
 MAX_OPTIONS = 512
 MAX_CREDENTIAL = 128  # including NUL; what a stock OpenVPN server accepts
+MAX_LONG_CREDENTIAL = 4096  # including NUL; tokens and answers that the server itself made this long
 MAX_PEER_INFO = 8192
 
 
@@ -38,10 +39,10 @@ def _string(raw: bytes) -> bytes:
     return (len(raw) + 1).to_bytes(2, "big") + raw + b"\0" if raw else b"\0\0"
 
 
-def credential_fits(text: str | bytes) -> bool:
+def credential_fits(text: str | bytes, limit: int = MAX_CREDENTIAL) -> bool:
     """Whether a user name or password can be said in key method 2, and will be taken by a stock server."""
     raw = _bytes(text) if isinstance(text, str) else text
-    return len(raw) < MAX_CREDENTIAL and 0 not in raw
+    return len(raw) < limit and 0 not in raw
 
 
 def _bytes(text: str) -> bytes:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from qubes_miragevpn.base.errors import PeerError
 from qubes_miragevpn.base.text import printable
+from qubes_miragevpn.protocol.wire.authfailed import Failure, Question, read_failure, read_question, read_url
 
 MAX_MESSAGE = 16 * 1024  # one TLS record
 MAX_MESSAGES = 16
@@ -37,14 +38,37 @@ class PushReply:
 class AuthFailed:
     """``AUTH_FAILED[,reason]``"""
 
-    reason: str
+    failure: Failure
+
+
+@dataclass(frozen=True)
+class AuthPending:
+    """``AUTH_PENDING[,timeout n]``: the login takes longer, at most `timeout` seconds (None: not said)."""
+
+    timeout: float | None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """``INFO,CR_TEXT:...``: a question for the user, to be answered by ``CR_RESPONSE``."""
+
+    question: Question
+
+
+@dataclass(frozen=True)
+class UrlShown:
+    """``INFO,WEB_AUTH:...`` or ``OPEN_URL:...``: an address for the user's browser, checked."""
+
+    url: str
 
 
 @dataclass(frozen=True)
 class Restart:
-    """``RESTART[,...]``: the server asks us to connect again."""
+    """``RESTART[,[flags]reason]``: connect again. `keep`: the token stays good; `elsewhere`: to the next remote."""
 
     reason: str
+    keep: bool = False
+    elsewhere: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,7 +97,7 @@ class Malformed:
     reason: str
 
 
-Message = PushRequest | PushReply | AuthFailed | Restart | Halt | Exit | Other
+Message = PushRequest | PushReply | AuthFailed | AuthPending | Asked | UrlShown | Restart | Halt | Exit | Other
 
 
 def split_record(record: bytes) -> list[Message | Malformed]:
@@ -99,14 +123,47 @@ def _parse(raw: bytes) -> Message | Malformed:
         case "PUSH_REPLY":
             return _push_reply(rest)
         case "AUTH_FAILED":
-            return AuthFailed(printable(rest))
+            return AuthFailed(read_failure(rest))
+        case "AUTH_PENDING":
+            return AuthPending(_timeout(rest))
+        case "INFO" | "INFO_PRE":
+            return _info(rest)
         case "RESTART":
-            return Restart(printable(rest))
+            flags, reason = _flags(rest)
+            return Restart(printable(reason), keep="P" in flags, elsewhere="N" in flags)
         case "HALT":
-            return Halt(printable(rest))
+            return Halt(printable(_flags(rest)[1]))
         case "EXIT":
             return Exit()
     return Other(printable(text))
+
+
+def _timeout(rest: str) -> float | None:
+    for word in rest.split(","):
+        key, _, value = word.partition(" ")
+        if key == "timeout" and value.isascii() and value.isdigit() and len(value) <= 10:
+            return float(value)
+    return None
+
+
+def _info(rest: str) -> Message | Malformed:
+    word, _, content = rest.partition(":")
+    try:
+        if word == "CR_TEXT":
+            return Asked(read_question(content))
+        if word in ("WEB_AUTH", "OPEN_URL"):
+            return UrlShown(read_url(word, content))
+    except PeerError as error:
+        return Malformed(error.reason)
+    return Other(printable(rest))
+
+
+def _flags(rest: str) -> tuple[str, str]:
+    """``[PN]reason`` to the letters and the reason."""
+    if not rest.startswith("["):
+        return "", rest
+    flags, _, reason = rest[1:].partition("]")
+    return flags, reason
 
 
 def _push_reply(rest: str) -> PushReply:

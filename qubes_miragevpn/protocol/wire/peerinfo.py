@@ -18,7 +18,9 @@ class IvProto(IntFlag):
     DATA_V2 = 1 << 1
     REQUEST_PUSH = 1 << 2  # the server may push without being asked
     TLS_KEY_EXPORT = 1 << 3  # data keys by TLS exporter
+    AUTH_PENDING_KW = 1 << 4  # AUTH_PENDING with a timeout
     CC_EXIT_NOTIFY = 1 << 7  # EXIT as a control message
+    AUTH_FAIL_TEMP = 1 << 8  # AUTH_FAILED,TEMP
     DYN_TLS_CRYPT = 1 << 9  # renegotiations protected by a key of the session's own
     DATA_EPOCH = 1 << 10  # data packets in the epoch format
 
@@ -27,7 +29,9 @@ OUR_PROTO = (
     IvProto.DATA_V2
     | IvProto.REQUEST_PUSH
     | IvProto.TLS_KEY_EXPORT
+    | IvProto.AUTH_PENDING_KW
     | IvProto.CC_EXIT_NOTIFY
+    | IvProto.AUTH_FAIL_TEMP
     | IvProto.DYN_TLS_CRYPT
     | IvProto.DATA_EPOCH
 )

@@ -11,6 +11,7 @@ from __future__ import annotations
 from ipaddress import IPv4Address, IPv6Address
 from typing import Protocol
 
+from qubes_miragevpn.base.secret import Secret
 from qubes_miragevpn.config.model import Credentials, Family, TunnelSettings
 
 
@@ -43,3 +44,6 @@ class TunnelHost(Protocol):
 
     async def credentials(self, again: str) -> Credentials | None:
         """User name and password, or None if nobody can give them."""
+
+    async def challenge(self, text: str, *, echo: bool) -> Secret | None:
+        """The user's answer to `text` (printable), or None if nobody can be asked; `echo`: it may be seen."""

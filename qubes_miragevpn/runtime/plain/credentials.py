@@ -16,6 +16,7 @@ from qubes_miragevpn.base.secret import Secret
 from qubes_miragevpn.base.text import printable
 from qubes_miragevpn.config.model import Credentials
 
+MAX_QUESTION = 500  # characters shown of a question
 MAX_LINE = 4096  # what a terminal's line can hold (termios(3), canonical mode)
 
 
@@ -40,6 +41,18 @@ async def ask_at_terminal(again: str, *, known: str | None = None) -> Credential
     whose = "" if known is None else f" of {printable(known)}"
     password = await read_line(terminal, f"Password{whose}: ", echo=False)
     return Credentials(username, Secret(password)) if password else None
+
+
+async def ask_challenge_at_terminal(text: str, echo: bool) -> Secret | None:
+    """Return the user's answer to `text`, or None if there is no terminal or no answer."""
+    try:
+        terminal = sys.stdin.fileno()
+    except (OSError, ValueError, AttributeError):
+        return None
+    if not os.isatty(terminal):
+        return None
+    answer = await read_line(terminal, f"{printable(text, MAX_QUESTION)} ", echo=echo)
+    return Secret(answer) if answer else None
 
 
 async def read_line(terminal: int, prompt: str, *, echo: bool = True) -> bytes:

@@ -97,7 +97,7 @@ SAFER = (
     "crl-verify", "verify-hash", "remote-cert-ku", "remote-cert-eku", "tls-verify", "tls-remote",
     "capath",
     "x509-username-field", "tls-ciphersuites", "tls-groups", "tls-cert-profile",
-    "auth-user-pass-verify", "ccd-exclusive", "client-connect", "static-challenge", "auth-gen-token", "secret",
+    "auth-user-pass-verify", "ccd-exclusive", "client-connect", "auth-gen-token", "secret",
 )  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from qubes_miragevpn.config.model import Common, Family, NoWrap, PeerPolicy, Pro
 from qubes_miragevpn.crypto.kdf import KeySource
 from qubes_miragevpn.protocol.wire import keymethod2, occ, peerinfo
 from qubes_miragevpn.protocol.wire.keymethod2 import KeyMethod2
+from qubes_miragevpn.protocol.wire.authfailed import Refusal
 from qubes_miragevpn.protocol.wire.messages import (
     MAX_MESSAGE,
     MAX_MESSAGES,
@@ -190,13 +191,13 @@ MESSAGES: list[tuple[bytes, Any]] = [
     (b"PUSH_REPLY,push-continuation 2,push-continuation 1", PushReply((), False)),
     (b"PUSH_REPLY,push-continuation", PushReply((), False)),
     (b"PUSH_REPLY,push-continuations 2", PushReply(("push-continuations 2",), False)),
-    (b"AUTH_FAILED", AuthFailed("")),
-    (b"AUTH_FAILED,no, go away", AuthFailed("no, go away")),
+    (b"AUTH_FAILED", AuthFailed(Refusal(""))),
+    (b"AUTH_FAILED,no, go away", AuthFailed(Refusal("no, go away"))),
     (b"RESTART", Restart("")),
-    (b"RESTART,[N]why", Restart("[N]why")),
+    (b"RESTART,[N]why", Restart("why", elsewhere=True)),
     (b"HALT,bye", Halt("bye")),
     (b"EXIT", Exit()),
-    (b"INFO_PRE,WEB_AUTH::file:///etc/passwd", Other("INFO_PRE,WEB_AUTH::file:///etc/passwd")),
+    (b"INFO_PRE,WEB_AUTH::file:///etc/passwd", Malformed("an address that is not opened: file:///etc/passwd")),
     (b"exit", Other("exit")),
     (b"EXITS", Other("EXITS")),
     (b" EXIT", Other(" EXIT")),

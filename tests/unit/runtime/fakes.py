@@ -8,6 +8,7 @@ from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
+from qubes_miragevpn.base.secret import Secret
 from qubes_miragevpn.config.model import Credentials, Family, TunnelSettings
 from qubes_miragevpn.dataplane.interface import Counters, PlaneEvent
 from qubes_miragevpn.protocol.contract import Effect, Event
@@ -124,3 +125,6 @@ class Host:
 
     async def credentials(self, again: str) -> Credentials | None:
         return await self._call("credentials", again)
+
+    async def challenge(self, text: str, *, echo: bool) -> Secret | None:
+        return await self._call("challenge", text, echo)

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 from qubes_miragevpn.base.secret import Secret
-from qubes_miragevpn.runtime.plain.credentials import ask_at_terminal
+from qubes_miragevpn.runtime.plain.credentials import ask_at_terminal, ask_challenge_at_terminal
 
 
 @pytest.fixture
@@ -54,6 +54,24 @@ def test_name_and_password_are_read_the_password_without_echo(
     asyncio.run(run())
     assert capsys.readouterr().err == "wrong\\x1b password\nUser name: Password: \n"
     assert b"cret" not in os.read(keyboard, 1000)
+
+
+@pytest.mark.parametrize("seen", [True, False])
+def test_a_question_is_answered_with_or_without_echo(
+    terminal: tuple[int, int], capsys: pytest.CaptureFixture[str], seen: bool
+) -> None:
+    keyboard, program = terminal
+
+    async def run() -> None:
+        asking = asyncio.create_task(ask_challenge_at_terminal("Code\x1b?", seen))
+        if not seen:
+            await silent(program)
+        os.write(keyboard, b"123\n")
+        assert await asking == Secret(b"123")
+        assert echo(program)
+
+    asyncio.run(run())
+    assert capsys.readouterr().err == "Code\\x1b? " + ("" if seen else "\n")
 
 
 def test_echo_is_back_when_the_question_is_called_off(terminal: tuple[int, int]) -> None:

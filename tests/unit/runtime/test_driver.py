@@ -41,8 +41,11 @@ from qubes_miragevpn.dataplane.interface import (
 from qubes_miragevpn.protocol.contract import (
     ActivateKey,
     AddPeer,
+    AskChallenge,
     AskCredentials,
     AssignAddresses,
+    ChallengeAnswered,
+    ChallengeRefused,
     CloseTransport,
     Command,
     CredentialsGiven,
@@ -54,6 +57,7 @@ from qubes_miragevpn.protocol.contract import (
     NameResolved,
     Notify,
     OpenTransport,
+    OpenUrl,
     PacketReceived,
     RemovePeer,
     ResolutionFailed,
@@ -307,6 +311,36 @@ def test_credentials_are_asked_for_and_given() -> None:
     assert machine.events[1] == CredentialsGiven("user", Secret(b"word"))
     assert isinstance(machine.events[2], CredentialsRefused)
     assert plane.asked("credentials") == [("credentials", ""), ("credentials", "wrong password")]
+
+
+def test_questions_are_asked_and_answered(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    script: dict[Any, Any] = {
+        CONNECT: [AskChallenge(1, "Just so you know", False, False)],
+        ChallengeAnswered(1, Secret(b"")): [AskChallenge(2, "Code\x1b?", True, True)],
+        ChallengeAnswered(2, Secret(b"42")): [OpenUrl("https://a.example/x"), AskChallenge(3, "More?", False, True)],
+        ChallengeRefused: [ASKED],
+    }
+    machine, plane, _, _ = client(script, challenge=[Secret(b"42"), None])
+    assert plane.asked("challenge") == [("challenge", "Code\x1b?", True), ("challenge", "More?", False)]
+    assert ChallengeRefused(3, "nobody is there to be asked: More?") in machine.events
+    said = [record.getMessage() for record in caplog.records]
+    assert "the server asks: Just so you know" in said and "the server asks: Code\\x1b?" in said
+    assert "the server asks you to log in with a browser, at https://a.example/x" in said
+    assert not [line for line in said if "42" in line]
+
+
+def test_a_question_is_called_off_with_its_connection() -> None:
+    never = asyncio.Event()
+
+    async def play(driver: ClientDriver, machine: Machine, plane: Plane, host: Host) -> None:
+        await until(lambda: host.busy == "challenge")
+        driver.command(Command.RECONNECT)
+        await until(lambda: not host.busy)
+
+    script = {CONNECT: [AskChallenge(1, "Code?", True, True)], RECONNECT: [CloseTransport(8)]}
+    machine, _, _, _ = client(script, play, challenge=never)
+    assert machine.events == [CONNECT, RECONNECT, DISCONNECT]
 
 
 def test_an_up_that_fails_is_told_down_and_tried_again_later_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
