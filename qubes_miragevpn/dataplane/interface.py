@@ -92,6 +92,7 @@ class PeerLimits:
     reneg_bytes: int = 0  # report KeyExhausted after so many bytes / packets on a key (either direction)
     reneg_pkts: int = 0
     payload: PayloadRules = PayloadRules()
+    floats: bool = False  # UDP: follow the peer to another address, after an authentic DATA_V2 packet from there
 
 
 @dataclass(frozen=True)
@@ -156,6 +157,14 @@ class CompressedDropped:
 
 
 @dataclass(frozen=True)
+class Floated:
+    """`peer` is at `endpoint` now: an authentic packet came from there, and everything goes there."""
+
+    peer: int
+    endpoint: SockAddr
+
+
+@dataclass(frozen=True)
 class LinkFailed:
     """The socket of `link` reported end of file or an error; `reason` is for the log."""
 
@@ -170,7 +179,7 @@ class TunFailed:
     reason: str
 
 
-PeerEvent = KeyExhausted | KeyInUse | PeerSilent | PeerExited | CompressedDropped
+PeerEvent = KeyExhausted | KeyInUse | PeerSilent | PeerExited | CompressedDropped | Floated
 """What concerns one peer: these go to the protocol machine as they are."""
 
 PlaneEvent = ControlPacket | PeerEvent | LinkFailed | TunFailed

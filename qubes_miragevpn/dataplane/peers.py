@@ -109,6 +109,13 @@ class Peers:
             del self.by_endpoint[peer.link, peer.endpoint]
         self._index()
 
+    def move(self, peer: Peer, endpoint: SockAddr) -> None:
+        """The peer is at `endpoint` from now on, where no other peer is."""
+        if self.by_endpoint.get((peer.link, peer.endpoint)) is peer:
+            del self.by_endpoint[peer.link, peer.endpoint]
+        peer.endpoint = endpoint
+        self.by_endpoint[peer.link, endpoint] = peer
+
     def set_addresses(self, handle: int, addresses: Iterable[IPv4Address | IPv6Address]) -> None:
         """Give `addresses` to a peer; one that another peer had is taken from that."""
         peer = self.get(handle)

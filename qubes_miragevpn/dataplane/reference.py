@@ -10,8 +10,9 @@ rules ask for it, `payload` lies between: compression framing, fragments.
 
 The plaintext is one IP packet, the keep-alive "ping", or an OCC message, told apart by their first bytes.
 
-It refuses, drops and counts: packets of unknown peers, unknown keys, from an address other than the peer's (there is
-no float), replays, failed tags, empty plaintexts, malformed IP, and on a server a source that is not the peer's own.
+It refuses, drops and counts: packets of unknown peers, unknown keys, from an address other than the peer's (unless its
+limits let it float), replays, failed tags, empty plaintexts, malformed IP, and on a server a source that is not the
+peer's own.
 Nothing that comes from outside raises; `MisuseError` is for the caller's mistakes.
 """
 
@@ -30,6 +31,7 @@ from qubes_miragevpn.dataplane.interface import (
     CompressedDropped,
     Counters,
     DataKeys,
+    Floated,
     KeyExhausted,
     KeyInUse,
     Link,
@@ -149,7 +151,8 @@ class DataChannel:
             body_at = V1_HEADER
             if peer is None and endpoint is not None:
                 peer = self._peers.by_endpoint.get((link, endpoint))
-        if peer is None or peer.link != link or (endpoint is not None and endpoint != peer.endpoint):
+        moved = peer is not None and endpoint is not None and endpoint != peer.endpoint
+        if peer is None or peer.link != link or (moved and not self._may_float(peer, body_at, endpoint)):
             self.dropped_unknown += 1
             return None
         key = peer.keys.get(packet[0] & 7)
@@ -162,6 +165,9 @@ class DataChannel:
             self._refused(peer, key, error)
             return None
         peer.heard = now
+        if moved and endpoint is not None:
+            self._peers.move(peer, endpoint)
+            self.events.append(Floated(peer.handle, endpoint))
         if key.packets_received >= key.check_received_at:
             self._look(peer, key)
         if not key.in_use:
@@ -184,6 +190,12 @@ class DataChannel:
         except PeerError:
             peer.dropped_other += 1
         return None
+
+    def _may_float(self, peer: Peer, body_at: int, endpoint: SockAddr | None) -> bool:
+        """Whether an authentic packet from `endpoint` would move `peer` there: never to where another peer is."""
+        if not peer.limits.floats or body_at != V2_HEADER or endpoint is None or not endpoint[1]:
+            return False
+        return (peer.link, endpoint) not in self._peers.by_endpoint
 
     def _refused(self, peer: Peer, key: KeySlot, error: PeerError) -> None:
         """Count a packet that its key did not open; too many forgeries wear the key out."""

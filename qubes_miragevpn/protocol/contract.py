@@ -23,6 +23,7 @@ from qubes_miragevpn.dataplane.interface import (
     CompressedDropped,
     DataKeys,
     Floated,
+    Floated,
     KeyExhausted,
     KeyInUse,
     Link,
@@ -140,6 +141,7 @@ Event = (
     | PeerSilent
     | PeerExited
     | CompressedDropped
+    | Floated
     | Floated
     | CredentialsGiven
     | CredentialsRefused

@@ -23,6 +23,7 @@ from qubes_miragevpn.dataplane.interface import (
     NO_PEER_ID,
     CompressedDropped,
     Floated,
+    Floated,
     KeyExhausted,
     KeyInUse,
     Link,
@@ -189,6 +190,8 @@ class Conversation:
                 raise Over(End.LOST, "the server fell silent (ping-restart)")
             case PeerExited():
                 raise Over(End.LOST, "the server left")
+            case Floated(_, endpoint):
+                self._endpoint = endpoint
             case Floated(_, endpoint):
                 self._endpoint = endpoint
             case CompressedDropped(_, reason):

@@ -48,6 +48,7 @@ def peer_limits(
     peer_id: bool = True,
     epoch: bool = False,
     compression: Compression | None = None,
+    floats: bool = False,
 ) -> PeerLimits:
     """Limits for a peer that is reached at `endpoint` over `proto`; `compression` is what the server pushed."""
     framing = common.compression if compression is None else compression
@@ -71,6 +72,7 @@ def peer_limits(
         reneg_bytes=common.timers.reneg_bytes,
         reneg_pkts=common.timers.reneg_pkts,
         payload=PayloadRules(framing, common.decompress, _fragment(common, carrier, outer)),
+        floats=floats and peer_id,
     )
 
 

@@ -19,6 +19,7 @@ from qubes_miragevpn.crypto.suites import SUITES, Mode
 from qubes_miragevpn.dataplane.interface import (
     NO_PEER_ID,
     CompressedDropped,
+    Floated,
     KeyExhausted,
     KeyInUse,
     Link,
@@ -130,6 +131,9 @@ class Server:
             case PeerSilent(number):
                 if number in self._peers:
                     self._forget(self._peers[number], "silent for too long (ping-restart)")
+            case Floated(number, endpoint):
+                if number in self._peers:
+                    self._move(self._peers[number], endpoint)
             case CompressedDropped(number, reason):
                 if number in self._peers:
                     name = self._peers[number].name
@@ -265,10 +269,7 @@ class Server:
     def _forget(self, peer: Peer, reason: str) -> None:
         """Take the peer out of everything."""
         del self._peers[peer.number]
-        place = (peer.link, peer.endpoint)
-        self._by_place[place].remove(peer)
-        if not self._by_place[place]:
-            del self._by_place[place]
+        self._leave_place(peer)
         if peer.lease is not None:
             self._pool.release(peer.lease.ip)
         if peer.pushed:
@@ -276,6 +277,19 @@ class Server:
             self._say(Level.INFO, f"client {peer.name} is gone: {reason}")
         if self._stream:
             self._out.append(CloseTransport(peer.link))
+
+    def _move(self, peer: Peer, endpoint: SockAddr) -> None:
+        """An authentic data packet came from another address: the control channel is there as well."""
+        self._leave_place(peer)
+        peer.endpoint = endpoint
+        self._by_place.setdefault((peer.link, endpoint), []).append(peer)
+        self._say(Level.INFO, f"client {peer.name} is at {printable(str(endpoint[0]))} port {endpoint[1]} now")
+
+    def _leave_place(self, peer: Peer) -> None:
+        place = (peer.link, peer.endpoint)
+        self._by_place[place].remove(peer)
+        if not self._by_place[place]:
+            del self._by_place[place]
 
     # --- running sessions
 
@@ -409,6 +423,7 @@ class Server:
             silence=timers.ping_restart,
             peer_id=peer_id != NO_PEER_ID,
             epoch=peer.epoch,
+            floats=not self._stream,
         )
         self._out += [
             AddPeer(peer.number, peer.link, peer.endpoint, peer_id, limits),

@@ -104,3 +104,32 @@ def test_what_a_server_may_not_push(pki: Pki, monkeypatch: pytest.MonkeyPatch, p
     world = World(server_config(pki))
     client = world.client(client_config(pki))
     assert not world.run(20, lambda: up(client))
+
+
+def test_a_client_that_moves_is_followed_with_both_channels(pki: Pki) -> None:
+    world = World(server_config(pki))
+    client = world.client(client_config(pki))
+    connected(world, client)
+    client.place = ("203.0.113.77", 5)
+    transfer(world, client)  # what the server sends before it hears from there is lost
+    assert len(world.server.tun) == TRANSFER
+    everything_passes(world, client)
+    client.event(c.UserCommand(c.Command.RENEGOTIATE))
+    world.run(5)
+    everything_passes(world, client)
+    assert len(keys(client)) == 2
+    assert any("is at 203.0.113.77 port 5 now" in said.text for said in world.server.effects(c.Notify))
+
+
+def test_no_client_moves_to_where_another_is(pki: Pki) -> None:
+    world = World(server_config(pki, duplicate_cn=True))
+    first, second = (world.client(client_config(pki)) for _ in range(2))
+    connected(world, first)
+    connected(world, second)
+    own, first.place = first.place, second.place
+    first.send(b"\x45\0\0\x15" + bytes(17))
+    world.run(1)
+    assert not any("now" in said.text for said in world.server.effects(c.Notify))
+    first.place = own
+    everything_passes(world, first)
+    everything_passes(world, second)

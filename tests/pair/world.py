@@ -29,7 +29,7 @@ from qubes_miragevpn.config.model import (
     Timers,
 )
 from qubes_miragevpn.base.secret import Secret
-from qubes_miragevpn.dataplane.interface import KeyExhausted, KeyInUse, PeerExited, PeerSilent, SockAddr
+from qubes_miragevpn.dataplane.interface import PeerEvent, SockAddr
 from qubes_miragevpn.dataplane.reference import DATA_OPCODES, DataChannel
 from qubes_miragevpn.protocol import contract as c
 from qubes_miragevpn.protocol.client import Client
@@ -153,7 +153,7 @@ class Side:
             self.world.carry(self, *out)
         events, self.channel.events = self.channel.events, []
         for event in events:
-            if isinstance(event, KeyExhausted | KeyInUse | PeerSilent | PeerExited):
+            if isinstance(event, PeerEvent):
                 self.event(event)
 
     def deadline(self) -> float:

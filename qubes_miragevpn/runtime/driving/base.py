@@ -19,6 +19,7 @@ from qubes_miragevpn.dataplane.interface import (
     ControlPacket,
     Counters,
     DataPlane,
+    Floated,
     KeyExhausted,
     KeyInUse,
     Link,
@@ -237,7 +238,7 @@ class Driver:
                 self._feed(TransportDown(link, reason))
             case TunFailed(reason):
                 self._tun_failed(reason)
-            case KeyExhausted() | KeyInUse() | PeerSilent() | PeerExited() | CompressedDropped():
+            case KeyExhausted() | KeyInUse() | PeerSilent() | PeerExited() | CompressedDropped() | Floated():
                 self._feed(event)
             case _:
                 assert_never(event)
