@@ -8,6 +8,7 @@ DESTDIR ?=
 RPM_TOP ?= $(CURDIR)/build/rpm
 PROVIDER ?= own
 ROUNDS ?= 3
+SECONDS_EACH ?= 30
 BENCH_JSON ?= build/bench.json
 
 # What an installation uses: the distribution's interpreter, and where the distribution keeps its modules.
@@ -19,7 +20,7 @@ LIBDIR := /usr/lib/qubes-miragevpn
 UNITS := /usr/lib/systemd/system
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo lab test lint bench install-vm install-dom0 rpm clean
+.PHONY: help setup demo lab test lint fuzz bench install-vm install-dom0 rpm clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +40,10 @@ test: setup lint ## lint, then the tests of every group (root; otherwise ALLOW_S
 lint: setup ## ruff and mypy --strict
 	@$(PYTHON) -m ruff check --quiet .
 	@$(PYTHON) -m mypy --no-error-summary
+
+fuzz: setup ## look for inputs that break the readers of text, with atheris (SECONDS_EACH=n)
+	@$(PYTHON) -c 'import atheris' 2>/dev/null || $(PYTHON) -m pip install --quiet atheris
+	@$(PYTHON) -m tests.fuzz --seconds $(SECONDS_EACH)
 
 bench: setup ## measure against openvpn 2.6 (root; ROUNDS=n BENCH_JSON=file)
 	@mkdir -p $(dir $(BENCH_JSON))

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What is fuzzed: one function for each reader. Only the typed error of its kind may come out of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+
+from qubes_miragevpn.base.errors import ConfigError, PeerError
+from qubes_miragevpn.config.building.trust import Surroundings
+from qubes_miragevpn.config.loader import examine_client, examine_server, load_client
+from qubes_miragevpn.config.model import ClientConfig
+from qubes_miragevpn.config.pushed import apply_update, parse_push
+from qubes_miragevpn.config.reading.sources import CommandLine
+from qubes_miragevpn.config.render import render
+from tests.unit.config.texts import CLIENT, read_file
+
+CORPUS = Path(__file__).parent / "corpus"
+MAX_SHOWN = 2000  # characters of a message
+
+
+def client(data: bytes) -> None:
+    """A client's file, with the part after a NUL as words of the command line."""
+    text, _, words = data.partition(b"\0")
+    options = tuple(words.decode("utf-8", "surrogateescape").split()) if words else ()
+    surroundings = Surroundings(unix_time=2_000_000_000, command_line=CommandLine(options, "/"))
+    examined = examine_client(text, file="f", read_file=read_file, surroundings=surroundings)
+    _judge(examined.warnings, examined.errors)
+    if examined.config is not None:
+        _again(examined.config)
+
+
+def server(data: bytes) -> None:
+    """A server's file."""
+    examined = examine_server(data, file="f", read_file=read_file)
+    _judge(examined.warnings, examined.errors)
+
+
+def _judge(warnings: tuple[str, ...], errors: tuple[ConfigError, ...]) -> None:
+    for text in (*warnings, *map(str, errors)):
+        assert text.isprintable() and len(text) < MAX_SHOWN, text
+
+
+def _again(config: ClientConfig) -> None:
+    """What was loaded can be written and loaded again."""
+    try:
+        text = render(config, show_secrets=True)
+    except ConfigError:
+        return  # not all can be said in one file
+    encoded = text.encode("utf-8", "surrogateescape")
+    assert load_client(encoded, file="f", read_file=read_file).config == config, text
+
+
+@cache
+def _own() -> ClientConfig:
+    return load_client(CLIENT.encode(), file="f", read_file=read_file).config
+
+
+def push(data: bytes) -> None:
+    """The options of a PUSH_REPLY."""
+    try:
+        pulled = parse_push(tuple(data.decode("utf-8", "surrogateescape").split(",")), _own(), None)
+    except PeerError as error:
+        assert error.reason.isprintable()
+        return
+    assert all(line.isprintable() for line in pulled.dropped)
+
+
+def update(data: bytes) -> None:
+    """A PUSH_REPLY, and after a line break an update of it."""
+    reply, _, change = data.decode("utf-8", "surrogateescape").partition("\n")
+    try:
+        changed = apply_update(tuple(reply.split(",")), tuple(change.split(",")))
+        parse_push(changed.options, _own(), None)
+    except PeerError as error:
+        assert error.reason.isprintable()
+
+
+TARGETS: Mapping[str, Callable[[bytes], None]] = {"client": client, "server": server, "push": push, "update": update}
