@@ -26,11 +26,13 @@ def run(arguments: argparse.Namespace) -> int:
     """Run until SIGTERM or Ctrl-C; raises `ConfigError` and `SystemRefused`."""
     import asyncio
 
+    from qubes_miragevpn.qube.hardening import no_dumps
     from qubes_miragevpn.qube.service import Service
     from qubes_miragevpn.qube.settings import load
 
     if os.geteuid() != 0:
         raise SystemRefused("the service changes the firewall of this machine", "run it as root")
+    no_dumps()
     settings = load(os.environ)
 
     async def main() -> None:

@@ -41,6 +41,17 @@ def unit_values(unit: str, key: str) -> list[str]:
     return [value.strip() for name, _, value in (line.partition("=") for line in lines) if name.strip() == key]
 
 
+def capabilities() -> list[str]:
+    """The command that runs another with the capabilities of the unit, and no way to get more.
+
+    One more than the unit's: this clone and its interpreter may lie where root itself has no right but this.
+    """
+    (bounds,) = unit_values(SERVICE_UNIT, "CapabilityBoundingSet")
+    names = [name.removeprefix("CAP_").lower() for name in (*bounds.split(), "CAP_DAC_READ_SEARCH")]
+    kept = ",".join(f"+{name}" for name in names)
+    return ["setpriv", "--groups", "qubes", "--no-new-privs", "--bounding-set", f"-all,{kept}", "--inh-caps", "-all"]
+
+
 def install(qube: Qube) -> None:
     """Put the repository's files where the package puts them in a VM."""
     qube.write("/usr/bin/miragevpn", WRAPPER, 0o755)
@@ -99,7 +110,7 @@ class Service:
             "WATCHDOG_USEC": str(int(self.watchdog * 1e6)),
         }
         pipe: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "stdin": subprocess.DEVNULL}
-        self.process = self.lab.vpn.popen(shlex.split(command), env=environment, **pipe)
+        self.process = self.lab.vpn.popen([*capabilities(), *shlex.split(command)], env=environment, **pipe)
         assert self.process.stdout is not None
         drain(self.process.stdout, lambda line: self.log.append(line.decode(errors="replace").rstrip()))
 
