@@ -36,7 +36,7 @@ THIRD_PARTY = {
     "pytun": ("runtime",),
     "lz4": ("dataplane.payload",),
     "lzo": ("dataplane.payload",),
-    "dbus_next": ("qube.dbus",),
+    "dbus_next": ("runtime.plain", "qube.dbus"),
     "qubesdb": ("qube",),
     "qubesadmin": ("admin",),
 }

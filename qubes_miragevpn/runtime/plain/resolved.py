@@ -21,7 +21,7 @@ BUS, BUS_PATH = "org.freedesktop.DBus", "/org/freedesktop/DBus"
 CALL_TIMEOUT = 5.0  # seconds
 EVERY_NAME = "."
 
-_DNSSEC = {"yes": "yes", "no": "no", "optional": "allow-downgrade"}
+_DNSSEC = {"": "", "yes": "yes", "no": "no", "optional": "allow-downgrade"}
 _log = logging.getLogger("miragevpn.dns")
 
 
@@ -81,10 +81,9 @@ class Resolved:
             domains.append([EVERY_NAME, True])
         await self._manager("SetLinkDomains", "ia(sb)", index, domains)
         await self._manager("SetLinkDefaultRoute", "ib", index, bool(servers) and not dns.split)
-        if dns.dnssec:
-            await self._manager("SetLinkDNSSEC", "is", index, _DNSSEC[dns.dnssec])
-        if dns.tls:
-            await self._manager("SetLinkDNSOverTLS", "is", index, "yes")
+        # An empty word is the service's own choice, and takes back what was set before.
+        await self._manager("SetLinkDNSSEC", "is", index, _DNSSEC[dns.dnssec])
+        await self._manager("SetLinkDNSOverTLS", "is", index, "yes" if dns.tls else "")
         await self._manager("FlushCaches", "")
 
     async def unset(self, index: int) -> None:
