@@ -259,7 +259,8 @@ class Client:
         config = self._config.at(remote)
         keys = self._wrap_keys if remote.common is None else client_keys(config.common.wrap)
         options = occ.build(config.common, remote.proto, _family(endpoint), server=False)
-        info = peerinfo.build(IV_VER, config.common.data_ciphers)
+        largest = max(config.common.tun_mtu_max, config.common.tun_mtu)
+        info = peerinfo.build(IV_VER, config.common.data_ciphers, largest)
         session = Session(
             Role.CLIENT,
             config.common,

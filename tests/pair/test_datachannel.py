@@ -133,3 +133,12 @@ def test_no_client_moves_to_where_another_is(pki: Pki) -> None:
     first.place = own
     everything_passes(world, first)
     everything_passes(world, second)
+
+
+@pytest.mark.parametrize(("most", "mtu", "works"), [(1600, 1600, True), (1600, 1601, False), (1500, 1501, False)])
+def test_a_pushed_mtu_has_its_limit(pki: Pki, most: int, mtu: int, works: bool) -> None:
+    world = World(server_config(pki, tun_mtu=mtu))
+    client = world.client(client_config(pki, tun_mtu_max=most))
+    assert world.run(20, lambda: up(client)) is works
+    if works:
+        assert client.effects(c.TunnelUp)[-1].settings.mtu == mtu

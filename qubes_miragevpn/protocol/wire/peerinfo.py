@@ -48,13 +48,13 @@ class PeerCan:
     mtu: bool  # understands a pushed tun-mtu
 
 
-def build(version: str, ciphers: tuple[str, ...]) -> str:
-    """A client's peer info."""
+def build(version: str, ciphers: tuple[str, ...], mtu: int = 1600) -> str:
+    """A client's peer info; `mtu` is the largest that a server may push."""
     lines = [
         f"IV_VER={version}",
         "IV_PLAT=linux",
         "IV_TCPNL=1",
-        "IV_MTU=1600",
+        f"IV_MTU={mtu}",
         *(["IV_NCP=2"] if {"AES-128-GCM", "AES-256-GCM"} <= set(ciphers) else []),
         f"IV_CIPHERS={':'.join(ciphers)}",
         f"IV_PROTO={int(OUR_PROTO)}",
