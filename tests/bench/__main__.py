@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.bench import measure, report
+from tests.bench import measure, profiles, report
 from tests.bench.tunnel import ENDS, Ends, tunnel
 from tests.interop import pki as pki_module
 from tests.interop.peers import Case
@@ -92,6 +92,7 @@ def main() -> int:
         say(f"written to {options.json}")
     say("")
     say(report.table(results, options.transport, [ends.name for ends in chosen]))
+    say(f"a typical profile is read in {profiles.milliseconds(pki):.1f} ms")
     return 0 if complete else 1
 
 

@@ -8,7 +8,7 @@ import socket
 import time
 from pathlib import Path
 
-from tests.bench import measure, report
+from tests.bench import measure, profiles, report
 from tests.bench.relay import DelayingRelay
 from tests.bench.tunnel import ENDS, tunnel, workspace
 from tests.interop import pki
@@ -95,3 +95,7 @@ def test_the_table_shows_medians_and_shares() -> None:
     results.add("udp", "ours", {"one stream up": 50.0})
     rows = report.table(results, ["udp"], ["openvpn", "ours"]).splitlines()
     assert rows[1].split() == ["one", "stream", "up", "Mbit/s", "200", "50.0", "(25%)"]
+
+
+def test_a_typical_profile_is_read_in_milliseconds() -> None:
+    assert 0 < profiles.milliseconds(pki.make(), 5) < 100

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from qubes_miragevpn.runtime.files import MAX_FILE, profile_reader
+from qubes_miragevpn.runtime.files import MAX_FILE, directory_lister, profile_reader
 
 
 @pytest.fixture
@@ -71,3 +71,26 @@ def test_devices_and_nul_bytes(profile: Path) -> None:
             read(path)
     with pytest.raises(OSError):
         profile_reader(profile, confined=True)("ca.crt\0")
+
+
+@pytest.mark.parametrize("confined", [True, False])
+def test_lists_a_directory_inside(profile: Path, confined: bool) -> None:
+    assert directory_lister(profile, confined=confined)("sub") == ["key"]
+
+
+@pytest.mark.parametrize("path", ["..", "dir-out", "sub/../.."])
+def test_confinement_holds_for_directories(profile: Path, path: str) -> None:
+    assert "secret" in directory_lister(profile, confined=False)(path)
+    with pytest.raises(OSError) as caught:
+        directory_lister(profile, confined=True)(path)
+    assert caught.value.errno == errno.EACCES
+
+
+def test_what_cannot_be_listed(profile: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for path in ("ca.crt", "absent", "fifo", "", "a\0b", str(profile)):
+        with pytest.raises(OSError):
+            directory_lister(profile, confined=True)(path)
+    monkeypatch.setattr("qubes_miragevpn.runtime.files.MAX_NAMES", 3)
+    with pytest.raises(OSError) as caught:
+        directory_lister(profile, confined=True)(".")
+    assert caught.value.errno == errno.E2BIG
