@@ -348,6 +348,8 @@ class ClientConfig:
     username: str | None = None  # a file with the user name alone: only the password is asked for
     auth_nocache: bool = False
     static_challenge: StaticChallenge | None = None
+    session_timeout: float = 0.0  # the client leaves for good after so many seconds of a working tunnel; 0 never
+    remote_random_hostname: bool = False  # look up a random name below the remote's, past every cache
     auth_retry: str = "none"  # none, nointeract, interact
     routes: tuple[Route, ...] = ()
     redirect: frozenset[str] | None = None  # flags of ``redirect-gateway``; None when not asked for
@@ -444,6 +446,7 @@ class PulledOptions:
     ping_restart: float | None = None
     ping_exit: float | None = None
     reneg_sec: float | None = None
+    session_timeout: float | None = None
     auth_token: Secret | None = None  # to log in with instead of the password from now on
     auth_token_user: str | None = None  # the user name that goes with it
     explicit_exit_notify: int | None = None

@@ -67,6 +67,7 @@ from qubes_miragevpn.protocol.wire.packet import SID_SIZE
 from qubes_miragevpn.protocol.wrap.clientkey import client_keys
 from qubes_miragevpn.protocol.wrap.state import WrapState
 
+RANDOM_LABEL = 6  # random bytes in front of a name (OpenVPN: 12 hexadecimal digits)
 LASTING = 30.0  # a connection that lived this long was a good one: the next walk begins without back-off
 
 
@@ -134,7 +135,9 @@ class Client:
             case ResolutionFailed(request, reason):
                 if isinstance(self._state, Resolving) and self._state.request == request:
                     host = printable(self._state.step.remote.hop[0])
-                    self._say(Level.WARNING, f"cannot resolve {host}: {printable(reason)}")
+                    known = self._remotes.unresolved(self._state.step.remote)
+                    then = "; trying where it was last time" if known else ""
+                    self._say(Level.WARNING, f"cannot resolve {host}: {printable(reason)}{then}")
                     self._unreachable = True
                     self._next_step(now)
             case TransportUp(link, endpoint):
@@ -237,6 +240,12 @@ class Client:
             case GiveUp():
                 self._stop(StopKind.CONNECTION, self._refused or "no remote could be reached (connect-retry-max)")
 
+    def _name_of(self, remote: Remote) -> str:
+        """The name to look up: with ``remote-random-hostname`` one that nobody has asked for before."""
+        if not self._config.remote_random_hostname or remote.proxy is not None:
+            return remote.hop[0]
+        return f"{self._entropy(RANDOM_LABEL).hex()}.{remote.hop[0]}"
+
     def _open(self, link: Link, remote: Remote, address: IPv4Address | IPv6Address) -> None:
         port, proxy = remote.hop[1], remote.proxy
         target = None if proxy is None else (remote.host, remote.port, remote.family)
@@ -246,10 +255,10 @@ class Client:
         self._out.append(OpenTransport(link, remote.proto, address, port, remote.local, proxy, target))
 
     def _look_up(self, step: Lookup) -> None:
-        host, _, family = step.remote.hop
+        _, _, family = step.remote.hop
         self._numbers += 1
         self._state = Resolving(self._numbers, step)
-        self._out.append(Resolve(self._numbers, host, family))
+        self._out.append(Resolve(self._numbers, self._name_of(step.remote), family))
 
     def _transport_up(self, link: Link, endpoint: SockAddr, now: float) -> None:
         opening = self._state

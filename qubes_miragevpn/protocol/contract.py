@@ -23,7 +23,6 @@ from qubes_miragevpn.dataplane.interface import (
     CompressedDropped,
     DataKeys,
     Floated,
-    Floated,
     KeyExhausted,
     KeyInUse,
     Link,
@@ -141,7 +140,6 @@ Event = (
     | PeerSilent
     | PeerExited
     | CompressedDropped
-    | Floated
     | Floated
     | CredentialsGiven
     | CredentialsRefused

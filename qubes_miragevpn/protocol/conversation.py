@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import assert_never
 
 from qubes_miragevpn.base.errors import Consequence, PeerError
@@ -22,7 +23,6 @@ from qubes_miragevpn.dataplane.inband import OCC_EXIT
 from qubes_miragevpn.dataplane.interface import (
     NO_PEER_ID,
     CompressedDropped,
-    Floated,
     Floated,
     KeyExhausted,
     KeyInUse,
@@ -48,6 +48,7 @@ from qubes_miragevpn.protocol.contract import (
     RetireKey,
     SendInner,
     Transmit,
+    TunnelChanged,
     TunnelDown,
     TunnelUp,
 )
@@ -64,6 +65,7 @@ from qubes_miragevpn.protocol.happenings import (
 )
 from qubes_miragevpn.protocol.limits import peer_limits, within_proxy
 from qubes_miragevpn.protocol.login import Login
+from qubes_miragevpn.protocol.pushes import Pushes
 from qubes_miragevpn.protocol.remotes import Try
 from qubes_miragevpn.protocol.session import Session
 from qubes_miragevpn.protocol.wire.messages import (
@@ -76,6 +78,7 @@ from qubes_miragevpn.protocol.wire.messages import (
     Other,
     PushReply,
     PushRequest,
+    PushUpdate,
     Restart,
     UrlShown,
 )
@@ -85,8 +88,6 @@ PEER = 0
 
 PUSH_FIRST = 1.0  # seconds to wait for a server that pushes unasked
 PUSH_AGAIN = 5.0  # seconds between PUSH_REQUESTs
-MAX_PUSH_PARTS = 64  # PUSH_REPLYs that continue each other; at ~1 KB each no honest server comes near
-MAX_PUSH_BYTES = 64 * 1024
 _NO_ANSWER = "(server unreachable, or its tls-auth or tls-crypt key is another)"
 
 
@@ -115,12 +116,12 @@ class Conversation:
         self._number = number  # of the next question
         self._began = now
         self._settings_by = now + config.common.timers.hand_window
+        self._leave_at = float("inf")  # ``session-timeout``
         self._question: int | None = None  # the server's, which waits for its answer
         self._heard = False  # the server answered with something valid
         self._key_id: int | None = None  # newest established key
         self._server_options = ""
-        self._parts: list[str] = []
-        self._part_count = 0
+        self._pushes = Pushes()
         self._next_request = 0.0
         self._pulled: PulledOptions | None = None
         self._cipher = ""
@@ -154,6 +155,9 @@ class Conversation:
             problem = "no TLS handshake" if self._key_id is None else "the server pushed no settings"
             hint = "" if self._heard else f" {_NO_ANSWER}"
             raise Over(End.LOST, f"{problem} within {self._settings_by - self._began:g} s{hint}")
+        if now >= self._leave_at:
+            self.say_goodbye(now)
+            raise Over(End.FORBIDDEN, "the session has lasted as long as it may (session-timeout)")
         self._guarded(lambda: self._tick_session(now), now)
 
     def _tick_session(self, now: float) -> None:
@@ -165,7 +169,7 @@ class Conversation:
     def next_deadline(self) -> float | None:
         """When `tick` has something to do."""
         timers = self._config.common.timers
-        times = [self._session.next_deadline()]
+        times = [self._session.next_deadline(), None if self._leave_at == float("inf") else self._leave_at]
         if not self._heard:
             times.append(self._began + timers.connect_timeout)
         if self._pulled is None:
@@ -190,8 +194,6 @@ class Conversation:
                 raise Over(End.LOST, "the server fell silent (ping-restart)")
             case PeerExited():
                 raise Over(End.LOST, "the server left")
-            case Floated(_, endpoint):
-                self._endpoint = endpoint
             case Floated(_, endpoint):
                 self._endpoint = endpoint
             case CompressedDropped(_, reason):
@@ -278,6 +280,11 @@ class Conversation:
                     self._pushed(options, more, now)
                 else:
                     self._renew_token(options)
+            case PushUpdate(options, more):
+                if self._pulled is None:
+                    self.effects.append(Drop("PUSH_UPDATE before the tunnel works"))
+                else:
+                    self._update(options, more, now)
             case AuthFailed(failure):
                 raise Over(End.UNAUTHORISED, refusal(failure), failure=failure)
             case AuthPending(timeout):
@@ -335,13 +342,9 @@ class Conversation:
     # --- what the server pushed
 
     def _pushed(self, options: tuple[str, ...], more: bool, now: float) -> None:
-        self._parts += options
-        self._part_count += 1
-        if self._part_count > MAX_PUSH_PARTS or sum(map(len, self._parts)) > MAX_PUSH_BYTES:
-            raise PeerError("the server pushes without end", Consequence.END_SESSION)
-        if more:
+        if not self._pushes.reply(options, more=more):
             return
-        pulled = parse_push(tuple(self._parts), self._config, self.step.address)
+        pulled = parse_push(self._pushes.options, self._config, self.step.address)
         self._cipher = client_cipher(pulled.cipher, self._server_options, self._config.common)
         if problem := digest_mismatch(self._cipher, self._server_options, self._config.common):
             self._say(Level.WARNING, problem)
@@ -356,6 +359,8 @@ class Conversation:
         assert self._key_id is not None
         self._install(self._key_id)
         self._take_token(pulled)
+        lasts = self._config.session_timeout if pulled.session_timeout is None else pulled.session_timeout
+        self._leave_at = now + lasts if lasts else float("inf")
         if pulled.reneg_sec is not None:
             self._session.renew_after(pulled.reneg_sec)
         if pulled.dynamic_tls_crypt:
@@ -365,6 +370,23 @@ class Conversation:
         derivation = "exporter" if pulled.key_derivation_ekm else "PRF"
         tls = self._session.tls_of(self._key_id).describe()
         self.effects.append(TunnelUp(pulled.tunnel, f"{tls}, data {self._cipher}, keys by {derivation}"))
+
+    def _update(self, options: tuple[str, ...], more: bool, now: float) -> None:
+        """The server changes what it pushed: the working tunnel gets the new settings, or (`PeerError`) ends."""
+        updated = self._pushes.update(options, now, more=more)
+        if updated is None or self._pulled is None:
+            return
+        for name in updated.ignored:
+            self._say(Level.INFO, f"the server would change '{name}', which is left as it is")
+        pulled = parse_push(updated.options, self._config, self.step.address)
+        for line in pulled.dropped:
+            if line not in self._pulled.dropped:
+                self._say(Level.WARNING, f"pushed option without effect: {line}")
+        changed = pulled.tunnel != self._pulled.tunnel
+        self._pulled = replace(self._pulled, tunnel=pulled.tunnel, dropped=pulled.dropped)
+        if changed:
+            self._say(Level.INFO, "the server changed the settings of the tunnel")
+            self.effects.append(TunnelChanged(pulled.tunnel))
 
     def _install(self, key_id: int) -> None:
         assert self._pulled is not None

@@ -65,6 +65,7 @@ class Remotes:
         self._addresses: deque[Try] = deque()
         self._passes = 0
         self._pause = timers.connect_retry
+        self._known: dict[str, tuple[IPv4Address | IPv6Address, ...]] = {}  # names -> addresses of the last answer
 
     def next(self) -> Step:
         """What to do next."""
@@ -83,7 +84,15 @@ class Remotes:
     def resolved(self, remote: Remote, addresses: tuple[IPv4Address | IPv6Address, ...]) -> None:
         """Addresses for the `Lookup` of `remote`, in the order to try them; those of another family are left out."""
         fitting = [a for a in addresses if _fits(remote.hop[2], a)]
+        if fitting:
+            self._known[remote.hop[0]] = tuple(fitting[:MAX_ADDRESSES])
         self._addresses.extend(Try(remote, address) for address in fitting[:MAX_ADDRESSES])
+
+    def unresolved(self, remote: Remote) -> bool:
+        """The `Lookup` of `remote` failed: go on with the addresses that its name had before; tell if there are any."""
+        known = self._known.get(remote.hop[0], ())
+        self._addresses.extend(Try(remote, address) for address in known if _fits(remote.hop[2], address))
+        return bool(self._addresses)
 
     def again(self, last: Try, *, lasted: bool, elsewhere: bool = False) -> float:
         """Begin the walk anew after the connection to `last`, which worked for a while (`lasted`) or hardly.

@@ -319,6 +319,7 @@ _TAKEN: Mapping[str, tuple[Callable[..., None], bool]] = {
     "ping-restart": (_on_ping_restart, False),
     "ping-exit": (_on_ping_exit, False),
     "reneg-sec": (_on_reneg_sec, False),
+    "session-timeout": (_keep("session_timeout"), False),
     "auth-token": (_on_auth_token, False),
     "auth-token-user": (_on_auth_token_user, False),
     "explicit-exit-notify": (_on_exit_notify, False),

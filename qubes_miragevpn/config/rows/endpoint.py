@@ -92,9 +92,9 @@ ROWS = (
     Row("remote-random", "shuffle the remotes", client=APPLIED, fills=(ClientConfig, "remote_random")),
     Row(
         "remote-random-hostname",
-        "",
-        None,
-        client=NoEffect("names are looked up as they stand, without a random prefix"),
+        "look up a random name below the remote's, so that no cache answers",
+        client=APPLIED,
+        fills=(ClientConfig, "remote_random_hostname"),
     ),
     Row(
         "resolv-retry",

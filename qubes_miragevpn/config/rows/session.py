@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from qubes_miragevpn.config.model import Common, Timers
+from qubes_miragevpn.config.model import ClientConfig, Common, Timers
 from qubes_miragevpn.config.rows.arguments import Arg, choice, integer, seconds
 from qubes_miragevpn.config.rows.row import APPLIED, ByFirstWord, NoEffect, Row
 
@@ -99,6 +99,14 @@ ROWS = (
         (Arg("interval", seconds(1, _DAY)), Arg("timeout", seconds(1, _DAY))),
         client=APPLIED,
         server=APPLIED,
+    ),
+    Row(
+        "session-timeout",
+        "leave for good after the tunnel has worked for",
+        (Arg("time", seconds(0)),),
+        client=APPLIED,
+        pushed=APPLIED,
+        fills=(ClientConfig, "session_timeout"),
     ),
     Row(
         "replay-window",

@@ -35,6 +35,14 @@ class PushReply:
 
 
 @dataclass(frozen=True)
+class PushUpdate:
+    """``PUSH_UPDATE,...``: changes of what was pushed, in parts as a `PushReply`."""
+
+    options: tuple[str, ...]
+    more: bool
+
+
+@dataclass(frozen=True)
 class AuthFailed:
     """``AUTH_FAILED[,reason]``"""
 
@@ -97,7 +105,9 @@ class Malformed:
     reason: str
 
 
-Message = PushRequest | PushReply | AuthFailed | AuthPending | Asked | UrlShown | Restart | Halt | Exit | Other
+Message = (
+    PushRequest | PushReply | PushUpdate | AuthFailed | AuthPending | Asked | UrlShown | Restart | Halt | Exit | Other
+)
 
 
 def split_record(record: bytes) -> list[Message | Malformed]:
@@ -121,7 +131,9 @@ def _parse(raw: bytes) -> Message | Malformed:
         case "PUSH_REQUEST":
             return PushRequest()
         case "PUSH_REPLY":
-            return _push_reply(rest)
+            return PushReply(*_push(rest))
+        case "PUSH_UPDATE":
+            return PushUpdate(*_push(rest))
         case "AUTH_FAILED":
             return AuthFailed(read_failure(rest))
         case "AUTH_PENDING":
@@ -166,10 +178,10 @@ def _flags(rest: str) -> tuple[str, str]:
     return flags, reason
 
 
-def _push_reply(rest: str) -> PushReply:
+def _push(rest: str) -> tuple[tuple[str, ...], bool]:
     options = tuple(option for option in rest.split(",") if option)
     marks = [option for option in options if option.split(" ", 1)[0] == "push-continuation"]
-    return PushReply(tuple(o for o in options if o not in marks), marks[-1:] == ["push-continuation 2"])
+    return tuple(o for o in options if o not in marks), marks[-1:] == ["push-continuation 2"]
 
 
 def build_push_reply(options: Iterable[str]) -> list[str]:

@@ -23,6 +23,7 @@ class IvProto(IntFlag):
     AUTH_FAIL_TEMP = 1 << 8  # AUTH_FAILED,TEMP
     DYN_TLS_CRYPT = 1 << 9  # renegotiations protected by a key of the session's own
     DATA_EPOCH = 1 << 10  # data packets in the epoch format
+    PUSH_UPDATE = 1 << 12  # settings that change while the tunnel works
 
 
 OUR_PROTO = (
@@ -34,6 +35,7 @@ OUR_PROTO = (
     | IvProto.AUTH_FAIL_TEMP
     | IvProto.DYN_TLS_CRYPT
     | IvProto.DATA_EPOCH
+    | IvProto.PUSH_UPDATE
 )
 MAX_LINES = 64
 """A peer that says more is cut off there; OpenVPN's own client sends fewer than 20 lines."""
