@@ -125,7 +125,7 @@ def _examine(
 
 
 def _client(builder: Builder) -> ClientConfig:
-    settings, findings = builder.settings, builder.findings
+    settings = builder.settings
     login = settings.last("auth-user-pass")
     redirects = settings.all("redirect-gateway")
     routes = _routes(builder)

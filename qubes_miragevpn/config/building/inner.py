@@ -8,8 +8,10 @@ around the tunnel (`net_gateway`, `remote_host`) is the caller's to say: on a pl
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Interface, IPv6Network, ip_address
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from qubes_miragevpn.base.errors import MirageError
@@ -24,6 +26,28 @@ AROUND = frozenset({"net_gateway", "net_gateway_ipv6", "remote_host"})
 T = TypeVar("T")
 
 _WITH_PORT = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+))(?::([0-9]{1,5}))?\Z")
+
+
+_ADDRESS4 = re.compile(r"[0-9]{1,3}(\.[0-9]{1,3}){3}")
+_PROXY = re.compile(r"[A-Za-z0-9._:\[\]-]{1,253} [0-9]{1,5}")
+_TEXT = re.compile(r"[\x21-\x7e]([\x20-\x7e]{0,253}[\x21-\x7e])?")
+_NETBIOS, _WEB = "NetBIOS of Windows", "a browser's proxy"
+_DHCP_OTHER: Mapping[str, tuple[re.Pattern[str], str]] = MappingProxyType(
+    {
+        "NTP": (_ADDRESS4, "the clock, which the tunnel does not set"),
+        "WINS": (_ADDRESS4, _NETBIOS),
+        "NBDD": (_ADDRESS4, _NETBIOS),
+        "NBT": (re.compile(r"[1248]"), _NETBIOS),
+        "NBS": (_TEXT, _NETBIOS),
+        "DISABLE-NBT": (re.compile(r""), _NETBIOS),
+        "PROXY_HTTP": (_PROXY, _WEB),
+        "PROXY_HTTPS": (_PROXY, _WEB),
+        "PROXY_BYPASS": (_TEXT, _WEB),
+        "PROXY_AUTO_CONFIG_URL": (_TEXT, _WEB),
+        "DOMAIN-ROUTE": (_TEXT, "split DNS, and every name is asked for inside the tunnel"),
+    }
+)
+"""The kinds that openvpn and its graphical clients know besides, their form, and what they are about."""
 
 
 class Unusable(MirageError):
@@ -131,7 +155,7 @@ class DnsOptions:
         elif kind in {"DOMAIN", "DOMAIN-SEARCH", "ADAPTER_DOMAIN_SUFFIX"} and len(values) == 1:
             _append(self.dhcp_search, _domain(values[0]), MAX_SEARCH, "search domains")
         else:
-            raise Unusable("no effect here")
+            raise Unusable(_dhcp_other(kind, values))
 
     def dns(self, what: str, *values: str) -> None:
         """``dns search-domains ...`` and ``dns server N ...``."""
@@ -194,6 +218,16 @@ class DnsOptions:
         if best.tls and port == DNS_PORT:
             port = TLS_PORT
         return Dns(tuple(best.addresses), search, tuple(best.domains), port, best.dnssec, best.tls, best.sni)
+
+
+def _dhcp_other(kind: str, values: tuple[str, ...]) -> str:
+    """Why a ``dhcp-option`` that names no resolver and no domain is not used: its kind, or what is wrong with it."""
+    if kind not in _DHCP_OTHER:
+        return "an unknown kind"
+    pattern, about = _DHCP_OTHER[kind]
+    if not pattern.fullmatch(" ".join(values)):
+        return "not of the form that this kind has"
+    return f"no effect here: it is about {about}"
 
 
 def _append(values: list[Any], value: Any, limit: int, what: str) -> None:

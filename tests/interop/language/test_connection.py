@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Blocks with settings of their own, and options after the file's name, against a real server."""
+
+from __future__ import annotations
+
+from tests.interop.conftest import Bench
+from tests.interop.netns import SERVER_WIRE
+from tests.interop.peers import OPENVPN, OURS, PORT, Case, client_config, server_config
+
+
+def test_each_block_has_its_own_wrap_and_timeout(bench: Bench) -> None:
+    """The first block has another key, so the server is silent; the second has the right one."""
+    case = Case(wrap="tls-crypt")
+    bench.server(OPENVPN, server_config(case, bench.pki, OPENVPN))
+    plain = client_config(Case(), bench.pki, OURS).replace(f"remote {SERVER_WIRE} {PORT}\n", "")
+    blocks = "".join(
+        f"<connection>\nremote {SERVER_WIRE} {PORT}\nconnect-timeout 2\n{extra}"
+        f"<tls-crypt>\n{key}</tls-crypt>\n</connection>\n"
+        for key, extra in ((bench.pki.foreign_static, ""), (bench.pki.static, "tun-mtu 1400\n"))
+    )
+    client = bench.client(OURS, plain + blocks)
+    client.wait_up()
+    client.must_have_said("no answer within 2 s")
+    bench.exchange(10_000)
+    assert client.stop() == 0
