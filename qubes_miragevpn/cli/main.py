@@ -33,6 +33,7 @@ COMMANDS = {
     "connect": "remote",
     "disconnect": "remote",
     "details": "remote",
+    "events": "remote",
     "assign": "remote",
     "import": "remote",
     "remove": "remote",

@@ -43,7 +43,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Ask the service and show its answer; raises `ConfigError` for what cannot be asked."""
-    from qubes_miragevpn.qube.rpc.client import NoService, ServiceRefused, call
+    from qubes_miragevpn.qube.rpc.client import NoService, ServiceRefused, call, listen
     from qubes_miragevpn.qube.rpc.messages import Request
     from qubes_miragevpn.qube.settings import control_socket
 
@@ -52,6 +52,10 @@ def run(arguments: argparse.Namespace) -> int:
     _check_names(fields)
     payload = row.payload(arguments) if row.payload is not None else b""
     try:
+        if arguments.verb == "events":
+            for value in listen(control_socket(os.environ), Request("events"), sys.stdout.fileno()):
+                print(json.dumps(value), flush=True)
+            return ExitCode.OK
         result = call(control_socket(os.environ), Request(arguments.verb, **fields, payload=payload))
     except NoService as error:
         print(f"miragevpn: {error}", file=sys.stderr)
@@ -150,6 +154,7 @@ ROWS = {
     ),
     "connect": Row("connect, or try again at once", (_TUNNEL,)),
     "disconnect": Row("close the tunnel and stay closed", (_TUNNEL,)),
+    "events": Row("print a line of JSON for every change, until Ctrl-C"),
     "assign": Row(
         "have a qube use one of several tunnels",
         (

@@ -43,6 +43,8 @@ def run(arguments: argparse.Namespace) -> int:
         limit = find(arguments.service).payload
         if limit:
             request = with_payload(request, _input(limit))
+        if request.verb == "events":
+            return _events(request)
         result = call(control_socket(os.environ), request)
     except BadCall as error:
         code, why = ExitCode.REFUSED, str(error)
@@ -58,6 +60,16 @@ def run(arguments: argparse.Namespace) -> int:
     _log(arguments.service, why)
     print(json.dumps(reply))
     return code
+
+
+def _events(request: Any) -> ExitCode:
+    """A line for each change until the caller leaves, or the service ends."""
+    from qubes_miragevpn.qube.rpc.client import listen
+    from qubes_miragevpn.qube.settings import control_socket
+
+    for value in listen(control_socket(os.environ), request, sys.stdout.fileno()):
+        print(json.dumps(value), flush=True)
+    return ExitCode.OK
 
 
 def _input(limit: int) -> bytes:

@@ -20,6 +20,7 @@ from qubes_miragevpn.qube.firewall.enforcer import Enforcer
 from qubes_miragevpn.qube.profiles import Profiles
 from qubes_miragevpn.qube.profiles.chosen import MAX_ASSIGNMENTS, Address, Choices
 from qubes_miragevpn.qube.rpc.control import Refused
+from qubes_miragevpn.qube.rpc.events import Hub, Listener, TooManyListeners
 from qubes_miragevpn.qube.rpc.messages import Request
 from qubes_miragevpn.qube.settings import tunnel_name
 from qubes_miragevpn.qube.states import State
@@ -53,6 +54,7 @@ class Answers:
         self._enforcer = enforcer
         self._tunnels = tunnels
         self._fleet = fleet
+        self._hub = Hub()
         self._storing = asyncio.Lock()  # changes of the store, which leave the event loop, do not overlap
         self._verbs: Mapping[str, Callable[[Request], Awaitable[Any]]] = {
             "status": self._status,
@@ -62,6 +64,7 @@ class Answers:
             "connect": self._connect,
             "disconnect": self._disconnect,
             "assign": self._assign,
+            "events": self._events,
             "import": self._import,
             "remove": self._remove,
             "rename": self._rename,
@@ -88,6 +91,20 @@ class Answers:
             "downstream": {vif: sorted(map(str, each)) for vif, each in sorted(self._fleet.downstream.items())},
             "assigned": {str(address): tunnel_name(index) for address, index in chosen.items()},
         }
+
+    async def _events(self, request: Request) -> Listener:
+        """What each tunnel does now, and from now on every change."""
+        try:
+            return self._hub.listen([self._told(index) for index in sorted(self._tunnels)])
+        except TooManyListeners as error:
+            raise Refused(str(error)) from None
+
+    def _told(self, index: int) -> dict[str, Any]:
+        return {"event": "tunnel", "tunnel": tunnel_name(index), **self.status(self._tunnels[index])}
+
+    def changed(self, index: int) -> None:
+        """Tell the listeners what tunnel `index` does now."""
+        self._hub.publish(self._told(index))
 
     def _tunnel(self, request: Request) -> Tunnel:
         tunnel = self._tunnels.get(_index(request))
@@ -138,7 +155,9 @@ class Answers:
         if address not in chosen and len(chosen) >= MAX_ASSIGNMENTS:
             raise Refused("too many qubes are assigned")
         await self._fleet.assign(address, None if request.tunnel is None else _index(request))
-        return {"address": str(address), "tunnel": request.tunnel or "default"}
+        assigned = {"address": str(address), "tunnel": request.tunnel or "default"}
+        self._hub.publish({"event": "assigned", **assigned})
+        return assigned
 
     # --- profiles -----------------------------------------------------------------------------------------
 
@@ -183,12 +202,14 @@ class Answers:
     async def _store(self, done: str, change: Callable[[], Any]) -> Any:
         async with self._storing:
             try:
-                return await asyncio.to_thread(change)
+                result = await asyncio.to_thread(change)
             except ConfigError as error:
                 raise Refused(printable(str(error), 500)) from None
             except OSError as error:
                 _log.error("the store: %s", error)
                 raise Refused(f"cannot be {done}: {error.strerror or 'the disk refuses'}") from None
+        self._hub.publish({"event": "profiles", "profiles": self._profiles.names()})
+        return result
 
     def _known(self, name: str | None) -> str:
         if name is None or name not in self._profiles.names():

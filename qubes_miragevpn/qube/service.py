@@ -16,6 +16,7 @@ import os
 import signal
 import time
 from collections.abc import Coroutine, Mapping
+from functools import partial
 from typing import Any
 
 from qubes_miragevpn.base.errors import MirageError
@@ -87,7 +88,7 @@ class Service:
             profiles=self._profiles,
             enforcer=self._enforcer,
             start=start,
-            changed=self._tell,
+            changed=partial(self._tell, index),
             wall_clock=time.time,
         )
 
@@ -268,7 +269,7 @@ class Service:
 
     # --- telling others ------------------------------------------------------------------------------------
 
-    def _tell(self) -> None:
+    def _tell(self, changed: int) -> None:
         """Systemd's status line; and what the next service of this boot, or of the next, is to know."""
         shown = "; ".join(
             f"{tunnel.profile or 'no profile'}: {tunnel.state.value}" + (f" ({tunnel.reason})" if tunnel.reason else "")
@@ -279,6 +280,7 @@ class Service:
             profile = tunnel.profile
             if tunnel.state is State.CONNECTED and profile and profile != self._choices.chosen.tunnels.get(index):
                 self._choices.use(index, profile)
+        self._answers.changed(changed)
         self._choices.note(Passing({n: (each.lasting_profile, each.wanted) for n, each in self._tunnels.items()}))
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Iterator
 
 import pytest
@@ -74,6 +75,23 @@ def test_a_profile_that_does_not_connect_is_rolled_back(live: Scene) -> None:
     live.service.wait_state("connected", profile=SITE_A.name, within=15)
     live.must_carry(SITE_A)
     assert any("profile wrong failed: back to" in line for line in live.service.log)
+
+
+def test_events_tell_of_a_switch(live: Scene) -> None:
+    """A line for each state, to whoever listens."""
+    listening = live.lab.vpn.popen(["miragevpn", "events"], stdout=subprocess.PIPE)
+    assert listening.stdout is not None
+    assert json.loads(listening.stdout.readline())["state"] == "connected"
+    assert live.service.call("Switch", SITE_B.name).code == 0
+    states = []
+    while not states or states[-1] != ("connected", SITE_B.name):
+        event = json.loads(listening.stdout.readline())
+        states.append((event["state"], event["profile"]))
+    assert [state for state, _ in states] == ["switching", "connecting", "connected"]
+    listening.kill()
+    listening.wait()
+    assert live.service.call("Switch", SITE_A.name).code == 0
+    live.must_carry(SITE_A)
 
 
 def test_the_command_line(live: Scene) -> None:

@@ -7,8 +7,10 @@ Imports nothing heavy: a status has to come at once.
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +31,33 @@ class ServiceRefused(MirageError):
 
 def call(path: Path, request: Request) -> Any:
     """Return the result of `request`; raises `NoService`, `ServiceRefused`."""
-    seconds = PAYLOAD_TIMEOUT if request.payload else TIMEOUT
-    deadline = time.monotonic() + seconds
+    with _asked(path, request) as link:
+        seconds = PAYLOAD_TIMEOUT if request.payload else TIMEOUT
+        return _result(_line(link, time.monotonic() + seconds))
+
+
+def listen(path: Path, request: Request, output: int) -> Iterator[Any]:
+    """Each result of a `request` that has many, for as long as somebody reads our `output`; raises as `call` does."""
+    with _asked(path, request) as link:
+        watch = select.poll()
+        watch.register(link, select.POLLIN)
+        watch.register(output, 0)  # tells by itself when its reader is gone
+        while True:
+            if any(descriptor == output for descriptor, _ in watch.poll()):
+                return
+            yield _result(_line(link, time.monotonic() + TIMEOUT, one=True))
+
+
+@contextlib.contextmanager
+def _asked(path: Path, request: Request) -> Iterator[socket.socket]:
+    """A connection on which the request has been sent; turns what goes wrong into `NoService`."""
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as link:
-            link.settimeout(seconds)
+            link.settimeout(PAYLOAD_TIMEOUT if request.payload else TIMEOUT)
             link.connect(str(path))
             with contextlib.suppress(BrokenPipeError):  # a refusal may have come before we said a word
                 link.sendall(render_request(request))
-            ok, result = parse_reply(_line(link, deadline))
+            yield link
     except FileNotFoundError:
         raise NoService("the service is not running") from None
     except PermissionError:
@@ -46,12 +66,17 @@ def call(path: Path, request: Request) -> Any:
         raise NoService(f"the service does not answer: {error.strerror or error}") from None
     except BadMessage as error:
         raise NoService(str(error)) from None
+
+
+def _result(line: bytes) -> Any:
+    ok, result = parse_reply(line)
     if not ok:
         raise ServiceRefused(str(result))
     return result
 
 
-def _line(link: socket.socket, deadline: float) -> bytes:
+def _line(link: socket.socket, deadline: float, *, one: bool = False) -> bytes:
+    """What comes to the end of a line; only `one` line where others may follow."""
     received = b""
     while not received.endswith(b"\n") and len(received) <= MAX_REPLY:
         left = deadline - time.monotonic()
@@ -59,7 +84,7 @@ def _line(link: socket.socket, deadline: float) -> bytes:
             raise TimeoutError("timed out")
         link.settimeout(left)
         try:
-            part = link.recv(65536)
+            part = link.recv(1 if one else 65536)
         except ConnectionResetError:  # closed with our request unread; what was said before counts
             break
         if not part:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from qubes_miragevpn.base.errors import MirageError, SystemRefused
+from qubes_miragevpn.qube.rpc.events import Listener
 from qubes_miragevpn.qube.rpc.messages import (
     MAX_REQUEST,
     BadMessage,
@@ -39,6 +40,12 @@ Answer = Callable[[Request], Awaitable[Any]]
 """Carry a request out and return the result; raises `Refused`."""
 
 _log = logging.getLogger("miragevpn.control")
+
+
+async def _send(writer: asyncio.StreamWriter, line: bytes) -> None:
+    writer.write(line)
+    async with asyncio.timeout(REPLY_TIME):
+        await writer.drain()
 
 
 class Refused(MirageError):
@@ -114,13 +121,38 @@ class ControlServer:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            writer.write(await self._reply(reader))
-            async with asyncio.timeout(REPLY_TIME):
-                await writer.drain()
+            reply = await self._reply(reader)
+            if isinstance(reply, Listener):
+                await self._stream(reader, writer, reply)
+            else:
+                await _send(writer, reply)
         except (OSError, TimeoutError):
             writer.transport.abort()
         finally:
             writer.close()
+
+    async def _stream(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, listener: Listener) -> None:
+        """Write a line for every change until the caller leaves, says anything, or does not take what it is told."""
+        leaving = asyncio.ensure_future(reader.read(1))
+        coming = asyncio.ensure_future(listener.next())
+        try:
+            while True:
+                await asyncio.wait({leaving, coming}, return_when=asyncio.FIRST_COMPLETED)
+                if leaving.done():
+                    return
+                value = coming.result()
+                if value is None:
+                    raise TimeoutError
+                await _send(writer, render_reply(value))
+                coming = asyncio.ensure_future(listener.next())
+        except TimeoutError:
+            _log.warning("a listener did not take what it was told: let go")
+            raise
+        finally:
+            listener.close()
+            leaving.cancel()
+            coming.cancel()
+            await asyncio.gather(leaving, coming, return_exceptions=True)
 
     @contextlib.contextmanager
     def _place_for_payload(self) -> Iterator[None]:
@@ -132,13 +164,14 @@ class ControlServer:
         finally:
             self._payloads -= 1
 
-    async def _reply(self, reader: asyncio.StreamReader) -> bytes:
+    async def _reply(self, reader: asyncio.StreamReader) -> bytes | Listener:
         try:
             async with asyncio.timeout(REQUEST_TIME):
                 untrusted_line = await reader.readuntil(b"\n")
             request, size = parse_request(untrusted_line)
             if not size:
-                return render_reply(await self._answer(request))
+                result = await self._answer(request)
+                return result if isinstance(result, Listener) else render_reply(result)
             with self._place_for_payload():
                 async with asyncio.timeout(PAYLOAD_TIME):
                     request = with_payload(request, await reader.readexactly(size))

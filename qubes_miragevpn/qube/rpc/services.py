@@ -105,6 +105,7 @@ SERVICES = (
     Service("miragevpn.Connect", "connect", "[TUNNEL]", _tunnel, "deny", "the status"),
     Service("miragevpn.Disconnect", "disconnect", "[TUNNEL]", _tunnel, "deny", "the status"),
     Service("miragevpn.Assign", "assign", "ADDRESS+TUNNEL or ADDRESS+default", _assign, "deny", "the assignment"),
+    Service("miragevpn.Events", "events", "", _nothing, "deny", "a line for every change, until the caller leaves"),
     Service("miragevpn.ImportProfile", "import", "NAME", _profile, "deny", "name and warnings", explains=True),
     Service("miragevpn.RemoveProfile", "remove", "NAME", _profile, "deny", "the name"),
     Service("miragevpn.SetCredentials", "credentials", "NAME", _profile, "deny", "set or forgotten", explains=True),

@@ -20,6 +20,7 @@ from qubes_miragevpn.base.errors import SystemRefused
 from qubes_miragevpn.qube.rpc import client, control
 from qubes_miragevpn.qube.rpc.client import NoService, ServiceRefused, call
 from qubes_miragevpn.qube.rpc.control import MAX_CALLERS, ControlServer, Refused
+from qubes_miragevpn.qube.rpc.events import MAX_LISTENERS, MAX_WAITING, Hub, TooManyListeners
 from qubes_miragevpn.qube.rpc.messages import (
     MAX_REPLY,
     MAX_REQUEST,
@@ -229,6 +230,90 @@ def test_what_follows_a_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         await server.close()
 
     asyncio.run(play())
+
+
+def with_events(tmp_path: Path, play: Callable[[Path, Hub], Coroutine[Any, Any, None]]) -> None:
+    """A server whose every verb is to listen."""
+    hub = Hub()
+
+    async def listening(request: Request) -> Any:
+        try:
+            return hub.listen([{"n": 0}])
+        except TooManyListeners as error:
+            raise Refused(str(error)) from None
+
+    async def run() -> None:
+        server = ControlServer(tmp_path / "control.sock", "", listening)
+        await server.start()
+        try:
+            await play(tmp_path / "control.sock", hub)
+        finally:
+            await server.close()
+        assert not hub.listeners
+
+    asyncio.run(run())
+
+
+async def listener(path: Path) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    reader, writer = await asyncio.open_unix_connection(path)
+    writer.write(render_request(Request("events")))
+    return reader, writer
+
+
+async def settled(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+def test_listeners_are_told_of_every_change(tmp_path: Path) -> None:
+    """Each of them, in order; who leaves makes room; one too many is told so."""
+
+    async def play(path: Path, hub: Hub) -> None:
+        pairs = [await listener(path) for _ in range(MAX_LISTENERS)]
+        for reader, _ in pairs:
+            assert parse_reply(await reader.readline()) == (True, {"n": 0})
+        assert error_of(await talk(path, render_request(Request("events")))) == "too many listen already"
+        for n in (1, 2, 3):
+            hub.publish({"n": n})
+        for reader, _ in pairs:
+            assert [parse_reply(await reader.readline())[1]["n"] for _ in range(3)] == [1, 2, 3]
+        pairs[0][1].close()
+        await settled(lambda: len(hub.listeners) == MAX_LISTENERS - 1)
+        pairs[1][1].write(b"garbage")
+        await settled(lambda: len(hub.listeners) == MAX_LISTENERS - 2)
+        reader, writer = await listener(path)
+        assert parse_reply(await reader.readline())[0]
+        for _, each in (*pairs, (reader, writer)):
+            each.close()
+
+    with_events(tmp_path, play)
+
+
+def test_a_listener_that_does_not_read_is_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And nobody waits for it: neither the one who publishes nor another listener."""
+    monkeypatch.setattr(control, "REPLY_TIME", 0.1)
+
+    async def play(path: Path, hub: Hub) -> None:
+        with socket.socket(socket.AF_UNIX) as deaf:
+            deaf.connect(str(path))
+            deaf.sendall(render_request(Request("events")))
+            reader, writer = await listener(path)
+            await settled(lambda: len(hub.listeners) == 2)
+            await reader.readline()
+            big = {"n": 1, "text": "x" * 50_000}
+            for _ in range(30):
+                hub.publish(big)
+                assert len(await reader.readline()) > 50_000
+            await settled(lambda: len(hub.listeners) == 1)
+            hub.publish({"n": 2})
+            assert parse_reply(await reader.readline()) == (True, {"n": 2})
+            for n in range(3 * MAX_WAITING):  # more at once than is kept
+                hub.publish({"n": n})
+            assert not hub.listeners
+            writer.close()
+
+    with_events(tmp_path, play)
 
 
 def test_a_flood_of_bytes(tmp_path: Path) -> None:

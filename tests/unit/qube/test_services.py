@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -45,6 +46,7 @@ ARGUMENTS: dict[str, dict[str, dict[str, Any]]] = {
         "10.137.0.21+vpn1": {"address": "10.137.0.21", "tunnel": "vpn1"},
         "10.137.0.21+default": {"address": "10.137.0.21"},
     },
+    "events": {"": {}},
     "import": {"se-1": {"name": "se-1"}},
     "remove": {"se-1": {"name": "se-1"}},
     "credentials": {"se-1": {"name": "se-1"}},
@@ -212,7 +214,9 @@ def run_program(
 def test_programs(row: Any, fake: Fake, tmp_path: Path) -> None:
     argument, fields = next(iter(ARGUMENTS[row.verb].items()))
     code, output, complaint = run_program(tmp_path, row.name, argument, data=b"handed in")
-    assert (code, json.loads(output), complaint) == (0, {"verb": row.verb}, "")
+    assert (json.loads(output.splitlines()[0]), complaint) == ({"verb": row.verb}, "")
+    # the stand-in answers once and closes; one who listens is told that the service ended
+    assert code == (ExitCode.NO_SERVICE if row.verb == "events" else ExitCode.OK)
     payload = b"handed in" if row.payload else b""
     assert fake.requests == [Request(row.verb, **fields, caller="work", payload=payload)]
 
@@ -245,6 +249,20 @@ def test_a_refusal_of_what_was_handed_in_is_explained(fake: Fake, tmp_path: Path
     code, output, complaint = run_program(tmp_path, "miragevpn.ImportProfile", "gone", data=b"x")
     assert (code, complaint) == (ExitCode.REFUSED, "")
     assert json.loads(output) == {"error": "refused", "reason": "there is no such profile"}
+
+
+def test_who_listens_and_leaves_is_let_go(fake: Fake, tmp_path: Path) -> None:
+    """The program ends when nobody reads its output any more, though nothing happens."""
+    from qubes_miragevpn.qube.rpc.client import listen
+
+    reader, writer = os.pipe()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as silent:
+        silent.bind(str(tmp_path / "silent.sock"))
+        silent.listen()
+        found = listen(tmp_path / "silent.sock", Request("events"), writer)
+        os.close(reader)
+        assert list(found) == []
+    os.close(writer)
 
 
 def test_input_is_bounded(fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
