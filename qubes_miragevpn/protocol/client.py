@@ -373,6 +373,8 @@ class Client:
         if isinstance(state, Opening):
             self._out.append(CloseTransport(state.link))
         elif isinstance(state, Conversation):
+            if state.up_since is not None:
+                self._remotes.worked(state.step)
             state.close(reason)
             self._take_effects(state)
             self._login.connection_ended()

@@ -65,7 +65,7 @@ class Remotes:
         self._addresses: deque[Try] = deque()
         self._passes = 0
         self._pause = timers.connect_retry
-        self._known: dict[str, tuple[IPv4Address | IPv6Address, ...]] = {}  # names -> addresses of the last answer
+        self._known: dict[str, IPv4Address | IPv6Address] = {}  # where each name was good the last time
 
     def next(self) -> Step:
         """What to do next."""
@@ -84,15 +84,19 @@ class Remotes:
     def resolved(self, remote: Remote, addresses: tuple[IPv4Address | IPv6Address, ...]) -> None:
         """Addresses for the `Lookup` of `remote`, in the order to try them; those of another family are left out."""
         fitting = [a for a in addresses if _fits(remote.hop[2], a)]
-        if fitting:
-            self._known[remote.hop[0]] = tuple(fitting[:MAX_ADDRESSES])
         self._addresses.extend(Try(remote, address) for address in fitting[:MAX_ADDRESSES])
 
     def unresolved(self, remote: Remote) -> bool:
-        """The `Lookup` of `remote` failed: go on with the addresses that its name had before; tell if there are any."""
-        known = self._known.get(remote.hop[0], ())
-        self._addresses.extend(Try(remote, address) for address in known if _fits(remote.hop[2], address))
-        return bool(self._addresses)
+        """The `Lookup` of `remote` failed: go on with the address where its name was good; tell if there is one."""
+        known = self._known.get(remote.hop[0])
+        if known is None or not _fits(remote.hop[2], known):
+            return False
+        self._addresses.append(Try(remote, known))
+        return True
+
+    def worked(self, step: Try) -> None:
+        """A tunnel to `step` works or has worked: its address is remembered for when its name has no answer."""
+        self._known[step.remote.hop[0]] = step.address
 
     def again(self, last: Try, *, lasted: bool, elsewhere: bool = False) -> float:
         """Begin the walk anew after the connection to `last`, which worked for a while (`lasted`) or hardly.

@@ -284,7 +284,7 @@ def test_a_server_ends_the_connection(pki: Pki, message: str, expected: list[str
 @pytest.mark.parametrize(
     "message",
     ["INFO_PRE,OPEN_URL:file:///etc/passwd", "AUTH_PENDING,timeout 2147483648", "PUSH_REQUEST",
-     "PUSH_REPLY,route 0.0.0.0", "PUSH_UPDATE,?-x", "x" * 5000, "\x1b[2J", "a\r\nb",
+     "PUSH_REPLY,route 0.0.0.0", "PUSH_UPDATE,?x", "x" * 5000, "\x1b[2J", "a\r\nb",
      "PUSH_REPLY," + "push-continuation 2," * 50, ""],
 )  # fmt: skip
 def test_a_server_says_what_has_no_effect(pki: Pki, message: str) -> None:
