@@ -34,6 +34,7 @@ COMMANDS = {
     "disconnect": "remote",
     "details": "remote",
     "events": "remote",
+    "answer": "remote",
     "assign": "remote",
     "import": "remote",
     "remove": "remote",

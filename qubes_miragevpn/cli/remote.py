@@ -137,6 +137,15 @@ def _credentials(arguments: argparse.Namespace) -> bytes:
     return given.username.encode("utf-8", "surrogateescape") + b"\n" + given.password.reveal() + b"\n"
 
 
+def _answer(arguments: argparse.Namespace) -> bytes:
+    """A line, asked for at the terminal without showing it, or of standard input."""
+    if not sys.stdin.isatty():
+        return sys.stdin.buffer.read(8192)
+    import getpass
+
+    return getpass.getpass("Answer: ").encode("utf-8", "surrogateescape") + b"\n"
+
+
 _TUNNEL: Option = (("tunnel",), {"metavar": "TUNNEL", "nargs": "?", "help": "vpn1 and so on; vpn0 if not given"})
 _NAME: Option = (("name",), {"metavar": "PROFILE"})
 
@@ -154,6 +163,7 @@ ROWS = {
     ),
     "connect": Row("connect, or try again at once", (_TUNNEL,)),
     "disconnect": Row("close the tunnel and stay closed", (_TUNNEL,)),
+    "answer": Row("answer a question of the server's, such as for a one-time code", (_TUNNEL,), _answer),
     "events": Row("print a line of JSON for every change, until Ctrl-C"),
     "assign": Row(
         "have a qube use one of several tunnels",
@@ -195,7 +205,10 @@ def _shown(verb: str, result: Any) -> str:
         )
     if verb == "details":
         result = {
-            **{name: f"{each['state']} {each['profile'] or ''}" for name, each in result["tunnels"].items()},
+            **{
+                name: " ".join(filter(None, (each["state"], each["profile"], each["question"])))
+                for name, each in result["tunnels"].items()
+            },
             **{vif: " ".join(each) for vif, each in result["downstream"].items()},
             **result["assigned"],
         }

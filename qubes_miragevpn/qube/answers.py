@@ -15,6 +15,7 @@ from ipaddress import ip_address
 from typing import Any, Protocol
 
 from qubes_miragevpn.base.errors import ConfigError
+from qubes_miragevpn.base.secret import Secret
 from qubes_miragevpn.base.text import printable
 from qubes_miragevpn.qube.firewall.enforcer import Enforcer
 from qubes_miragevpn.qube.profiles import Profiles
@@ -64,6 +65,7 @@ class Answers:
             "connect": self._connect,
             "disconnect": self._disconnect,
             "assign": self._assign,
+            "answer": self._answer,
             "events": self._events,
             "import": self._import,
             "remove": self._remove,
@@ -87,10 +89,22 @@ class Answers:
         """Of all tunnels, and of the qubes downstream; still no secret and no server's address."""
         chosen = self._choices.chosen.assignments
         return {
-            "tunnels": {tunnel_name(index): self.status(tunnel) for index, tunnel in sorted(self._tunnels.items())},
+            "tunnels": {
+                tunnel_name(index): {**self.status(tunnel), "question": tunnel.question}
+                for index, tunnel in sorted(self._tunnels.items())
+            },
             "downstream": {vif: sorted(map(str, each)) for vif, each in sorted(self._fleet.downstream.items())},
             "assigned": {str(address): tunnel_name(index) for address, index in chosen.items()},
         }
+
+    async def _answer(self, request: Request) -> dict[str, Any]:
+        """What a person answers to the server's question; it is kept nowhere."""
+        text = request.payload.removesuffix(b"\n").removesuffix(b"\r")
+        if not text or b"\n" in text or b"\0" in text:
+            raise Refused("an answer is one line")
+        if not self._tunnel(request).answer(Secret(text)):
+            raise Refused("the server has asked nothing")
+        return {"answered": True}
 
     async def _events(self, request: Request) -> Listener:
         """What each tunnel does now, and from now on every change."""
@@ -100,7 +114,8 @@ class Answers:
             raise Refused(str(error)) from None
 
     def _told(self, index: int) -> dict[str, Any]:
-        return {"event": "tunnel", "tunnel": tunnel_name(index), **self.status(self._tunnels[index])}
+        tunnel = self._tunnels[index]
+        return {"event": "tunnel", "tunnel": tunnel_name(index), **self.status(tunnel), "question": tunnel.question}
 
     def changed(self, index: int) -> None:
         """Tell the listeners what tunnel `index` does now."""

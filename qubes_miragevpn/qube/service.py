@@ -255,6 +255,7 @@ class Service:
             fallback=self._profiles.options(profile).fallback_resolvers or self._settings.fallback_resolvers,
             enter=enter,
             ask=ask,
+            question=self._tunnels[index].ask,
         )
         machine = Client(config, entropy=os.urandom, unix_time=lambda: int(time.time()))
         plane = Pump()

@@ -58,6 +58,7 @@ class QubeHost:
         fallback: tuple[IPv4Address, ...],
         enter: Enter,
         ask: Callable[[], Credentials | None],
+        question: Callable[[str], Awaitable[Secret | None]],
         open_device: Callable[[str], Tun] = open_tun,
     ) -> None:
         self._name = name
@@ -68,6 +69,7 @@ class QubeHost:
         self._fallback = fallback
         self._enter: Callable[..., Awaitable[None]] = enter
         self._ask = ask
+        self._question = question
         self._open_device = open_device
         self._tun: Tun | None = None
         self._open = False
@@ -155,8 +157,8 @@ class QubeHost:
         return self._ask()
 
     async def challenge(self, text: str, *, echo: bool) -> Secret | None:
-        """Nobody sits at this qube: a login that asks questions fails with the question as its reason."""
-        return None
+        """Nobody sits at this qube: the question is shown to those who may see it, and one of them answers."""
+        return await self._question(text)
 
 
 def _alone(address: IPv4Address | IPv6Address) -> IPv4Interface | IPv6Interface:

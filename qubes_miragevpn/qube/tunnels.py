@@ -18,6 +18,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from qubes_miragevpn.base.errors import ConfigError, MirageError
+from qubes_miragevpn.base.secret import Secret
 from qubes_miragevpn.base.text import printable
 from qubes_miragevpn.config.model import ClientConfig
 from qubes_miragevpn.dataplane.interface import Counters
@@ -30,6 +31,7 @@ from qubes_miragevpn.qube.states import Live, State
 from qubes_miragevpn.qube.tunnelhost import Enter
 from qubes_miragevpn.runtime.driving.host import TunnelHost
 
+ANSWER_TIME = 300.0  # seconds that a question of the server's stands; its own patience is mostly shorter
 GOODBYE = 6.0  # seconds that an ending tunnel has; the driver gives its machine five
 
 _ADDRESS = re.compile(r"\d{1,3}(?:\.\d{1,3}){3}|(?<![\w:])[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,}(?![\w:])")
@@ -113,6 +115,8 @@ class Tunnel:
         self._back: str | None = None  # the profile to go back to if the present one does not connect
         self._tried: str | None = None  # the profile of the present attempt, or of the last one
         self._story = ""  # why the next attempt is made, for its state's reason
+        self.question = ""  # what the server asks of the user; shown to those alone who may answer
+        self._answer: asyncio.Future[Secret | None] | None = None
         self._hide: tuple[str, ...] = ()  # the servers' names, which a status must not show
 
     # --- what the user asks -------------------------------------------------------------------------------
@@ -149,6 +153,28 @@ class Tunnel:
         self._failures = 0
         self._again = True
         self._wake.set()
+
+    async def ask(self, untrusted_text: str) -> Secret | None:
+        """Show the server's question until somebody answers it; None if nobody does in time."""
+        self._answer = asyncio.get_running_loop().create_future()
+        self.question = printable(untrusted_text)
+        _log.warning("the server asks: %s (miragevpn answer)", self.question)
+        self._changed()
+        try:
+            async with asyncio.timeout(ANSWER_TIME):
+                return await self._answer
+        except TimeoutError:
+            return None
+        finally:
+            self.question, self._answer = "", None
+            self._changed()
+
+    def answer(self, text: Secret) -> bool:
+        """Answer the server's question; False if there is none."""
+        if self._answer is None or self._answer.done():
+            return False
+        self._answer.set_result(text)
+        return True
 
     def renamed(self, old: str, new: str | None) -> None:
         """A profile has another name, or (None) is gone; what runs goes on."""

@@ -56,6 +56,7 @@ VERBS: Mapping[str, Verb] = {
     "connect": _verb("", "tunnel"),
     "disconnect": _verb("", "tunnel"),
     "assign": _verb("address", "tunnel"),
+    "answer": _verb("", "tunnel", payload=MAX_CREDENTIALS),
     "events": _verb(),
     "import": _verb("name", payload=MAX_IMPORT),
     "remove": _verb("name"),

@@ -105,6 +105,7 @@ SERVICES = (
     Service("miragevpn.Connect", "connect", "[TUNNEL]", _tunnel, "deny", "the status"),
     Service("miragevpn.Disconnect", "disconnect", "[TUNNEL]", _tunnel, "deny", "the status"),
     Service("miragevpn.Assign", "assign", "ADDRESS+TUNNEL or ADDRESS+default", _assign, "deny", "the assignment"),
+    Service("miragevpn.Answer", "answer", "[TUNNEL]", _tunnel, "deny", "that it was taken", explains=True),
     Service("miragevpn.Events", "events", "", _nothing, "deny", "a line for every change, until the caller leaves"),
     Service("miragevpn.ImportProfile", "import", "NAME", _profile, "deny", "name and warnings", explains=True),
     Service("miragevpn.RemoveProfile", "remove", "NAME", _profile, "deny", "the name"),

@@ -157,6 +157,29 @@ def test_what_a_start_begins_with(
     with_service(tmp_path, play)
 
 
+def test_answering_a_question(tmp_path: Path) -> None:
+    """One line, only while there is a question; it is shown in the details, not in the status."""
+
+    async def play(service: Service) -> None:
+        async def answer(payload: bytes) -> Any:
+            return await service._answers.answer(Request("answer", payload=payload))
+
+        with pytest.raises(Refused, match="asked nothing"):
+            await answer(b"123456\n")
+        asking = asyncio.create_task(service._tunnels[0].ask("Code?"))
+        await asyncio.sleep(0)
+        assert (await service._answers.answer(Request("details")))["tunnels"]["vpn0"]["question"] == "Code?"
+        assert "Code" not in str(await service._answers.answer(Request("status")))
+        for damage in (b"", b"\n", b"a\nb\n", b"a\0b"):
+            with pytest.raises(Refused, match="one line"):
+                await answer(damage)
+        assert await answer(b"123456\r\n") == {"answered": True}
+        given = await asking
+        assert given is not None and given.reveal() == b"123456"
+
+    with_service(tmp_path, play)
+
+
 def test_resolvers_of_the_uplink(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What dom0 says, and outside Qubes the virtual ones."""
     told = {"/qubes-primary-dns": "10.139.1.1", "/qubes-secondary-dns": "nonsense", "/qubes-gateway": "10.137.0.5"}

@@ -46,6 +46,7 @@ ARGUMENTS: dict[str, dict[str, dict[str, Any]]] = {
         "10.137.0.21+vpn1": {"address": "10.137.0.21", "tunnel": "vpn1"},
         "10.137.0.21+default": {"address": "10.137.0.21"},
     },
+    "answer": {"": {}, "vpn1": {"tunnel": "vpn1"}},
     "events": {"": {}},
     "import": {"se-1": {"name": "se-1"}},
     "remove": {"se-1": {"name": "se-1"}},

@@ -387,8 +387,12 @@ class HostPlay:
             fallback=(IPv4Address("9.9.9.9"),),
             enter=self.enter,
             ask=lambda: Credentials("me", Secret(b"pass")),
+            question=self.question,
             open_device=self.open,
         )
+
+    async def question(self, text: str) -> Secret:
+        return Secret(text.encode())
 
     def _do(self, what: str) -> None:
         if self.fail and what.startswith(self.fail):
@@ -541,6 +545,29 @@ def test_credentials_once_refused_are_not_given_again() -> None:
         assert await stage.host.credentials("AUTH_FAILED") is None
 
     asyncio.run(act())
+
+
+def test_a_question_of_the_server_is_shown_and_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Printable; gone when it is answered, too old, or nobody wants to know any more."""
+
+    async def act(stage: Play) -> None:
+        tunnel = stage.tunnel
+        assert not tunnel.answer(Secret(b"early"))
+        asking = asyncio.create_task(tunnel.ask("code\x1b[2J?"))
+        await stage.until(lambda: tunnel.question)
+        assert tunnel.question == "code\\x1b[2J?"
+        assert tunnel.answer(Secret(b"123456")) and not tunnel.answer(Secret(b"again"))
+        assert await asking == Secret(b"123456") and tunnel.question == ""
+        monkeypatch.setattr(tunnels, "ANSWER_TIME", 0.5)
+        assert await tunnel.ask("late") is None and tunnel.question == ""
+        dropped = asyncio.create_task(tunnel.ask("never mind"))
+        await stage.until(lambda: tunnel.question)
+        dropped.cancel()
+        await asyncio.gather(dropped, return_exceptions=True)
+        assert tunnel.question == "" and not tunnel.answer(Secret(b"x"))
+        assert await HostPlay().host.challenge("pin", echo=False) == Secret(b"pin")
+
+    play(act)
 
 
 # --- a profile on trial -----------------------------------------------------------------------------------
