@@ -63,6 +63,7 @@ def build(version: str, ciphers: tuple[str, ...], mtu: int = 1600) -> str:
         "IV_LZO_STUB=1",
         "IV_COMP_STUB=1",
         "IV_COMP_STUBv2=1",
+        "IV_SSO=webauth,openurl,crtext",
     ]
     return "".join(line + "\n" for line in lines)
 

@@ -134,6 +134,7 @@ def test_our_peer_info_says_what_we_do() -> None:
     lines = said.split("\n")
     assert lines[-1] == "" and "IV_NCP=2" in lines and f"IV_PROTO={2 + 4 + 8 + 16 + 128 + 256 + 512 + 1024 + 4096}" in lines
     assert "IV_CIPHERS=AES-256-GCM:AES-128-GCM:CHACHA20-POLY1305" in lines
+    assert "IV_SSO=webauth,openurl,crtext" in lines
     assert peerinfo.parse(said) == PeerCan(int(OUR_PROTO), ("AES-256-GCM", "AES-128-GCM", "CHACHA20-POLY1305"), True)
 
 
