@@ -7,6 +7,7 @@ could be found, for a person to read.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Network
@@ -36,6 +37,9 @@ from qubes_miragevpn.config.reading.lexer import lex
 
 T = TypeVar("T")
 
+MAX_PEER_INFO = 16  # lines told; key method 2 carries 64 KiB, an honest profile has one
+_PEER_INFO_NAME = re.compile(r"UV_[A-Za-z0-9_]{1,60}\Z")
+_PEER_INFO_VALUE = re.compile(r"[\x20-\x7e]{0,255}\Z")
 WIDEST_NETWORK, NARROWEST_NETWORK = 16, 29  # prefix lengths that openvpn's `server` takes
 
 
@@ -143,8 +147,23 @@ def _client(builder: Builder) -> ClientConfig:
         redirect=frozenset(flag for entry in redirects for flag in entry.args) if redirects else None,
         dns=_dns(builder),
         pull_filters=tuple(PullFilter(*entry.args) for entry in settings.all("pull-filter")),
+        peer_info=_peer_info(builder),
         **settings.fields(ClientConfig),
     )
+
+
+def _peer_info(builder: Builder) -> tuple[tuple[str, str], ...]:
+    """The ``UV_`` lines, of which the last of a name counts; none without ``push-peer-info``."""
+    found: dict[str, str] = {}
+    for entry in builder.settings.all("setenv"):
+        name, value = entry.args[:2]
+        if not name.startswith("UV_") or not builder.settings.has("push-peer-info"):
+            continue
+        if not _PEER_INFO_NAME.match(name) or not _PEER_INFO_VALUE.match(value or ""):
+            builder.findings.warn(entry.warning("this cannot be told to the server"))
+        elif name in found or len(found) < MAX_PEER_INFO:
+            found[name] = value or ""
+    return tuple(found.items())
 
 
 def _static_challenge(settings: Settings) -> StaticChallenge | None:

@@ -119,6 +119,9 @@ class _Writer:
             yield _line("redirect-gateway", *sorted(config.redirect))
         yield from (_line("dhcp-option", "DNS", server) for server in config.dns.servers)
         yield from (_line("dhcp-option", "DOMAIN-SEARCH", name) for name in config.dns.search)
+        if config.peer_info:
+            yield "push-peer-info"
+        yield from (_line("setenv", name, value) for name, value in config.peer_info)
         yield from (_line("pull-filter", rule.action, rule.text) for rule in config.pull_filters)
 
     def server(self, config: ServerConfig) -> Iterator[str]:

@@ -269,7 +269,7 @@ class Client:
         keys = self._wrap_keys if remote.common is None else client_keys(config.common.wrap)
         options = occ.build(config.common, remote.proto, _family(endpoint), server=False)
         largest = max(config.common.tun_mtu_max, config.common.tun_mtu)
-        info = peerinfo.build(IV_VER, config.common.data_ciphers, largest)
+        info = peerinfo.build(IV_VER, config.common.data_ciphers, largest, config.peer_info)
         session = Session(
             Role.CLIENT,
             config.common,

@@ -238,6 +238,7 @@ USERNAME_FIELDS = frozenset(
      "ext:subjectAltName"}
 )  # fmt: skip
 TEXT = Kind(f"a text of 1 to {MAX_TEXT} characters", _text)
+ANY = Kind("a text", str)
 CIPHER_LIST = Kind("a list of ciphers", str)
 PATH = Kind("the name of a file", _text)
 HOST = Kind("a host name or an address", _host)

@@ -41,7 +41,6 @@ _SILENT = (
     ("show-net-up", _OTHER_SYSTEM),
     ("allow-nonadmin", _OTHER_SYSTEM),
     ("disable-dco", "kernel offload is not used"),
-    ("setenv", "scripts are never run, so nobody reads it; 'setenv opt NAME ...' is read as an optional directive"),
     ("ignore-unknown-option", "the names it lists may be unknown to this program"),
     ("comp-noadapt", "nothing is ever compressed"),
     ("setenv-safe", "scripts are never run"),
@@ -50,7 +49,6 @@ _SILENT = (
     ("echo", "it is a note to a graphical client"),
     ("parameter", "it is a note to a graphical client"),
     ("disable-occ", "the options string is sent and never enforced"),
-    ("push-peer-info", "no more is told about this machine than the protocol needs"),
 )
 
 _WARNED = (

@@ -4,14 +4,30 @@
 from __future__ import annotations
 
 from qubes_miragevpn.config.model import ClientConfig, Common, Timers
-from qubes_miragevpn.config.rows.arguments import Arg, choice, integer, seconds
-from qubes_miragevpn.config.rows.row import APPLIED, ByFirstWord, NoEffect, Row
+from qubes_miragevpn.config.rows.arguments import ANY, TEXT, Arg, choice, integer, seconds
+from qubes_miragevpn.config.rows.row import APPLIED, ByFirstWord, NoEffect, Repeat, Row
 
 _DAY = 86400
 _MIGRATE = NoEffect("it is for servers; write 'push \"comp-lzo no\"' for old clients")
 _COMPRESSIONS = ByFirstWord({"migrate": _MIGRATE}, APPLIED)
 
 ROWS = (
+    Row(
+        "setenv",
+        "`UV_NAME VALUE` is told to the server if `push-peer-info` is there; `opt NAME ...` is an option that may be "
+        "unknown; nothing else has an effect, since scripts are never run",
+        (Arg("name", TEXT), Arg("value", ANY, optional=True)),
+        Arg("word", ANY),
+        client=APPLIED,
+        server=NoEffect("scripts are never run", warn=False),
+        repeat=Repeat.ADD,
+    ),
+    Row(
+        "push-peer-info",
+        "tell the server the `setenv UV_NAME` lines; nothing more is told about this machine than the protocol needs",
+        client=APPLIED,
+        server=NoEffect("it is what a client does", warn=False),
+    ),
     Row(
         "hand-window",
         "a handshake must end within",

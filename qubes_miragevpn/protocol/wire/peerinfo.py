@@ -50,8 +50,8 @@ class PeerCan:
     mtu: bool  # understands a pushed tun-mtu
 
 
-def build(version: str, ciphers: tuple[str, ...], mtu: int = 1600) -> str:
-    """A client's peer info; `mtu` is the largest that a server may push."""
+def build(version: str, ciphers: tuple[str, ...], mtu: int = 1600, more: tuple[tuple[str, str], ...] = ()) -> str:
+    """A client's peer info; `mtu` is the largest that a server may push, `more` the user's own lines (``UV_NAME``)."""
     lines = [
         f"IV_VER={version}",
         "IV_PLAT=linux",
@@ -64,6 +64,7 @@ def build(version: str, ciphers: tuple[str, ...], mtu: int = 1600) -> str:
         "IV_COMP_STUB=1",
         "IV_COMP_STUBv2=1",
         "IV_SSO=webauth,openurl,crtext",
+        *(f"{name}={value}" for name, value in more),
     ]
     return "".join(line + "\n" for line in lines)
 

@@ -215,6 +215,7 @@ def client(source: random.Random) -> ClientConfig:
         around=around,
         redirect=source.choice((None, frozenset(some(source, *REDIRECT_FLAGS)))),
         dns=Dns(some(source, ip_address("10.8.0.1"), ip_address("fd00::1")), some(source, "a.example", "b.example")),
+        peer_info=some(source, ("UV_IPV6", "no"), ("UV_B", "a b")),
         pull_filters=tuple(
             PullFilter(source.choice(("accept", "ignore", "reject")), text) for text in some(source, *TEXTS)
         ),

@@ -286,3 +286,18 @@ def test_errors(lines: str, error: str) -> None:
     with pytest.raises(ConfigError) as caught:
         client(lines + "\n")
     assert error in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("lines", "told", "warnings"),
+    [
+        ("setenv UV_IPV6 no\npush-peer-info\n", (("UV_IPV6", "no"),), 0),
+        ("setenv UV_IPV6 no\n", (), 0),
+        ("push-peer-info\nsetenv CLIENT_CERT 0\nsetenv PATH\n", (), 0),
+        ("push-peer-info\nsetenv UV_A b\nsetenv UV_A 'c d'\nsetenv UV_E\n", (("UV_A", "c d"), ("UV_E", "")), 0),
+        ("push-peer-info\nsetenv UV_A=b c\nsetenv UV_ x\nsetenv UV_É x\nsetenv UV_A é\n", (), 4),
+    ],
+)
+def test_what_the_server_is_told_about_the_client(lines: str, told: tuple[tuple[str, str], ...], warnings: int) -> None:
+    loaded = client(lines)
+    assert loaded.config.peer_info == told and len(loaded.warnings) == warnings
