@@ -52,7 +52,7 @@ LAXER: Mapping[str, Callable[[Judged], bool]] = MappingProxyType(
     {
         "words of lines without effect": lambda judged: isinstance(judged.fate(), NoEffect),
         "unknown ciphers": lambda judged: judged.name in {"cipher", "data-ciphers", "data-ciphers-fallback"},
-        "unusable lines": lambda judged: judged.name in {"dns", "dhcp-option", "route", "route-ipv6"},
+        "unusable lines": lambda judged: judged.name in {"dns", "dhcp-option", "route", "route-ipv6", "setenv"},
         "password when needed": lambda judged: judged.name in {"askpass", "auth-user-pass"},
         "long lines": lambda judged: "long" in judged.name,
         "ignore anywhere": lambda judged: judged.name == "ignore-unknown-option below",

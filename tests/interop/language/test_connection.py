@@ -23,3 +23,10 @@ def test_each_block_has_its_own_wrap_and_timeout(bench: Bench) -> None:
     client.must_have_said("no answer within 2 s")
     bench.exchange(10_000)
     assert client.stop() == 0
+
+
+def test_the_server_hears_the_values_that_the_profile_tells(bench: Bench) -> None:
+    server = bench.server(OPENVPN, server_config(Case(), bench.pki, OPENVPN))
+    told = "setenv UV_IPV6 no\npush-peer-info\n"
+    bench.client(OURS, client_config(Case(), bench.pki, OURS) + told).wait_up()
+    server.wait_log("peer info: UV_IPV6=no")
