@@ -157,7 +157,8 @@ def test_first_packets_inside_a_session(pki: Pki) -> None:
         effects = attacker.throw(world.server, foreign.seal(head, Stamp(9, 2_000_000_000), body))
         assert [type(effect) for effect in effects] == [c.Drop]
     for key_id, message_id in ((0, 2), (0, 0), (1, 1)):
-        packet = session._wrap.seal(Head(Opcode.CONTROL_WKC, key_id, session.own_sid), Body((), None, message_id).encode())
+        head = Head(Opcode.CONTROL_WKC, key_id, session.own_sid)
+        packet = session._wrap.seal(head, Body((), None, message_id).encode())
         assert [type(effect) for effect in attacker.throw(world.server, packet)] == [c.Drop]
     transfer(world, client)
 
@@ -193,7 +194,9 @@ def test_clients_with_a_static_key_beside_those_with_their_own(pki: Pki) -> None
 
 
 @pytest.mark.parametrize("wrap", [name for name in WRAPS if name != "tls-crypt-v2"])
-def test_a_server_that_asks_for_a_key_that_the_client_has_not(pki: Pki, wrap: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_asks_for_a_key_that_the_client_has_not(
+    pki: Pki, wrap: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(Body, "encode", _asking(Body.encode))
     ours, theirs = WRAPS[wrap]
     world = World(server_config(pki, theirs))

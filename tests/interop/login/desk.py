@@ -48,7 +48,8 @@ class Desk:
         while True:
             line = self._line()
             if line == ">CLIENT:ENV,END" and head is not None:
-                return Visit(*head.group(1, 2, 3), environment.get("username", ""), environment.get("password", ""), head[4])
+                name, password = (environment.get(key, "") for key in ("username", "password"))
+                return Visit(head[1], head[2], head[3], name, password, head[4])
             if found := re.match(r">CLIENT:(CONNECT|REAUTH|CR_RESPONSE),(\d+),(\d+),?(.*)", line):
                 head = found
                 environment.clear()

@@ -15,8 +15,8 @@ import pytest
 from qubes_miragevpn.base.errors import Consequence, PeerError
 from qubes_miragevpn.protocol.control.reliability import (
     MAX_QUEUED,
-    PACKET_COST,
     MAX_RETRY,
+    PACKET_COST,
     RECEIVE_WINDOW,
     SEND_WINDOW,
     Incoming,

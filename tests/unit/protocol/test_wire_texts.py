@@ -16,8 +16,8 @@ from qubes_miragevpn.base.secret import Secret
 from qubes_miragevpn.config.model import Common, Family, NoWrap, PeerPolicy, Proto, TlsAuth, TlsCrypt
 from qubes_miragevpn.crypto.kdf import KeySource
 from qubes_miragevpn.protocol.wire import keymethod2, occ, peerinfo
-from qubes_miragevpn.protocol.wire.keymethod2 import KeyMethod2
 from qubes_miragevpn.protocol.wire.authfailed import Refusal
+from qubes_miragevpn.protocol.wire.keymethod2 import KeyMethod2
 from qubes_miragevpn.protocol.wire.messages import (
     MAX_MESSAGE,
     MAX_MESSAGES,
@@ -132,7 +132,8 @@ def test_a_password_shows_itself_nowhere() -> None:
 def test_our_peer_info_says_what_we_do() -> None:
     said = peerinfo.build("1.0", ("AES-256-GCM", "AES-128-GCM", "CHACHA20-POLY1305"))
     lines = said.split("\n")
-    assert lines[-1] == "" and "IV_NCP=2" in lines and f"IV_PROTO={2 + 4 + 8 + 16 + 128 + 256 + 512 + 1024 + 4096}" in lines
+    proto = 2 + 4 + 8 + 16 + 128 + 256 + 512 + 1024 + 4096
+    assert lines[-1] == "" and "IV_NCP=2" in lines and f"IV_PROTO={proto}" in lines
     assert "IV_CIPHERS=AES-256-GCM:AES-128-GCM:CHACHA20-POLY1305" in lines
     assert "IV_SSO=webauth,openurl,crtext" in lines
     assert peerinfo.parse(said) == PeerCan(int(OUR_PROTO), ("AES-256-GCM", "AES-128-GCM", "CHACHA20-POLY1305"), True)
