@@ -27,6 +27,8 @@ from qubes_miragevpn.base.errors import ConfigError
 from qubes_miragevpn.base.secret import Secret
 from qubes_miragevpn.base.text import printable
 
+_MISSING = "the private key is encrypted, and there is no password for it"
+_WRONG = "the private key cannot be opened: is the password right?"
 _OLD_FORMAT = (
     "write 'askpass FILE'; if it is in the old format of OpenSSL 1, make it anew: "
     "openssl pkcs12 -legacy -in OLD -nodes | openssl pkcs12 -export -out NEW"
@@ -54,12 +56,12 @@ def decrypt_key(pem: bytes, password: Secret | None) -> Secret:
     except TypeError:
         if given:
             return decrypt_key(pem, None)  # a password for a key that needs none
-        raise PasswordNeeded("the private key is encrypted, and there is no password for it") from None
+        raise PasswordNeeded(_MISSING) from None
     except UnsupportedAlgorithm:
         raise ConfigError("the private key is of a kind that is not supported") from None
     except ValueError as error:
-        if given and "ENCRYPTED" in pem.decode("ascii", "replace"):
-            raise PasswordNeeded("the private key cannot be opened: is the password right?") from None
+        if b"ENCRYPTED" in pem:
+            raise PasswordNeeded(_WRONG if given else _MISSING) from None
         raise ConfigError(f"the private key cannot be read ({printable(type(error).__name__)})") from None
     return Secret(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
 

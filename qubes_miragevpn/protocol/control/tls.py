@@ -39,6 +39,7 @@ _VERSIONS = {
 _PEM_CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.S)
 _PEM_REVOCATIONS = re.compile(rb"-----BEGIN X509 CRL-----.+?-----END X509 CRL-----", re.S)
 _OPTIONS = SSL.OP_NO_COMPRESSION | SSL.OP_NO_TICKET | SSL.OP_CIPHER_SERVER_PREFERENCE | SSL.OP_NO_RENEGOTIATION
+_OLD_NAMES = {"P-256": "prime256v1", "secp256r1": "prime256v1", "P-384": "secp384r1", "P-521": "secp521r1"}
 _RECORD = 16 * 1024
 _NO_LIST = 3  # X509_V_ERR_UNABLE_TO_GET_CRL
 _TOO_EARLY = (9, 11)
@@ -113,9 +114,24 @@ def _choose(context: SSL.Context, choices: TlsChoices) -> None:
             _set_suites(context, choices.suites.encode("ascii"))
     except SSL.Error:
         raise ConfigError("tls-cipher: the TLS library has none of these ciphers") from None
-    if choices.groups and _library().SSL_CTX_set1_curves_list(_pointer(context), choices.groups.encode("ascii")) != 1:
+    if choices.groups:
+        _set_groups(context, choices.groups)
+
+
+def _set_groups(context: SSL.Context, groups: str) -> None:
+    set_list = getattr(_library(), "SSL_CTX_set1_curves_list", None)  # cryptography 40
+    if set_list is not None:
+        if set_list(_pointer(context), groups.encode("ascii")) == 1:
+            return
         _forget_errors()
         raise ConfigError("tls-groups: the TLS library does not have all of these groups", fix="write 'X25519:P-256'")
+    try:
+        context.set_tmp_ecdh(crypto.get_elliptic_curve(_OLD_NAMES.get(groups, groups)))
+    except ValueError:
+        raise ConfigError(
+            "tls-groups: this version of python-cryptography can set one NIST curve only",
+            fix="write 'P-256' or 'P-384'",
+        ) from None
 
 
 def _set_suites(context: SSL.Context, suites: bytes) -> None:
@@ -184,7 +200,7 @@ def _give(method: Callable[[Any], None], value: object, older: Callable[[Any], o
     """Hand a `cryptography` object to pyOpenSSL; versions before 24.3 want it as one of their own."""
     try:
         method(value)
-    except TypeError:
+    except (TypeError, AttributeError):
         method(older(value))
 
 
