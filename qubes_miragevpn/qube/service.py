@@ -282,6 +282,8 @@ class Service:
             if tunnel.state is State.CONNECTED and profile and profile != self._choices.chosen.tunnels.get(index):
                 self._choices.use(index, profile)
         self._answers.changed(changed)
+        if self._stop.is_set():
+            return  # tunnels that end with the service are wanted again by the next one
         self._choices.note(Passing({n: (each.lasting_profile, each.wanted) for n, each in self._tunnels.items()}))
 
 

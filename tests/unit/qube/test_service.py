@@ -157,6 +157,22 @@ def test_what_a_start_begins_with(
     with_service(tmp_path, play)
 
 
+def test_what_was_wanted_outlives_a_clean_stop(tmp_path: Path) -> None:
+    """Closing because the service ends is nobody's wish."""
+
+    async def play(service: Service) -> None:
+        tunnel = service._tunnels[0]
+        tunnel.profile = "a"
+        tunnel.connect()
+        service._tell(0)
+        service._stop.set()
+        tunnel.disconnect()
+        service._tell(0)
+        assert service._choices.passing == Passing({0: ("a", True)})
+
+    with_service(tmp_path, play)
+
+
 def test_answering_a_question(tmp_path: Path) -> None:
     """One line, only while there is a question; it is shown in the details, not in the status."""
 
