@@ -8,6 +8,8 @@ DESTDIR ?=
 RPM_TOP ?= $(CURDIR)/build/rpm
 PROVIDER ?= own
 ROUNDS ?= 3
+KILLS ?= 300
+SEED ?= 1
 SECONDS_EACH ?= 30
 BENCH_JSON ?= build/bench.json
 
@@ -20,7 +22,7 @@ LIBDIR := /usr/lib/qubes-miragevpn
 UNITS := /usr/lib/systemd/system
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo lab test lint fuzz bench install-vm install-dom0 rpm clean
+.PHONY: help setup demo lab test soak lint fuzz bench install-vm install-dom0 rpm clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +38,9 @@ lab: setup ## the same network, left up to walk around in (root)
 
 test: setup lint ## lint, then the tests of every group (root; otherwise ALLOW_SKIP=1)
 	@$(PYTHON) -m pytest $(PYTEST_ARGS)
+
+soak: setup ## the long tests: every scenario with every barrier alone, hundreds of kills (root; KILLS=n SEED=n)
+	@SOAK=1 KILLS=$(KILLS) SEED=$(SEED) $(PYTHON) -m pytest -m soak $(PYTEST_ARGS)
 
 lint: setup ## ruff and mypy --strict
 	@$(PYTHON) -m ruff check --quiet .

@@ -73,6 +73,7 @@ MISSING = {
 
 CANNOT_RUN = pytest.StashKey[str]()
 _lacking: dict[str, set[str]] = {}
+_soak: list[pytest.Item] = []
 
 
 def _group(item: pytest.Item) -> str:
@@ -86,6 +87,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put groups in order, mark them with what they need, skip what cannot run if that is allowed."""
     rank = {name: number for number, name in enumerate(GROUPS)}
     items.sort(key=lambda item: rank.get(_group(item), len(rank)))
+    if os.environ.get("SOAK") != "1":
+        long = [item for item in items if item.get_closest_marker("soak")]
+        items[:] = [item for item in items if item not in long]
+        _soak.extend(long)
     for item in items:
         for name in GROUP_NEEDS.get(_group(item), ()):
             item.add_marker(name)
@@ -100,7 +105,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Name the groups that did not run."""
+    """Name what did not run."""
+    if _soak:
+        terminalreporter.write_line(f"{len(_soak)} long tests are for `make soak`")
     for group, lacking in sorted(_lacking.items()):
         allowed = os.environ.get("ALLOW_SKIP") == "1"
         verdict = "left out (ALLOW_SKIP=1)" if allowed else "FAILED: cannot run here (ALLOW_SKIP=1 would leave it out)"

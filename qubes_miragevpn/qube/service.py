@@ -28,7 +28,7 @@ from qubes_miragevpn.qube.answers import Answers
 from qubes_miragevpn.qube.dns import ResolvConf
 from qubes_miragevpn.qube.firewall.enforcer import Enforcer
 from qubes_miragevpn.qube.firewall.table import VIRTUAL_RESOLVERS
-from qubes_miragevpn.qube.firewall.uplink import NO_UPLINK, Address, Signature, Uplink
+from qubes_miragevpn.qube.firewall.uplink import NO_UPLINK, Address, Signature, Uplink, another
 from qubes_miragevpn.qube.firewall.watch import NFTABLES, RULES, ChangeSignal
 from qubes_miragevpn.qube.profiles import Profiles
 from qubes_miragevpn.qube.profiles.chosen import Choices, Passing
@@ -193,7 +193,7 @@ class Service:
         before, self._signature = self._signature, signature
         if signature != before:
             _log.info("the uplink is %s", "gone" if signature == NO_UPLINK else "there, or another")
-            if signature != NO_UPLINK:
+            if another(before, signature):
                 self.reconnect()
         await self._serve_downstream()
         try:

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from types import TracebackType
 
 from tests.lab.network import AppVM, python
-from tests.lab.places import FOREIGN_DNS4, SITE_A, VPN_DOMID, WEB4, WEB6, Address
-from tests.lab.qube import drain
+from tests.lab.places import FOREIGN_DNS4, LAN_ROUTER4, NET_DOMID, SITE_A, VPN_DOMID, WEB4, WEB6, Address
+from tests.lab.qube import Qube, drain
 from tests.lab.tables import VIRTUAL_DNS
 
 
@@ -29,10 +29,10 @@ def seen_address(appvm: AppVM, host: str = WEB4) -> str:
 
 
 class Noise:
-    """``noise.py`` running in an AppVM; as a context manager it begins when the first packets are out."""
+    """``noise.py`` in an AppVM, or (`own`) in sys-vpn itself; as a context manager it begins with the first packets."""
 
-    def __init__(self, appvm: AppVM) -> None:
-        self.appvm = appvm
+    def __init__(self, qube: Qube, *, own: bool = False) -> None:
+        self.qube = qube
         self.sent: Counter[str] = Counter()
         self.answers: Counter[str] = Counter()
         targets = {
@@ -43,8 +43,12 @@ class Noise:
             "dns2": VIRTUAL_DNS[1],
             "server": SITE_A.public4,
             "gateway": Address.of(VPN_DOMID).ip4,
+            "netvm4": Address.of(NET_DOMID).ip4,
+            "netvm6": Address.of(NET_DOMID).ip6,
+            "lan": LAN_ROUTER4,
         }
-        self.process = appvm.qube.popen([*python("noise.py"), json.dumps(targets)], stdout=subprocess.PIPE)
+        command = [*python("noise.py"), json.dumps(targets), *(["own"] if own else [])]
+        self.process = qube.popen(command, stdout=subprocess.PIPE)
 
     def __enter__(self) -> Noise:
         assert self.process.stdout is not None
@@ -67,7 +71,7 @@ class Noise:
         deadline = time.monotonic() + timeout
         while not condition():
             if time.monotonic() > deadline:
-                raise AssertionError(f"noise of {self.appvm.qube.name}: sent {self.sent}, answers {self.answers}")
+                raise AssertionError(f"noise of {self.qube.name}: sent {self.sent}, answers {self.answers}")
             time.sleep(0.02)
 
     def rounds(self, number: int = 12, timeout: float = 10) -> None:

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Packet capture on both ends of sys-vpn's uplink: eth0 in sys-vpn, vif6.0 in sys-net.
 
+And on whatever else leads out of sys-vpn: a network card given to it, where nothing may be seen, and the tunnel, where
+nothing of sys-vpn's own may be.
+
 AF_PACKET sockets that are bound to no interface, so that they see eth0 also after it was taken away and came back,
 without a moment in between. A capture that lost packets proves nothing: `result` raises when the kernel dropped any.
 """
@@ -18,9 +21,22 @@ from ipaddress import IPv4Address, IPv6Address
 from types import TracebackType
 
 from tests.lab.network import Lab
-from tests.lab.packets import TCP, UDP, Allowed, Kind, describe, label
-from tests.lab.places import NET4, NET_DOMID, PROVIDER_NAMES, SITE_A, SITE_B, SITE_C, UPLINK, VPN_DOMID, Address
-from tests.lab.programs.noise import MARK
+from tests.lab.packets import TCP, UDP, Allowed, Kind, describe, label, target
+from tests.lab.packets import Address as Address46
+from tests.lab.places import (
+    NET4,
+    NET_DOMID,
+    NIC,
+    OTHER_NET_DOMID,
+    PROVIDER_NAMES,
+    SITE_A,
+    SITE_B,
+    SITE_C,
+    UPLINK,
+    VPN_DOMID,
+    Address,
+)
+from tests.lab.programs.noise import MARK, OWN_MARK
 from tests.lab.tables import VIRTUAL_DNS
 
 ETH_P_ALL = 3
@@ -32,25 +48,32 @@ TRANSPORTS = ((UDP, SITE_A, 1194), (TCP, SITE_B, 443), (UDP, SITE_C, 1194))
 
 def allowed() -> Allowed:
     """What this lab's uplink may carry."""
-    here, gateway = Address.of(VPN_DOMID), Address.of(NET_DOMID)
+    here = Address.of(VPN_DOMID)
+    ends = (here, Address.of(NET_DOMID), Address.of(OTHER_NET_DOMID))
     return Allowed(
         ours=frozenset({IPv4Address(here.ip4), IPv6Address(here.ip6)}),
-        links=frozenset({IPv4Address(a.ip4) for a in (here, gateway)} | {IPv6Address(a.ip6) for a in (here, gateway)}),
+        links=frozenset({IPv4Address(a.ip4) for a in ends} | {IPv6Address(a.ip6) for a in ends}),
         transports=frozenset((protocol, IPv4Address(site.public4), port) for protocol, site, port in TRANSPORTS),
         names=frozenset(PROVIDER_NAMES),
         resolvers=frozenset(IPv4Address(dns) for dns in VIRTUAL_DNS),
-        mark=MARK,
+        marks=(MARK, OWN_MARK),
         rewritten=frozenset({IPv4Address(NET4)}),
     )
 
 
 @dataclass
 class Seen:
-    """What a capture saw; `clear` describes the first clear packets, `clear_kinds` counts them by protocol."""
+    """What a capture saw; `clear` describes the first clear packets.
+
+    `clear_kinds` counts them by protocol, `marks` by sender, `clear_targets` by destination (of ARP: the one asked for;
+    None for what is not understood).
+    """
 
     counts: Counter[Kind] = field(default_factory=Counter)
     clear: list[str] = field(default_factory=list)
     clear_kinds: Counter[str] = field(default_factory=Counter)
+    marks: Counter[bytes] = field(default_factory=Counter)
+    clear_targets: Counter[Address46 | None] = field(default_factory=Counter)
 
     @property
     def leaks(self) -> int:
@@ -66,21 +89,21 @@ class Capture:
 
     def __init__(self, lab: Lab) -> None:
         self.allowed = allowed()
-        self.points = [(lab.vpn, UPLINK), (lab.net, f"vif{VPN_DOMID}.0")]
+        self.points = [(lab.vpn, frozenset({UPLINK, NIC, "vpn0"})), (lab.net, frozenset({f"vif{VPN_DOMID}.0"}))]
         self.seen = Seen()
         self.begin = time.monotonic()
         self._lost = 0
-        self._sockets: dict[socket.socket, str] = {}
+        self._sockets: dict[socket.socket, frozenset[str]] = {}
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._read, daemon=True)
 
     def __enter__(self) -> Capture:
-        for qube, interface in self.points:
+        for qube, interfaces in self.points:
             sock = qube.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
             sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, self.BUFFER)
             sock.setblocking(False)
-            self._sockets[sock] = interface
+            self._sockets[sock] = interfaces
         self._thread.start()
         return self
 
@@ -100,7 +123,20 @@ class Capture:
                 self._lost += struct.unpack("II", sock.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8))[1]
             if self._lost:
                 raise AssertionError(f"the capture lost {self._lost} packets: it proves nothing")
-            return Seen(Counter(self.seen.counts), list(self.seen.clear), Counter(self.seen.clear_kinds))
+            seen = self.seen
+            return Seen(
+                Counter(seen.counts),
+                list(seen.clear),
+                Counter(seen.clear_kinds),
+                Counter(seen.marks),
+                Counter(seen.clear_targets),
+            )
+
+    def forget(self) -> None:
+        """Count from now on."""
+        self.result()
+        with self._lock:
+            self.seen = Seen()
 
     def _read(self) -> None:
         with selectors.DefaultSelector() as selector:
@@ -114,7 +150,7 @@ class Capture:
                         self._empty(key.fileobj)
 
     def _empty(self, sock: socket.socket) -> None:
-        interface = self._sockets[sock]
+        interfaces = self._sockets[sock]
         while True:
             try:
                 frame, address = sock.recvfrom(65536)
@@ -122,13 +158,20 @@ class Capture:
                 return
             except OSError:
                 continue  # "network is down": eth0 was taken away; the next one is seen by the same socket
-            if address[0] == interface:
-                self._count(interface, frame)
+            if address[0] in interfaces:
+                self._count(address[0], frame)
 
     def _count(self, interface: str, frame: bytes) -> None:
-        kind = self.allowed.kind(frame)
+        if interface.startswith("vpn"):
+            if OWN_MARK not in frame:
+                return
+            kind = Kind.CLEAR
+        else:
+            kind = self.allowed.kind(frame)
         self.seen.counts[kind] += 1
         if kind is Kind.CLEAR:
             self.seen.clear_kinds[label(frame)] += 1
+            self.seen.clear_targets[target(frame)] += 1
+            self.seen.marks.update(mark for mark in self.allowed.marks if mark in frame)
             if len(self.seen.clear) < self.DESCRIBED:
                 self.seen.clear.append(f"{time.monotonic() - self.begin:7.3f} s {interface}: {describe(frame)}")

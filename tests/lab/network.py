@@ -31,6 +31,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -47,9 +48,12 @@ from tests.lab.places import (
     DNS4,
     FOREIGN_DNS4,
     HOSTS,
+    LAN4,
+    LAN_ROUTER4,
     NET4,
     NET6,
     NET_DOMID,
+    NIC,
     SITE_A,
     SITE_B,
     UPLINK,
@@ -230,12 +234,32 @@ route add default via 2001:db8:2::1""")
         """Pull the AppVM's network out."""
         self._vif_offline(self.vpn, appvm.domid, appvm.address)
 
-    def add_uplink(self) -> None:
-        """Plug sys-vpn's network in: sys-net's vif comes, udev runs setup-ip for eth0, DNS is pointed at sys-net."""
-        here, gateway = Address.of(VPN_DOMID), Address.of(NET_DOMID)
-        self._vif_online(self.net, self.vpn, VPN_DOMID, here, gateway)
-        setup_ip(self.vpn, here, gateway)
+    def add_uplink(self, gateway: int = NET_DOMID) -> None:
+        """Plug sys-vpn's network in: sys-net's vif comes, udev has eth0 set up; `gateway`: another netvm's number."""
+        self._vif_online(self.net, self.vpn, VPN_DOMID, Address.of(VPN_DOMID), Address.of(gateway))
+        self.set_up_uplink(gateway)
+
+    def set_up_uplink(self, gateway: int = NET_DOMID) -> None:
+        """What udev starts, qubes-network-uplink@eth0: setup-ip, DNS pointed at the netvm, then drop-ins."""
+        setup_ip(self.vpn, Address.of(VPN_DOMID), Address.of(gateway))
         self.vpn.nft(dnat_dns(VIRTUAL_DNS[0]))
+        extra = self.vpn.path("/usr/lib/systemd/system/qubes-network-uplink@.service.d")
+        for file in sorted(extra.glob("*.conf")):
+            for line in file.read_text().splitlines():
+                if line.startswith("ExecStartPost="):
+                    self.vpn.run(*shlex.split(line.partition("=")[2]))
+
+    def add_nic(self) -> None:
+        """Give sys-vpn a network card of its own, in no group, with a router and a server on its link."""
+        self.internet.ip(f"""
+link add to-lan type veth peer name {NIC} netns {self.vpn.holder.pid}
+address add {LAN_ROUTER4}/24 dev to-lan
+link set to-lan up""")
+        self.vpn.ip(f"address add {LAN4}/24 dev {NIC}\nlink set {NIC} up")
+
+    def remove_nic(self) -> None:
+        """Take it away."""
+        self.internet.ip("link delete to-lan")
 
     def remove_uplink(self) -> None:
         """Pull sys-vpn's network out (``qvm-prefs sys-vpn netvm ''``, a crash of sys-net)."""

@@ -36,7 +36,8 @@ class Allowed:
     """What may be seen on the uplink between `ours` and the rest of the world.
 
     `transports` are (protocol number, address, port) of the providers, `names` what may be looked up at `resolvers`;
-    `links` are the addresses at the two ends of the uplink. A packet that bears `mark` anywhere came from an AppVM.
+    `links` are the addresses at the two ends of the uplink. A packet that bears one of `marks` anywhere came from an
+    AppVM, or from a program of sys-vpn's own.
     """
 
     ours: frozenset[Address]
@@ -44,13 +45,13 @@ class Allowed:
     transports: frozenset[tuple[int, Address, int]]
     names: frozenset[str]
     resolvers: frozenset[Address]
-    mark: bytes
+    marks: tuple[bytes, ...]
     rewritten: frozenset[Address] = frozenset()  # see `_later_fragment`
 
     def kind(self, frame: bytes) -> Kind:
         """Classify an Ethernet frame; anything short or odd is clear."""
         try:
-            return Kind.CLEAR if self.mark in frame else self._kind(frame)
+            return Kind.CLEAR if any(mark in frame for mark in self.marks) else self._kind(frame)
         except (struct.error, IndexError, ValueError):
             return Kind.CLEAR
 
@@ -167,6 +168,15 @@ def label(frame: bytes) -> str:
         return "other"
     name = PROTOCOLS.get(ip.protocol, f"protocol {ip.protocol}")
     return f"IPv{ip.source.version} {name}" + (" fragment" if ip.fragment else "")
+
+
+def target(frame: bytes) -> Address | None:
+    """Where a frame's packet goes, or whom an ARP frame asks for; None for anything else."""
+    try:
+        (ethertype,) = struct.unpack_from("!H", frame, 12)
+        return IPv4Address(frame[38:42]) if ethertype == ETH_ARP else read_ip(ethertype, frame[14:]).target
+    except (struct.error, IndexError, ValueError):
+        return None
 
 
 def describe(frame: bytes) -> str:

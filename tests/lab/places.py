@@ -13,7 +13,11 @@ BACKEND_MAC = "fe:ff:ff:ff:ff:ff"
 APPVM_MAC = "00:16:3e:5e:6c:00"
 
 NET_DOMID, VPN_DOMID = 5, 6
+OTHER_NET_DOMID = 7  # another netvm that sys-vpn may be given (in the lab, sys-net with another face)
 UPLINK = "eth0"
+
+NIC = "ens7"  # a second uplink that somebody gives to sys-vpn
+LAN4, LAN_ROUTER4 = "192.168.77.2", "192.168.77.1"
 
 WEB4, WEB6 = "203.0.113.80", "2001:db8:80::80"
 DNS4, FOREIGN_DNS4 = "203.0.113.53", "203.0.113.54"

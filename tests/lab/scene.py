@@ -73,6 +73,10 @@ class Scene:
 @contextmanager
 def scene(kind: str = OWN) -> Iterator[Scene]:
     """Boot the lab up to where the service would start."""
-    with Lab(early, appvms=("work", "hostile")) as lab, Capture(lab) as capture, Noise(lab.appvms["hostile"]) as noise:
+    with (
+        Lab(early, appvms=("work", "hostile")) as lab,
+        Capture(lab) as capture,
+        Noise(lab.appvms["hostile"].qube) as noise,
+    ):
         yield Scene(lab, capture, noise, kind)
     assert lab.leftovers() == []

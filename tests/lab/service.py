@@ -57,6 +57,7 @@ def install(qube: Qube) -> None:
     qube.write("/usr/bin/miragevpn", WRAPPER, 0o755)
     for source, target in (
         (REPOSITORY / "install" / "vm", "/usr/lib/qubes-miragevpn"),
+        (UNITS, "/usr/lib/systemd/system"),
         (REPOSITORY / "qubes-rpc", "/etc/qubes-rpc"),
     ):
         shutil.copytree(source, qube.path(target), dirs_exist_ok=True)

@@ -36,7 +36,7 @@ def test_without_lockdown_an_appvm_reaches_the_internet_in_clear() -> None:
 
 def test_noise_without_lockdown_is_seen_by_every_way() -> None:
     """Each way by which the noise sends is seen on the uplink when nothing stops it."""
-    with Lab(None) as lab, Capture(lab) as capture, Noise(lab.appvms["work"]) as noise:
+    with Lab(None) as lab, Capture(lab) as capture, Noise(lab.appvms["work"].qube) as noise:
         ways = ("udp4", "udp6", "icmp4", "icmp6", "tcp4", "tcp6", "dns", "stream")
         noise.wait(lambda: all(noise.answers[way] > 2 for way in ways))
         noise.rounds()

@@ -281,7 +281,7 @@ def test_flows_older_than_the_end_of_the_tunnel(live: Scene) -> None:
 
 def test_flows_older_than_the_lockdown() -> None:
     """Where the early step comes late (a package installed in a running qube), flows in the clear end with it."""
-    with Lab(None, appvms=("work",)) as lab, Noise(lab.appvms["work"]) as noise:
+    with Lab(None, appvms=("work",)) as lab, Noise(lab.appvms["work"].qube) as noise:
         noise.wait(lambda: noise.answers["stream"] > 3 and noise.answers["udp4"] > 3)
         early(lab)
         noise.rounds(3)

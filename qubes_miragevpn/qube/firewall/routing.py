@@ -2,14 +2,14 @@
 """Policy rules and routes that the tunnels demand: pure functions, the same numbers as the lockdown script.
 
 Barriers two and three. What is forwarded, from whichever interface and however new that is, looks up a
-tunnel's own table, which ends in an `unreachable` default; and what this qube sends itself sees the main table without
-its default routes and without anything that leads to the uplink's group, so that Qubes' habit of putting routes back
-(setup-ip, on every change of the uplink) opens nothing, not even to the netvm itself. Marked sockets alone see the
-uplink, in a table of its own.
+tunnel's own table, which ends in an `unreachable` default; and what this qube sends itself sees of the main table the
+host routes alone, and none of those that leads to the uplink's group. So Qubes' habit of putting routes back (setup-ip,
+on every change of the uplink) opens nothing, not even to the netvm itself, and neither does another network card.
+Marked sockets alone see the uplink, in a table of its own.
 
     5150  iif lo fwmark TRANSPORT   lookup 5156
     5151  iif lo fwmark TUNNEL n    lookup TABLE n    reverse path check of packets from the tunnel
-    5152  iif lo                    lookup main, no default, not by the uplink's group
+    5152  iif lo                    lookup main, host routes only, not by the uplink's group
     5153  iif lo                    unreachable
     5154  iif vpn n                 the same (the host routes to downstream)
     5155  iif vpn n                 unreachable
@@ -48,8 +48,13 @@ UPLINK_GROUP = 1  # Qubes puts eth0 there (setup-ip)
 
 
 def rules(uplink: str, assignment: Assignment) -> tuple[NetRule, ...]:
-    """The rules of both families, last match first: added in this order, there is no moment of openness."""
-    return tuple(rule for family in FAMILIES for rule in reversed(_rules(family, uplink, assignment)))
+    """The rules of both families: added in this order, there is no moment of openness.
+
+    What refuses comes before what leads somewhere, and the last match first: 5158 without 5153 would take this qube's
+    own packets into the tunnel.
+    """
+    found = [rule for family in FAMILIES for rule in reversed(_rules(family, uplink, assignment))]
+    return tuple(sorted(found, key=lambda rule: rule.action is RuleAction.LOOKUP))
 
 
 def _rules(family: int, uplink: str, assignment: Assignment) -> list[NetRule]:
@@ -72,7 +77,9 @@ def _rules(family: int, uplink: str, assignment: Assignment) -> list[NetRule]:
 
 
 def _downstream_only(rule: NetRule) -> NetRule:
-    return replace(rule, suppress_prefixlength=0, suppress_ifgroup=UPLINK_GROUP)
+    """Qubes gives each downstream address a host route: no network counts, and nothing by the uplink."""
+    widest = 31 if rule.family == socket.AF_INET else 127
+    return replace(rule, suppress_prefixlength=widest, suppress_ifgroup=UPLINK_GROUP)
 
 
 def narrowed(before: Assignment, after: Assignment) -> Assignment:

@@ -27,11 +27,15 @@ Signature = tuple[int, tuple[tuple[int, str], ...]]
 """What makes an uplink the same one: the interface's number and its gateways."""
 
 NO_UPLINK: Signature = (0, ())
-
 _RTPROT_KERNEL = 2
 _LINK_LOCAL = IPv6Network("fe80::/10")
 
 _log = logging.getLogger("miragevpn.uplink")
+
+
+def another(before: Signature, now: Signature) -> bool:
+    """True if there is an uplink and connections begun by the one `before` are no use; IPv6 may come after IPv4."""
+    return now != NO_UPLINK and not (before[0] == now[0] and set(before[1]) <= set(now[1]))
 
 
 def leads_out(route: NetRoute) -> bool:

@@ -24,7 +24,7 @@ from qubes_miragevpn.qube.firewall.enforcer import Enforcer
 from qubes_miragevpn.qube.firewall.nft import FirewallError, NftTable, differences
 from qubes_miragevpn.qube.firewall.routing import OUR_PRIORITIES, rules
 from qubes_miragevpn.qube.firewall.table import CLOSED, FirewallDemand, OpenTunnel, chains, render
-from qubes_miragevpn.qube.firewall.uplink import NO_UPLINK, Address, Uplink
+from qubes_miragevpn.qube.firewall.uplink import NO_UPLINK, Address, Uplink, another
 from qubes_miragevpn.qube.firewall.watch import NFTABLES, RULES, ChangeSignal
 from qubes_miragevpn.qube.states import Demand, Live, State, demand
 from qubes_miragevpn.runtime.netlink.netconf import Netconf
@@ -235,8 +235,12 @@ def test_rules_alone_keep_own_packets_from_the_netvm() -> None:
         nft("flush", "ruleset")
         ip(f"route add {GATEWAY} dev eth0 scope link")
         ip("address add 192.168.9.2/24 dev eth0")
+        ip("link add ens7 type veth peer name far7")
+        ip("link set ens7 up")
+        ip("link set far7 up")
+        ip("address add 192.168.77.2/24 dev ens7")
         stage.default()
-        for to in ("198.51.100.1", GATEWAY, "192.168.9.1"):
+        for to in ("198.51.100.1", GATEWAY, "192.168.9.1", "192.168.77.1"):
             assert goes(to) == goes(to, *FROM_APPVM) == "nowhere"
 
     staged(play)
@@ -388,6 +392,22 @@ def test_the_uplink_that_comes_and_goes() -> None:
         assert other[1] == ((4, "10.137.0.77"),) and other != first
 
     staged(play)
+
+
+def test_rules_that_refuse_are_set_before_those_that_lead_somewhere() -> None:
+    """By service and script alike, so that not even a moment's half set opens a way."""
+    order = [rule.priority for rule in rules("eth0", {0: None}) if rule.family == socket.AF_INET]
+    assert order == [5159, 5156, 5155, 5153, 5158, 5154, 5152, 5151, 5150]
+    lines = (INSTALL / "qubes-miragevpn-lockdown").read_text().splitlines()
+    assert [int(line.split()[2]) for line in lines if line.startswith('    rule "$family" 5')] == order
+
+
+def test_what_makes_another_uplink() -> None:
+    """IPv6 that comes a moment after IPv4 is no reason to connect anew."""
+    four, six = (4, GATEWAY), (6, "fe80::1")
+    assert another(NO_UPLINK, (2, (four,))) and another((2, (four,)), (3, (four,)))
+    assert another((2, (four,)), (2, ((4, "10.137.0.7"),))) and another((2, (four, six)), (2, (four,)))
+    assert not another((2, (four,)), (2, (four, six))) and not another((2, (four,)), NO_UPLINK)
 
 
 def test_pinning_the_server() -> None:

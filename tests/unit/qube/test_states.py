@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import socket
 from ipaddress import IPv4Address, IPv6Address
 
 import pytest
@@ -75,7 +76,7 @@ def test_one_tunnel_opens_nothing_for_another() -> None:
 
 
 def test_the_rules_of_one_tunnel() -> None:
-    """Every family alike: locally sent and forwarded packets each end in `unreachable`, and main loses its defaults."""
+    """Each family alike: locally sent and forwarded packets end in `unreachable`, and main shows host routes alone."""
     found = rules("eth0", ALL)
     for family in {rule.family for rule in found}:
         mine = sorted((rule for rule in found if rule.family == family), key=lambda rule: rule.priority)
@@ -84,15 +85,21 @@ def test_the_rules_of_one_tunnel() -> None:
         assert by[5150].fwmark == 0x51564D and by[5150].table == 5156 and by[5150].iifname == "lo"
         assert by[5158].iifname is None and by[5158].fwmark is None and by[5158].table == tunnel_table(0)
         assert by[5159].iifname is None and by[5159].action is RuleAction.UNREACHABLE
-        assert all(rule.suppress_prefixlength == 0 for rule in mine if rule.table == 254)
+        widest = 31 if family == socket.AF_INET else 127  # host routes only
+        in_main = {(rule.suppress_prefixlength, rule.suppress_ifgroup) for rule in mine if rule.table == 254}
+        assert in_main == {(widest, 1)}
         assert all(rule.iifname == "lo" for rule in mine if rule.fwmark is not None), "marks forward nothing"
     assert len({rule.family for rule in found}) == 2
 
 
 def test_the_refusal_is_added_first() -> None:
     """Added in this order, there is no moment in which a rule looks something up that nothing stands behind."""
-    priorities = [rule.priority for rule in rules("eth0", ALL)]
-    assert priorities[: len(priorities) // 2] == sorted(priorities[: len(priorities) // 2], reverse=True)
+    found = rules("eth0", ALL)
+    refusing = [rule.action is RuleAction.UNREACHABLE for rule in found]
+    assert refusing == sorted(refusing, reverse=True)
+    for each in (found[: refusing.index(False)], found[refusing.index(False) :]):
+        of_one = [rule.priority for rule in each if rule.family == socket.AF_INET]
+        assert of_one == sorted(of_one, reverse=True)
 
 
 def test_the_rules_of_several_tunnels() -> None:

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Every scenario of `scenarios` leaks nothing with all barriers, and with each barrier alone.
+
+An AppVM and a program in sys-vpn itself send by every way they have, while both ends of the uplink, a second network
+card and the tunnel are captured. `make test` takes every scenario with all barriers, and the main ones with each alone;
+`make soak` takes the whole product. The last test takes all barriers away, and everything is seen.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from ipaddress import ip_address
+
+import pytest
+
+from tests.lab.appvm import Noise
+from tests.lab.closed.barriers import SINGLE, Left, leave
+from tests.lab.closed.scenarios import SCENARIOS, settle
+from tests.lab.places import LAN4, LAN_ROUTER4, NET_DOMID, OTHER_NET_DOMID, SITE_A, VPN_DOMID, Address
+from tests.lab.programs.noise import MARK, OWN_MARK
+from tests.lab.scene import Scene, scene
+
+
+def cases() -> Iterator[object]:
+    """Every scenario with every barrier that it leaves; those that a short run leaves out are marked."""
+    for left, (name, scenario) in itertools.product((Left.ALL, *SINGLE), SCENARIOS.items()):
+        if left not in scenario.without:
+            short = left is Left.ALL or scenario.main
+            yield pytest.param(left, name, id=f"{left.value}-{name}", marks=() if short else pytest.mark.soak)
+
+
+ENDS = (Address.of(VPN_DOMID), Address.of(NET_DOMID), Address.of(OTHER_NET_DOMID))
+NEIGHBOURS = {ip_address(text) for end in ENDS for text in (end.ip4, end.ip6)} | {
+    ip_address(LAN4),
+    ip_address(LAN_ROUTER4),
+}
+"""Who is on a link of sys-vpn's."""
+
+
+class Stage:
+    """One scene for all scenarios with the same barriers; made anew when another set is wanted, or after a failure."""
+
+    def __init__(self) -> None:
+        self.left: Left | None = None
+        self.scene: Scene | None = None
+        self._close: list[object] = []
+
+    def get(self, left: Left) -> Scene:
+        """The scene with just these barriers, its service running."""
+        if self.scene is None or self.left is not left:
+            self.drop()
+            manager = scene()
+            made = manager.__enter__()
+            self._close.append(manager)
+            own = Noise(made.lab.vpn, own=True)
+            own.__enter__()
+            self._close.append(own)
+            leave(made.lab, left)
+            made.providers.a.start()
+            made.service.start()
+            made.service.wait_state("connected")
+            self.scene, self.left = made, left
+        return self.scene
+
+    def drop(self) -> None:
+        """Take the scene down."""
+        self.scene = None
+        while self._close:
+            self._close.pop().__exit__(None, None, None)  # type: ignore[attr-defined]
+
+
+@pytest.fixture(scope="module")
+def stage() -> Iterator[Stage]:
+    """The scene that is at hand."""
+    made = Stage()
+    yield made
+    made.drop()
+
+
+@pytest.mark.parametrize(("left", "name"), list(cases()))
+def test_nothing_is_seen(stage: Stage, left: Left, name: str) -> None:
+    """The scenario begins in a running service; nothing of an AppVM's or of sys-vpn's own is seen, ever."""
+    here = stage.get(left)
+    scenario = SCENARIOS[name]
+    try:
+        scenario.act(here)
+        if left is Left.NO_WAY_OUT and scenario.routes:
+            only_to_neighbours(here)
+            return
+        here.must_be_tight()
+        if left is Left.ALL:
+            here.must_carry(SITE_A, within=25)
+        here.service.wait_state("connected", within=25)
+        settle(here, 4)
+        here.must_be_tight()
+    except BaseException:
+        stage.drop()
+        raise
+
+
+def only_to_neighbours(here: Scene) -> None:
+    """What was seen went to the other end of a link and no further, and has ended."""
+    seen = here.capture.result()
+    assert set(seen.clear_targets) <= NEIGHBOURS, "\n".join(seen.clear)
+    settle(here, 20)
+    assert here.capture.result().leaks == seen.leaks, "it has not ended"
+    here.capture.forget()
+
+
+def test_with_no_barrier_everything_is_seen(stage: Stage) -> None:
+    """The control: the same noise, sys-vpn's own included, is seen at once where nothing is left."""
+    here = stage.get(Left.NONE)
+    here.service.kill()
+    settle(here, 30)
+    seen = here.capture.result()
+    assert {"IPv4 TCP", "IPv4 UDP", "IPv6 UDP", "IPv4 ICMP", "IPv4 UDP fragment"} <= set(seen.clear_kinds), seen
+    assert seen.marks[MARK] > 100 and seen.marks[OWN_MARK] > 100
+    stage.drop()
