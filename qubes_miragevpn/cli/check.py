@@ -22,7 +22,7 @@ from qubes_miragevpn.cli import logs
 
 if TYPE_CHECKING:
     from qubes_miragevpn.config.loader import Examined
-    from qubes_miragevpn.config.model import ClientConfig, ServerConfig
+    from qubes_miragevpn.config.model import ClientConfig, ServerConfig, StaticConfig
 
 T = TypeVar("T", "ClientConfig", "ServerConfig")
 
@@ -96,13 +96,17 @@ def check(path: Path, role: str | None) -> Report:
     except ConfigError as unreadable:
         return Report(str(path), role or "client", errors=[unreadable])
     text = named.text
-    role = role or ("server" if loader.looks_like_server(text) else "client")
+    if role is None:
+        static = loader.looks_static(text)
+        role = "static-key peer" if static else "server" if loader.looks_like_server(text) else "client"
     report = Report(str(path), role)
     report.lines = text.decode("utf-8", "replace").split("\n")
     file, offered = str(path), named.surroundings
     if role == "server":
         server = loader.examine_server(text, file=file, read_file=named.read_file, surroundings=offered)
         _tell(report, server, summary.of_server)
+    elif role != "client":
+        _tell_static(report, loader.examine_static(text, file=file, read_file=named.read_file, surroundings=offered))
     else:
         client = loader.examine_client(text, file=file, read_file=named.read_file, surroundings=offered)
         _tell(report, client, summary.of_client)
@@ -116,6 +120,16 @@ def _tell(report: Report, examined: Examined[T], summary: Callable[[T], dict[str
         report.errors += _tls_errors(examined.config, report)
         report.summary = summary(examined.config)
         report.config = examined.config
+
+
+def _tell_static(report: Report, examined: Examined[StaticConfig]) -> None:
+    """Nothing of TLS is to be said of these, and they have no canonical form."""
+    from qubes_miragevpn.cli import summary
+
+    report.warnings += examined.warnings
+    report.errors += examined.errors
+    if examined.config is not None:
+        report.summary = summary.of_static(examined.config)
 
 
 def _tls_errors(config: ClientConfig | ServerConfig, report: Report) -> list[ConfigError]:
@@ -138,6 +152,8 @@ def _write_canonical(reports: list[Report], *, show_secrets: bool) -> None:
     from qubes_miragevpn.config.render import render
 
     for report in reports:
+        if report.config is None and not report.errors:
+            report.errors.append(ConfigError("a file of the static key mode has no canonical form", file=report.file))
         if report.config is not None and not report.errors:
             try:
                 print(render(report.config, show_secrets=show_secrets), end="")

@@ -19,7 +19,8 @@ from qubes_miragevpn.base.exitcodes import ExitCode
 from qubes_miragevpn.cli.words import add_command, named_by
 
 if TYPE_CHECKING:
-    from qubes_miragevpn.config.model import ClientConfig
+    from qubes_miragevpn.config.model import ClientConfig, StaticConfig
+    from qubes_miragevpn.runtime.driving.base import Machine
 
 _log = logging.getLogger("miragevpn.client")
 
@@ -39,25 +40,40 @@ def run(arguments: argparse.Namespace) -> int:
     """Connect by the profile, until a signal or until nothing more can be tried."""
     import asyncio
 
-    from qubes_miragevpn.config.loader import load_client
+    from qubes_miragevpn.config.loader import load_client, load_static, looks_static
     from qubes_miragevpn.runtime.plain.privilege import demand_net_admin
 
     named = named_by(arguments)
     if named is None:
         return ExitCode.OK
-    loaded = load_client(named.text, file=named.file, read_file=named.read_file, surroundings=named.surroundings)
+    load = load_static if looks_static(named.text, named.surroundings) else load_client
+    loaded = load(named.text, file=named.file, read_file=named.read_file, surroundings=named.surroundings)
     for warning in loaded.warnings:
         _log.warning("%s", warning)
-    if not (loaded.config.ifconfig_noexec and loaded.config.route_noexec):
+    config, machine = _machine(loaded.config)
+    if not (config.ifconfig_noexec and config.route_noexec):
         demand_net_admin()
-    return asyncio.run(_connect(loaded.config))
+    return asyncio.run(_connect(config, machine))
 
 
-async def _connect(config: ClientConfig) -> int:
+def _machine(config: ClientConfig | StaticConfig) -> tuple[ClientConfig, Machine]:
+    """What a client's host has to know, and the machine that speaks the protocol."""
+    from qubes_miragevpn.config.model import StaticConfig
+    from qubes_miragevpn.protocol.client import Client
+    from qubes_miragevpn.protocol.static import StaticKeyPeer
+
+    def unix_time() -> int:
+        return int(time.time())
+
+    if isinstance(config, StaticConfig):
+        return config.client, StaticKeyPeer(config, entropy=os.urandom, unix_time=unix_time)
+    return config, Client(config, entropy=os.urandom, unix_time=unix_time)
+
+
+async def _connect(config: ClientConfig, machine: Machine) -> int:
     import asyncio
 
     from qubes_miragevpn.cli.foreground import report_end, run_in_foreground, totals
-    from qubes_miragevpn.protocol.client import Client
     from qubes_miragevpn.protocol.contract import Command
     from qubes_miragevpn.runtime.driver import ClientDriver
     from qubes_miragevpn.runtime.plain.credentials import ask_at_terminal, ask_challenge_at_terminal
@@ -67,7 +83,6 @@ async def _connect(config: ClientConfig) -> int:
     from qubes_miragevpn.runtime.pump import Pump
     from qubes_miragevpn.runtime.sockets.transports import SocketOptions
 
-    machine = Client(config, entropy=os.urandom, unix_time=lambda: int(time.time()))
     habits = Habits.of(config)
     ask = partial(ask_at_terminal, known=config.username)
     host = PlainHost(config.common.dev, ask, habits, ask_challenge=ask_challenge_at_terminal)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from qubes_miragevpn.base.text import printable
 
 if TYPE_CHECKING:
-    from qubes_miragevpn.config.model import ClientConfig, ControlWrap, Remote, Route, ServerConfig
+    from qubes_miragevpn.config.model import ClientConfig, ControlWrap, Remote, Route, ServerConfig, StaticConfig
 
 
 def of_client(config: ClientConfig) -> dict[str, list[str]]:
@@ -28,6 +28,22 @@ def of_client(config: ClientConfig) -> dict[str, list[str]]:
     dns = [str(server) for server in config.dns.servers] + [f"search {name}" for name in config.dns.search]
     said["DNS"] = dns or ["what the server pushes"]
     return said
+
+
+def of_static(config: StaticConfig) -> dict[str, list[str]]:
+    """A file of the static key mode."""
+    client, common = config.client, config.client.common
+    routes = [_route(route) for route in client.routes]
+    ways = "the same both ways" if config.direction is None else f"direction {config.direction}"
+    return {
+        "other end": [_remote(remote) for remote in client.remotes],
+        "key": [f"one key for good, {ways}: whoever learns it can read all that was recorded"],
+        "data": [f"{config.cipher} with an HMAC of {common.digest}"],
+        "addresses": list(config.tunnel),
+        "keep-alive": [_keepalive(client)],
+        "interface": [f"{common.dev}, MTU {common.tun_mtu}"],
+        "routes": routes or ["none"],
+    }
 
 
 def of_server(config: ServerConfig) -> dict[str, list[str]]:

@@ -19,6 +19,7 @@ from qubes_miragevpn.config.building import material, rules
 from qubes_miragevpn.config.building.common import Builder
 from qubes_miragevpn.config.building.inner import DnsOptions, Unusable, ipv4_route, ipv6_route
 from qubes_miragevpn.config.building.remotes import ANY_UDP, DEFAULT_PORT, family_of, local_address, remotes
+from qubes_miragevpn.config.building.static import static
 from qubes_miragevpn.config.building.trust import ALONE, Surroundings
 from qubes_miragevpn.config.model import (
     ClientConfig,
@@ -31,11 +32,13 @@ from qubes_miragevpn.config.model import (
     Route,
     ServerConfig,
     StaticChallenge,
+    StaticConfig,
 )
 from qubes_miragevpn.config.reading.collect import Entry, Place, Settings, collect
 from qubes_miragevpn.config.reading.lexer import lex
 
 T = TypeVar("T")
+
 
 MAX_PEER_INFO = 16  # lines told; key method 2 carries 64 KiB, an honest profile has one
 _PEER_INFO_NAME = re.compile(r"UV_[A-Za-z0-9_]{1,60}\Z")
@@ -86,6 +89,29 @@ def examine_server(
 ) -> Examined[ServerConfig]:
     """Read a server's configuration and return whatever is wrong with it."""
     return _examine(text, file, (read_file, surroundings), Place.SERVER, _server)
+
+
+def load_static(
+    text: bytes, *, file: str, read_file: material.ReadFile, surroundings: Surroundings = ALONE
+) -> Loaded[StaticConfig]:
+    """Read a file of the static key mode; otherwise as `load_client`."""
+    return _loaded(examine_static(text, file=file, read_file=read_file, surroundings=surroundings))
+
+
+def examine_static(
+    text: bytes, *, file: str, read_file: material.ReadFile, surroundings: Surroundings = ALONE
+) -> Examined[StaticConfig]:
+    """Read a file of the static key mode and return whatever is wrong with it."""
+    return _examine(text, file, (read_file, surroundings), Place.STATIC, lambda each: static(each, _client(each)))
+
+
+def looks_static(text: bytes, surroundings: Surroundings = ALONE) -> bool:
+    """Whether a configuration is one of the static key mode, for those who speak that as well."""
+    try:
+        names = {directive.name for directive in lex(text, file="")}
+    except ConfigError:
+        return False
+    return "secret" in names or "--secret" in surroundings.command_line.words
 
 
 def looks_like_server(text: bytes) -> bool:

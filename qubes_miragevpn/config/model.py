@@ -372,6 +372,22 @@ class ClientConfig:
 
 
 @dataclass(frozen=True)
+class StaticConfig:
+    """One end of a tunnel in static key mode: no TLS, nothing negotiated or pulled, one key for good.
+
+    `client` holds what it shares with a client (remotes, routes, timers, sizes); it has no certificates. `direction`
+    0 or 1 takes different halves of the 256-byte `key` for the two ways, None the same. `tunnel` is what a server
+    would push: addresses, topology.
+    """
+
+    client: ClientConfig
+    key: Secret
+    direction: int | None
+    cipher: str  # a CBC suite
+    tunnel: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Listen:
     """Where a server listens; `address` "" means every address of `family`."""
 

@@ -45,7 +45,8 @@ class DataKeys:
     """What one key slot needs: suite name as in `crypto.suites`, and the keys of both directions.
 
     `digest` is the HMAC's, as in `crypto.digests`, for a suite that is not AEAD. `epoch`: packets have the epoch
-    format, and the cipher keys are the first secrets (32 bytes) of the chains (`crypto.epoch`).
+    format, and the cipher keys are the first secrets (32 bytes) of the chains (`crypto.epoch`). `since`: the format of
+    the static key mode, with this time (seconds of the wall clock) beside every packet id; 0: not that.
     """
 
     suite: str
@@ -53,6 +54,7 @@ class DataKeys:
     receive: DirectionKeys
     digest: str = ""
     epoch: bool = False
+    since: int = 0
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,7 @@ class PeerLimits:
     reneg_pkts: int = 0
     payload: PayloadRules = PayloadRules()
     floats: bool = False  # UDP: follow the peer to another address, after an authentic DATA_V2 packet from there
+    bare: bool = False  # packets bear no opcode: whatever comes on the link is data (static key mode)
 
 
 @dataclass(frozen=True)

@@ -138,12 +138,15 @@ class DataChannel:
             self.outbox.append(last)
 
     def receive(self, link: Link, endpoint: SockAddr | None, packet: bytes, now: float) -> bytes | None:
-        """Take a DATA_V1 or DATA_V2 packet from the wire; return the IP packet for the TUN if it holds one.
+        """Take a DATA_V1 or DATA_V2 packet (or a bare one) from the wire; return the IP packet in it, for the TUN.
 
         `endpoint` None: the link is connected, so that the kernel vouches for the sender.
         """
         peer = self._peers.sole.get(link)
-        if packet[0] >> 3 == DATA_V2:
+        key_id = packet[0] & 7
+        if peer is not None and peer.limits.bare:
+            body_at = key_id = 0
+        elif packet[0] >> 3 == DATA_V2:
             body_at = V2_HEADER
             if peer is None:
                 peer = self._peers.by_handle.get(int.from_bytes(packet[1:4], "big"))
@@ -155,7 +158,7 @@ class DataChannel:
         if peer is None or peer.link != link or (moved and not self._may_float(peer, body_at, endpoint)):
             self.dropped_unknown += 1
             return None
-        key = peer.keys.get(packet[0] & 7)
+        key = peer.keys.get(key_id)
         if key is None or key.spent:
             peer.dropped_other += 1
             return None

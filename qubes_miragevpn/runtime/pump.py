@@ -71,6 +71,7 @@ class Pump:
         self._channel = DataChannel(server=server, client_to_client=client_to_client)
         self._links: dict[Link, TransportLink] = {}
         self._controls: dict[Link, socket.socket] = {}  # connections that relays last as long as
+        self._bare: set[Link] = set()  # without a control channel: whatever comes is data
         self._broken: set[Link] = set()  # reported as failed, not yet detached
         self._tun = -1
         self._paused = False  # the TUN is not read until a link takes packets again
@@ -136,6 +137,7 @@ class Pump:
                 transport.flush()
             self._forget(transport)
         self._broken.discard(link)
+        self._bare.discard(link)
         del self._links[link]
         transport.sock.close()
         control = self._controls.pop(link, None)
@@ -180,9 +182,6 @@ class Pump:
             except OSError as error:
                 self._tun_failed(error)
                 break
-            if self._channel.outbox:  # fragments that go ahead of the last one
-                batch += self._channel.outbox
-                self._channel.outbox.clear()
             if self._channel.outbox:  # fragments that go ahead of the last one
                 batch += self._channel.outbox
                 self._channel.outbox.clear()
@@ -251,7 +250,7 @@ class Pump:
         for packet, endpoint in packets:
             if not packet:
                 continue
-            if packet[0] >> 3 in DATA_OPCODES:
+            if packet[0] >> 3 in DATA_OPCODES or link in self._bare:
                 inner = channel.receive(link, endpoint, packet, now)
                 if inner is not None and self._tun >= 0:
                     self._write_tun(inner)
@@ -344,6 +343,8 @@ class Pump:
     def add_peer(self, peer: int, link: Link, endpoint: SockAddr, peer_id: int, limits: PeerLimits) -> None:
         """Make `peer` known."""
         self._link(link)
+        if limits.bare:
+            self._bare.add(link)
         self._channel.add_peer(peer, link, endpoint, peer_id, limits)
 
     def update_peer(self, peer: int, *, peer_id: int | None = None, limits: PeerLimits | None = None) -> None:

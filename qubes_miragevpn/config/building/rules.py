@@ -17,6 +17,7 @@ from qubes_miragevpn.config.reading.collect import Entry, Findings, Place, Setti
 CLIENT = frozenset({Place.CLIENT})
 SERVER = frozenset({Place.SERVER})
 BOTH = CLIENT | SERVER
+STATIC = frozenset({Place.STATIC})
 
 
 @dataclass(frozen=True)
@@ -259,9 +260,44 @@ def _proto_end(end: str) -> Callable[[Settings], Breach | None]:
     return check
 
 
+_OF_CERTIFICATES = (
+    "ca", "capath", "cert", "key", "pkcs12", "peer-fingerprint", "verify-hash", "verify-x509-name", "remote-cert-tls",
+    "crl-verify", "auth-user-pass", "tls-auth", "tls-crypt", "tls-crypt-v2", "client", "tls-client", "pull",
+    "tls-version-min", "tls-cipher", "tls-ciphersuites", "tls-groups", "data-ciphers",
+)  # fmt: skip
+
+
+def _certificates_beside_static_key(settings: Settings) -> Breach | None:
+    for name in _OF_CERTIFICATES:
+        if settings.has(name):
+            problem = f"'{name}' means nothing in the static key mode, which 'secret' asks for"
+            return Breach(settings.last(name), problem, "remove 'secret', or this line")
+    return None
+
+
 RULES: tuple[Rule, ...] = (
     Rule("role", CLIENT, _client_role),
-    Rule("remote", CLIENT, _remote),
+    Rule("remote", CLIENT | STATIC, _remote),
+    Rule("certificates beside a static key", STATIC, _certificates_beside_static_key),
+    Rule(
+        "consent to a static key",
+        STATIC,
+        _wants(
+            "allow-deprecated-insecure-static-crypto",
+            "a static key has no forward secrecy: whoever ever learns it can read all that was recorded",
+            "use certificates, or write 'allow-deprecated-insecure-static-crypto' to use it all the same",
+        ),
+    ),
+    Rule(
+        "address with a static key",
+        STATIC,
+        _wants("ifconfig", "nobody tells us our address: 'ifconfig' is missing", "write 'ifconfig 10.1.0.2 10.1.0.1'"),
+    ),
+    Rule(
+        "cipher with a static key",
+        STATIC,
+        _wants("cipher", "nothing is negotiated: 'cipher' is missing", "write 'cipher AES-256-CBC', at both ends"),
+    ),
     Rule("remote beside connection", CLIENT, _remote_beside_connection, fatal=False),
     Rule("trust", BOTH, _anchor),
     Rule("login", CLIENT, _authentication),
@@ -316,12 +352,12 @@ RULES: tuple[Rule, ...] = (
     Rule("digest for tls-auth", BOTH, _auth_none),
     Rule("directions", BOTH, _role_directions),
     Rule("direction without key", BOTH, _direction_without_key, fatal=False),
-    Rule("keepalive and ping", BOTH, _keepalive_and_ping),
-    Rule("keepalive ratio", BOTH, _keepalive_ratio),
+    Rule("keepalive and ping", BOTH | STATIC, _keepalive_and_ping),
+    Rule("keepalive ratio", BOTH | STATIC, _keepalive_ratio),
     Rule("two certificate types", BOTH, _two_cert_types),
     Rule("old certificate type", BOTH, _old_cert_type, fatal=False),
     Rule("server's certificate", CLIENT, _server_role_of_peer, fatal=False),
-    Rule("device", BOTH, _device),
+    Rule("device", BOTH | STATIC, _device),
     Rule(
         "lport and nobind",
         CLIENT,

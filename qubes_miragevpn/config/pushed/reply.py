@@ -215,8 +215,8 @@ def _on_redirect(reply: Reply, *flags: str) -> None:
     reply.redirect = (reply.redirect or set()) | (kept & set(flags))
     for flag in flags:
         if flag not in kept:
-            why = "no effect, as with openvpn on Linux" if reply.config.around else "nothing is routed around the tunnel"
-            reply.drop(f"redirect-gateway {flag}", why)
+            around = "no effect, as with openvpn on Linux", "nothing is routed around the tunnel"
+            reply.drop(f"redirect-gateway {flag}", around[not reply.config.around])
 
 
 def _on_dhcp_option(reply: Reply, kind: str, *values: str) -> None:

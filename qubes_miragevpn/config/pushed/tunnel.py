@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """What a reply that was read means: addresses, routes, resolvers and limits of the tunnel as one value.
 
-The profile's own lines come first, the server's after them. Only here is known what a route may name before it is known:
-the tunnel's gateway and the server's outer address.
+The profile's own lines come first, the server's after them. Only here is known what a route may name without knowing
+it: the tunnel's gateway and the server's outer address.
 """
 
 from __future__ import annotations

@@ -36,6 +36,7 @@ class Place(Enum):
     CLIENT = "a client's file"
     SERVER = "a server's file"
     CONNECTION = "a <connection> block"
+    STATIC = "a file of the static key mode"
 
 
 @dataclass(frozen=True)
@@ -178,6 +179,8 @@ def _read(directive: Directive, place: Place, optional: frozenset[str], findings
 def _fate(row: Row, place: Place) -> Fate | None:
     if place is Place.SERVER:
         return row.server
+    if place is Place.STATIC:
+        return row.static or row.client
     if place is Place.CONNECTION and isinstance(row.connection, NoEffect):
         return row.connection
     if place is Place.CLIENT or row.connection or isinstance(row.client, NoEffect):

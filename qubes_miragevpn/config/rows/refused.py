@@ -52,8 +52,6 @@ ROWS = tuple(
         ("auth-gen-token", _YET, _CLIENTS),
         ("auth-gen-token-secret", _YET, _CLIENTS),
         # other modes
-        ("secret", "is the static-key mode, which is not supported", "use certificates ('ca', 'cert', 'key')"),
-        ("allow-deprecated-insecure-static-crypto", "is not supported", "use certificates ('ca', 'cert', 'key')"),
         ("test-crypto", "is not supported", "remove the line"),
         ("cd", _YET, "write paths relative to this file, or absolute ones"),
         ("plugin", "is never supported: foreign code is not loaded", "remove the line"),

@@ -25,6 +25,9 @@ from qubes_miragevpn.crypto.suites import SUITES
 INSECURE = choice(*(suite.name for suite in SUITES.values() if suite.insecure), *INSECURE_DIGESTS)
 _FILE = Arg("file", PATH)
 _DIRECTION = Arg("direction", integer(0, 1), optional=True)
+_STATIC = Refused(
+    "is the static key mode, which only `miragevpn client` speaks", "use certificates ('ca', 'cert', 'key')"
+)
 _METHOD_2 = ByFirstWord(
     {"2": NoEffect("it is the only method there is", warn=False)},
     Refused("is only supported as method 2", "remove the line"),
@@ -140,6 +143,22 @@ ROWS = (
         client=APPLIED,
         server=APPLIED,
         connection=True,
+    ),
+    Row(
+        "secret",
+        "static key mode: one key for everything, without TLS; whoever learns it reads all that was ever sent",
+        (_FILE, _DIRECTION),
+        client=_STATIC,
+        server=_STATIC,
+        static=APPLIED,
+        block=True,
+    ),
+    Row(
+        "allow-deprecated-insecure-static-crypto",
+        "use the static key mode in spite of that",
+        client=NoEffect("there is no 'secret'", warn=False),
+        server=NoEffect("there is no 'secret'", warn=False),
+        static=APPLIED,
     ),
     Row(
         "tls-crypt",

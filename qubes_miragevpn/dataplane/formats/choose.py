@@ -10,6 +10,7 @@ from qubes_miragevpn.crypto.suites import SUITES, Mode
 from qubes_miragevpn.dataplane.formats.aead import AeadKey
 from qubes_miragevpn.dataplane.formats.cbc import CbcKey, ClearKey
 from qubes_miragevpn.dataplane.formats.epoch import EpochKey
+from qubes_miragevpn.dataplane.formats.static import StaticKey
 from qubes_miragevpn.dataplane.interface import DataKeys, PeerLimits
 from qubes_miragevpn.dataplane.keys import KeySlot
 
@@ -23,5 +24,7 @@ def make_key(
     suite = SUITES.get(keys.suite)
     if suite is None:
         raise MisuseError(f"no suite is called {keys.suite!r}")
-    made = EpochKey if keys.epoch else _BY_MODE[suite.mode]
+    made: type[KeySlot] = EpochKey if keys.epoch else StaticKey if keys.since else _BY_MODE[suite.mode]
+    if made is StaticKey and suite.mode is not Mode.CBC:
+        raise MisuseError(f"{suite.name} is not for static keys")
     return made(key_id, suite, keys, peer_id, limits, entropy)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """What a plain client changed on this machine, on disk, so that the next start can undo what a crash left behind.
 
-One file for each running client, which holds a lock on it: a file that can be locked belongs to nobody any more. Written
-before each change. Routes and addresses count for this boot only; resolv.conf outlives it. The files are ours (root's,
-or the user's) and are checked like anybody's all the same: what does not read well is left alone and said.
+One file for each running client, which holds a lock on it: a file that can be locked belongs to nobody any more. It is
+written before each change. Routes and addresses count for this boot only; resolv.conf outlives it. The files are ours
+(root's, or the user's) and are checked like anybody's all the same: what does not read well is left alone and said.
 """
 
 from __future__ import annotations

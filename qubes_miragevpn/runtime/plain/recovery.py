@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Undoing what clients before us changed and, because they crashed or were killed, did not put back.
 
-Their TUN went with them, and with it what led into it, unless it is a persistent one. What somebody has changed since is
-not ours any more, and stays.
+Their TUN went with them, and with it what led into it, unless it is a persistent one. What somebody has changed since
+is not ours any more, and stays.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The tunnel's resolvers in resolv.conf(5), on a machine without systemd-resolved.
 
-The file, or the symbolic link, that was there is put back by `restore`, unless somebody else has written there since: then
-theirs stays. Servers for some domains only cannot be said in this file.
+The file, or the symbolic link, that was there is put back by `restore`, unless somebody else has written there since:
+then theirs stays. Servers for some domains only cannot be said in this file.
 """
 
 from __future__ import annotations

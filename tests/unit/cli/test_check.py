@@ -89,6 +89,20 @@ def test_proxies_are_told_without_their_passwords(place: Path, capsys: pytest.Ca
     assert "proxy-password" not in out and "bob" not in out
 
 
+def test_a_static_key_is_told_with_what_it_means(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (place / "point.conf").write_text(
+        "dev tun\nremote 192.0.2.7\nsecret ta.key 1\ncipher AES-256-CBC\nifconfig 10.1.0.2 10.1.0.1\n"
+        "allow-deprecated-insecure-static-crypto\n"
+    )
+    assert main(["check", str(place / "point.conf")]) == ExitCode.OK
+    out = capsys.readouterr().out
+    assert out.startswith(f"{place}/point.conf: usable as a static-key peer\n")
+    assert "  other end         192.0.2.7 port 1194, udp over ipv4\n" in out
+    assert "whoever learns it can read all that was recorded" in out and "AES-256-CBC with an HMAC of SHA1" in out
+    assert main(["check", "--render", str(place / "point.conf")]) == ExitCode.CONFIG
+    assert "no canonical form" in capsys.readouterr().err
+
+
 def test_a_server_is_told(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "--strict", str(place / "server.conf")]) == ExitCode.OK
     out = capsys.readouterr().out

@@ -7,10 +7,24 @@ import pytest
 
 from qubes_miragevpn.config.building.rules import RULES
 from qubes_miragevpn.config.reading.collect import Place
-from tests.unit.config.texts import CLIENT, SERVER, client, client_errors, server, server_errors, without
+from tests.unit.config.texts import (
+    CLIENT,
+    SERVER,
+    STATIC,
+    client,
+    client_errors,
+    server,
+    server_errors,
+    static_errors,
+    without,
+)
 
 # name of the rule, place, the text that breaks it, what is said
 BROKEN = [
+    ("certificates beside a static key", Place.STATIC, STATIC + "ca ca.crt\n", "'ca' means nothing in the static"),
+    ("consent to a static key", Place.STATIC, without("allow-deprecated-insecure-static-crypto", STATIC), "secrecy"),
+    ("address with a static key", Place.STATIC, without("ifconfig", STATIC), "'ifconfig' is missing"),
+    ("cipher with a static key", Place.STATIC, without("cipher", STATIC), "'cipher' is missing"),
     ("role", Place.CLIENT, without("client"), "c.ovpn: this is no client: 'client' is missing"),
     ("role", Place.CLIENT, "tls-client\n" + without("client"), "'client' is missing"),
     ("remote", Place.CLIENT, without("remote"), "'remote' is missing"),
@@ -92,7 +106,7 @@ BROKEN = [
 def test_broken_rule(name: str, place: Place, text: str, message: str) -> None:
     (rule,) = (rule for rule in RULES if rule.name == name)
     if rule.fatal:
-        found = client_errors(text) if place is Place.CLIENT else server_errors(text)
+        found = {Place.CLIENT: client_errors, Place.SERVER: server_errors, Place.STATIC: static_errors}[place](text)
     else:
         loaded = client(base=text) if place is Place.CLIENT else server(base=text)
         found = list(loaded.warnings)

@@ -6,8 +6,16 @@ from __future__ import annotations
 import base64
 
 from qubes_miragevpn.base.secret import Secret
-from qubes_miragevpn.config.loader import Examined, Loaded, examine_client, examine_server, load_client, load_server
-from qubes_miragevpn.config.model import ClientConfig, ServerConfig
+from qubes_miragevpn.config.loader import (
+    Examined,
+    Loaded,
+    examine_client,
+    examine_server,
+    examine_static,
+    load_client,
+    load_server,
+)
+from qubes_miragevpn.config.model import ClientConfig, ServerConfig, StaticConfig
 from qubes_miragevpn.crypto.keyfiles import ClientKey, render_client_key, render_server_key, render_static_key
 from qubes_miragevpn.crypto.wrappedkey import timestamp_metadata, wrap_client_key
 
@@ -60,6 +68,15 @@ SERVER = (
     "server 10.8.0.0 255.255.255.0\nca ca.crt\ncert own.crt\nkey own.key\ntopology subnet\nkeepalive 10 60\ndh none\n"
 )
 
+# One of the static key mode.
+STATIC = """dev tun
+secret ta.key 0
+cipher AES-256-CBC
+ifconfig 10.1.0.2 10.1.0.1
+remote 192.0.2.1
+allow-deprecated-insecure-static-crypto
+"""
+
 
 def read_file(path: str) -> bytes:
     """The reader of `FILES`."""
@@ -89,10 +106,15 @@ def client_errors(text: str) -> list[str]:
     return _errors(examine_client(text.encode(), file="c.ovpn", read_file=read_file))
 
 
+def static_errors(text: str) -> list[str]:
+    """Every error in a file of the static key mode."""
+    return _errors(examine_static(text.encode(), file="k.conf", read_file=read_file))
+
+
 def server_errors(text: str) -> list[str]:
     """Every error in a server's configuration."""
     return _errors(examine_server(text.encode(), file="s.conf", read_file=read_file))
 
 
-def _errors(examined: Examined[ClientConfig] | Examined[ServerConfig]) -> list[str]:
+def _errors(examined: Examined[ClientConfig] | Examined[ServerConfig] | Examined[StaticConfig]) -> list[str]:
     return [str(error) for error in examined.errors]

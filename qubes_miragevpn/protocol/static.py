@@ -1,0 +1,298 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The static key role: no handshake, one key for good, a tunnel as soon as a transport is open.
+
+Driven by the user, the network (transports, names, the data plane's events) and time. There is no control channel, so
+packets have no opcode, and whatever comes on the link is the data plane's. Whether anybody is at the other end shows in
+its packets alone: ``ping-restart`` tries the next remote, ``ping-exit`` ends. OpenVPN's manual, "Static key mode".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+from qubes_miragevpn.base.errors import PeerError
+from qubes_miragevpn.base.secret import Secret
+from qubes_miragevpn.base.text import printable
+from qubes_miragevpn.config.model import SizeOf, StaticConfig
+from qubes_miragevpn.config.pushed import parse_push
+from qubes_miragevpn.crypto.digests import digest_size
+from qubes_miragevpn.crypto.statickey import KeyHalf, split_key2
+from qubes_miragevpn.crypto.suites import SUITES
+from qubes_miragevpn.dataplane.inband import OCC_EXIT
+from qubes_miragevpn.dataplane.interface import (
+    NO_PEER_ID,
+    DataKeys,
+    DirectionKeys,
+    KeyExhausted,
+    Link,
+    PeerExited,
+    PeerLimits,
+    PeerSilent,
+    SockAddr,
+)
+from qubes_miragevpn.protocol.contract import (
+    ActivateKey,
+    AddPeer,
+    CloseTransport,
+    Command,
+    Effect,
+    Event,
+    InstallKey,
+    Level,
+    NameResolved,
+    Notify,
+    OpenTransport,
+    RemovePeer,
+    ResolutionFailed,
+    Resolve,
+    SendInner,
+    Stop,
+    StopKind,
+    TimerExpired,
+    TransportDown,
+    TransportUp,
+    TunnelDown,
+    TunnelUp,
+    UserCommand,
+)
+from qubes_miragevpn.protocol.limits import peer_limits, within_proxy
+from qubes_miragevpn.protocol.remotes import GiveUp, Lookup, Pause, Remotes, Try
+
+PEER = 1
+KEY_ID = 0
+MORE_THAN_V1 = 3  # bytes: a time beside the packet id (4), but no opcode (1)
+
+
+@dataclass(frozen=True)
+class Idle:
+    """Nothing is wanted."""
+
+
+@dataclass(frozen=True)
+class Pausing:
+    """Waiting before the next pass over the remotes."""
+
+    until: float
+
+
+@dataclass(frozen=True)
+class Resolving:
+    """The name of `step`'s remote is being looked up."""
+
+    request: int
+    step: Lookup
+
+
+@dataclass(frozen=True)
+class Opening:
+    """A transport is being opened."""
+
+    link: Link
+    step: Try
+    deadline: float
+
+
+@dataclass(frozen=True)
+class Working:
+    """The tunnel is up, for all that we know."""
+
+    link: Link
+    step: Try
+
+
+State = Idle | Pausing | Resolving | Opening | Working
+
+
+class StaticKeyPeer:
+    """The machine: see `protocol.contract` for how it is driven."""
+
+    def __init__(
+        self, config: StaticConfig, *, entropy: Callable[[int], bytes], unix_time: Callable[[], int]
+    ) -> None:
+        client = config.client
+        self._config = config
+        self._common = client.common
+        self._unix_time = unix_time
+        self._remotes = Remotes(
+            client.remotes, client.common.timers, shuffle=client.remote_random, entropy=entropy
+        )
+        self._state: State = Idle()
+        self._stopped = False
+        self._numbers = 0
+        self._since = 0  # the time of the newest numbering of our packets
+        self._out: list[Effect] = []
+
+    # --- the contract
+
+    def handle(self, event: Event, now: float) -> list[Effect]:
+        """Take one event and return what is to be done."""
+        if self._stopped:
+            return []
+        self._out = []
+        self._dispatch(event, now)
+        return self._out
+
+    def next_deadline(self) -> float | None:
+        """When `TimerExpired` is wanted."""
+        match self._state:
+            case Pausing(until):
+                return until
+            case Opening(_, _, deadline):
+                return deadline
+        return None
+
+    def _dispatch(self, event: Event, now: float) -> None:
+        state = self._state
+        match event:
+            case UserCommand(command):
+                self._command(command, now)
+            case TimerExpired():
+                self._tick(now)
+            case NameResolved(request, addresses) if isinstance(state, Resolving) and state.request == request:
+                self._remotes.resolved(state.step.remote, addresses)
+                self._next_step(now)
+            case ResolutionFailed(request, reason) if isinstance(state, Resolving) and state.request == request:
+                host = printable(state.step.remote.hop[0])
+                self._say(Level.WARNING, f"cannot resolve {host}: {printable(reason)}")
+                self._next_step(now)
+            case TransportUp(link, endpoint) if isinstance(state, Opening) and state.link == link:
+                self._up(state, endpoint)
+            case TransportDown(link, reason) if isinstance(state, Opening | Working) and state.link == link:
+                self._lose(f"connection lost: {printable(reason)}", now)
+            case PeerSilent() if isinstance(state, Working):
+                if self._common.timers.ping_exit:
+                    self._stop(StopKind.CONNECTION, "the other end fell silent (ping-exit)")
+                else:
+                    self._lose("the other end fell silent (ping-restart)", now)
+            case PeerExited() if isinstance(state, Working):
+                self._lose("the other end left", now)
+            case KeyExhausted() if isinstance(state, Working):
+                # Numbers begin anew with a newer time, and with them everything that counts.
+                self._lose("the packet ids of this start are used up", now)
+            case _:
+                return  # late answers, and what only other roles know
+
+    def _command(self, command: Command, now: float) -> None:
+        state = self._state
+        match command:
+            case Command.CONNECT | Command.RECONNECT if isinstance(state, Idle | Pausing):
+                self._next_step(now)
+            case Command.RECONNECT if isinstance(state, Opening | Working):
+                self._remotes.again(state.step, lasted=True)
+                self._clear("reconnecting")
+                self._next_step(now)
+            case Command.DISCONNECT:
+                if isinstance(state, Working) and self._common.explicit_exit_notify:
+                    self._out += [SendInner(PEER, OCC_EXIT)] * self._common.explicit_exit_notify
+                self._stop(StopKind.ASKED, "disconnected")
+
+    # --- attempts
+
+    def _next_step(self, now: float) -> None:
+        step = self._remotes.next()
+        match step:
+            case Lookup(remote):
+                self._numbers += 1
+                self._state = Resolving(self._numbers, step)
+                self._out.append(Resolve(self._numbers, remote.hop[0], remote.hop[2]))
+            case Try(remote, address):
+                self._numbers += 1
+                self._state = Opening(self._numbers, step, now + self._common.timers.connect_timeout)
+                self._say(Level.INFO, f"connecting to {address} port {remote.hop[1]} ({remote.proto.value})")
+                target = None if remote.proxy is None else (remote.host, remote.port, remote.family)
+                self._out.append(
+                    OpenTransport(
+                        self._numbers, remote.proto, address, remote.hop[1], remote.local, remote.proxy, target
+                    )
+                )
+            case Pause(seconds):
+                self._state = Pausing(now + seconds)
+                self._say(Level.INFO, f"next try in {seconds:g} s")
+            case GiveUp():
+                self._stop(StopKind.CONNECTION, "no remote could be reached (connect-retry-max)")
+
+    def _up(self, opening: Opening, endpoint: SockAddr) -> None:
+        try:
+            settings = parse_push(self._config.tunnel, self._config.client, _address(endpoint))
+        except PeerError as error:
+            self._stop(StopKind.CONNECTION, f"this configuration makes no tunnel: {error.reason}")
+            return
+        for line in settings.dropped:
+            self._say(Level.WARNING, f"not used: {line}")
+        self._state = Working(opening.link, opening.step)
+        self._out += [
+            AddPeer(PEER, opening.link, endpoint, NO_PEER_ID, self._limits(opening, endpoint)),
+            InstallKey(PEER, KEY_ID, self._keys()),
+            ActivateKey(PEER, KEY_ID),
+            TunnelUp(settings.tunnel, f"static key, data {self._config.cipher} with {self._common.digest}"),
+        ]
+
+    def _limits(self, opening: Opening, endpoint: SockAddr) -> PeerLimits:
+        remote, timers = opening.step.remote, self._common.timers
+        common = within_proxy(self._common, remote)
+        if common.mssfix and common.mssfix_of is not SizeOf.INNER:
+            common = replace(common, mssfix=max(common.mssfix - MORE_THAN_V1, 1))
+        limits = peer_limits(
+            common,
+            remote.proto,
+            endpoint,
+            cipher=self._config.cipher,
+            ping=timers.ping,
+            silence=timers.ping_exit or timers.ping_restart,
+            peer_id=False,
+        )
+        return replace(limits, bare=True)
+
+    def _keys(self) -> DataKeys:
+        """OpenVPN's directions: 0 sends with the first half and receives with the second, 1 the other way round."""
+        first, second = split_key2(self._config.key.reveal())
+        ours, theirs = {None: (first, first), 0: (first, second), 1: (second, first)}[self._config.direction]
+        self._since = max(self._unix_time(), self._since + 1)  # a numbering must be newer than the one before
+        return DataKeys(
+            self._config.cipher, self._half(ours), self._half(theirs), digest=self._common.digest, since=self._since
+        )
+
+    def _half(self, half: KeyHalf) -> DirectionKeys:
+        cipher = half.cipher.reveal()[: SUITES[self._config.cipher].key_size]
+        hmac = half.hmac.reveal()[: digest_size(self._common.digest)]
+        return DirectionKeys(Secret(cipher), hmac_key=Secret(hmac))
+
+    # --- ends
+
+    def _tick(self, now: float) -> None:
+        match self._state:
+            case Pausing(until) if now >= until:
+                self._next_step(now)
+            case Opening(_, _, deadline) if now >= deadline:
+                self._lose("the transport did not open in time", now)
+
+    def _lose(self, reason: str, now: float) -> None:
+        self._say(Level.WARNING, reason)
+        state = self._state
+        self._clear(reason)
+        if isinstance(state, Working):  # the next numbering must have a newer time
+            self._state = Pausing(now + max(self._remotes.again(state.step, lasted=False), 1.0))
+        else:
+            self._next_step(now)
+
+    def _clear(self, reason: str) -> None:
+        state = self._state
+        self._state = Idle()
+        if isinstance(state, Working):
+            self._out += [TunnelDown(reason), RemovePeer(PEER)]
+        if isinstance(state, Opening | Working):
+            self._out.append(CloseTransport(state.link))
+
+    def _stop(self, kind: StopKind, reason: str) -> None:
+        self._clear(reason)
+        self._stopped = True
+        self._out.append(Stop(kind, reason))
+
+    def _say(self, level: Level, text: str) -> None:
+        self._out.append(Notify(level, text))
+
+
+def _address(endpoint: SockAddr) -> IPv4Address | IPv6Address:
+    return ip_address(endpoint[0].partition("%")[0])

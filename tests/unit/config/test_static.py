@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Files of the static key mode: what they come to, and what is refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from qubes_miragevpn.config.loader import examine_client, examine_server, examine_static, looks_static
+from qubes_miragevpn.config.model import Local, StaticConfig
+from tests.unit.config.texts import CLIENT, SERVER, STATIC, STATIC_KEY, STATIC_KEY_FILE, read_file, static_errors
+
+
+def load(text: str) -> StaticConfig:
+    examined = examine_static(text.encode(), file="k.conf", read_file=read_file)
+    assert examined.config is not None, examined.errors
+    return examined.config
+
+
+def test_what_it_comes_to() -> None:
+    config = load(STATIC + "topology p2p\nifconfig-ipv6 fd01::2/64 fd01::1\n")
+    assert (config.key.reveal(), config.direction, config.cipher) == (STATIC_KEY, 0, "AES-256-CBC")
+    assert config.tunnel == ("topology p2p", "ifconfig 10.1.0.2 10.1.0.1", "ifconfig-ipv6 fd01::2/64 fd01::1")
+    assert config.client.common.timers.ping_restart == 0, "nobody said that the other end sends pings"
+    assert config.client.common.digest == "SHA1"
+
+
+def test_inline_with_direction() -> None:
+    text = STATIC.replace("secret ta.key 0", f"key-direction 1\n<secret>\n{STATIC_KEY_FILE}</secret>")
+    assert (load(text).direction, load(text).key.reveal()) == (1, STATIC_KEY)
+
+
+@pytest.mark.parametrize(
+    ("line", "port"), [("", 1194), ("port 5000", 5000), ("lport 7", 7), ("nobind", 0), ("proto tcp", 0)]
+)
+def test_the_other_end_knows_our_port(line: str, port: int) -> None:
+    assert load(f"{STATIC}{line}\n").client.remotes[0].local == Local(None, port)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (STATIC.replace("cipher AES-256-CBC\n", ""), "'cipher' is missing"),
+        (STATIC.replace("ifconfig", "#"), "'ifconfig' is missing"),
+        (STATIC.replace("remote", "#"), "'remote' is missing"),
+        (STATIC.replace("allow-d", "#"), "no forward secrecy"),
+        (STATIC.replace("AES-256-CBC", "AES-256-GCM"), "cannot be used with a static key"),
+        (STATIC.replace("AES-256-CBC", "none"), "cannot be used with a static key"),
+        (STATIC.replace("AES-256-CBC", "BF-CBC"), "is insecure"),
+        (STATIC + "auth none\n", "would authenticate the packets"),
+        (STATIC + "ca ca.crt\n", "'ca' means nothing in the static key mode"),
+        (STATIC + "remote-cert-tls server\n", "'remote-cert-tls' means nothing"),
+        (STATIC + "verify-x509-name x name\n", "'verify-x509-name' means nothing"),
+        (STATIC + "tls-crypt ta.key\n", "'tls-crypt' means nothing"),
+        (STATIC + "client\n", "'client' means nothing"),
+        (STATIC + "keepalive 10 15\n", "at least twice its interval"),
+        (STATIC + "dev tap0\n", "not supported"),
+    ],
+)
+def test_refused(text: str, problem: str) -> None:
+    errors = static_errors(text)
+    assert [error for error in errors if problem in error], errors
+
+
+def test_clients_and_servers_and_so_qubes_do_not_speak_it() -> None:
+    for examine, base in ((examine_client, CLIENT), (examine_server, SERVER)):
+        errors = examine((base + "secret ta.key\n").encode(), file="x", read_file=read_file).errors
+        assert [error for error in errors if "static key mode" in str(error)]
+
+
+def test_which_files_are_of_this_kind() -> None:
+    assert looks_static(STATIC.encode()) and not looks_static(CLIENT.encode()) and not looks_static(b"<x")

@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The static key role, played: this event in, these effects out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Interface
+
+import pytest
+
+from qubes_miragevpn.config.building.trust import Surroundings
+from qubes_miragevpn.config.loader import load_static
+from qubes_miragevpn.config.model import StaticConfig
+from qubes_miragevpn.dataplane.inband import OCC_EXIT
+from qubes_miragevpn.dataplane.interface import KeyExhausted, PeerExited, PeerSilent
+from qubes_miragevpn.protocol.contract import (
+    ActivateKey,
+    AddPeer,
+    CloseTransport,
+    Command,
+    Effect,
+    InstallKey,
+    NameResolved,
+    Notify,
+    OpenTransport,
+    PacketReceived,
+    RemovePeer,
+    ResolutionFailed,
+    Resolve,
+    SendInner,
+    Stop,
+    StopKind,
+    TimerExpired,
+    TransportDown,
+    TransportUp,
+    TunnelDown,
+    TunnelUp,
+    UserCommand,
+)
+from qubes_miragevpn.protocol.static import StaticKeyPeer
+from tests.unit.config.texts import STATIC_KEY, read_file
+
+TEXT = """dev tun
+secret ta.key 1
+cipher AES-256-CBC
+auth SHA256
+ifconfig 10.1.0.2 10.1.0.1
+remote 192.0.2.1 5000
+allow-deprecated-insecure-static-crypto
+"""
+ENDPOINT = ("192.0.2.1", 5000)
+CONNECT, RECONNECT, DISCONNECT = (
+    UserCommand(command) for command in (Command.CONNECT, Command.RECONNECT, Command.DISCONNECT)
+)
+
+
+def config(more: str = "", text: str = TEXT) -> StaticConfig:
+    loaded = load_static(
+        (text + more).encode(), file="k.conf", read_file=read_file, surroundings=Surroundings(around=True)
+    )
+    return loaded.config
+
+
+def machine(more: str = "", text: str = TEXT) -> StaticKeyPeer:
+    clock = iter(range(1000, 2000))
+    return StaticKeyPeer(config(more, text), entropy=bytes, unix_time=lambda: next(clock))
+
+
+def silent(effects: list[Effect]) -> list[Effect]:
+    return [effect for effect in effects if not isinstance(effect, Notify)]
+
+
+def up(peer: StaticKeyPeer, now: float = 0.0) -> list[Effect]:
+    (opened,) = silent(peer.handle(CONNECT, now))
+    assert isinstance(opened, OpenTransport)
+    return peer.handle(TransportUp(opened.link, ENDPOINT), now)
+
+
+def test_a_tunnel_as_soon_as_there_is_a_transport() -> None:
+    peer = machine("keepalive 10 60\nroute 10.9.0.0 255.255.0.0\n")
+    (opened,) = silent(peer.handle(CONNECT, 0.0))
+    assert opened == OpenTransport(
+        1, opened.proto, IPv4Address("192.0.2.1"), 5000, opened.local  # type: ignore[union-attr]
+    )
+    add, install, activate, tunnel = peer.handle(TransportUp(1, ENDPOINT), 0.0)
+    assert isinstance(add, AddPeer) and add.limits.bare and (add.limits.ping, add.limits.silence) == (10, 60)
+    assert isinstance(install, InstallKey) and activate == ActivateKey(1, 0)
+    keys = install.keys
+    # direction 1: the second half to send with, the first to receive with; only as much of each as is needed
+    assert keys.send.cipher_key.reveal() == STATIC_KEY[128:160] and keys.send.hmac_key.reveal() == STATIC_KEY[192:224]
+    assert keys.receive.cipher_key.reveal() == STATIC_KEY[:32] and keys.receive.hmac_key.reveal() == STATIC_KEY[64:96]
+    assert (keys.suite, keys.digest, keys.since) == ("AES-256-CBC", "SHA256", 1000)
+    assert isinstance(tunnel, TunnelUp) and tunnel.settings.ipv4 == IPv4Interface("10.1.0.2/32")
+    assert tunnel.settings.ipv4_peer == IPv4Address("10.1.0.1") and len(tunnel.settings.routes) == 1
+
+
+@pytest.mark.parametrize(
+    ("direction", "send", "receive"), [("", 0, 0), (" 0", 0, 128), (" 1", 128, 0)]
+)
+def test_directions(direction: str, send: int, receive: int) -> None:
+    effects = up(machine(text=TEXT.replace("ta.key 1", f"ta.key{direction}")))
+    (install,) = (effect for effect in effects if isinstance(effect, InstallKey))
+    assert install.keys.send.cipher_key.reveal() == STATIC_KEY[send : send + 32]
+    assert install.keys.receive.cipher_key.reveal() == STATIC_KEY[receive : receive + 32]
+
+
+@pytest.mark.parametrize("event", [PeerSilent(1), PeerExited(1), KeyExhausted(1, 0), TransportDown(1, "gone")])
+def test_an_end_is_followed_by_a_pause_and_a_newer_numbering(event: object) -> None:
+    peer = machine("ping-restart 30\n")
+    (first,) = (effect for effect in up(peer) if isinstance(effect, InstallKey))
+    down, removed, closed = silent(peer.handle(event, 10.0))  # type: ignore[arg-type]
+    assert isinstance(down, TunnelDown) and removed == RemovePeer(1) and closed == CloseTransport(1)
+    wait = peer.next_deadline()
+    assert wait is not None and wait >= 11.0
+    assert silent(peer.handle(TimerExpired(), wait - 0.1)) == []
+    (opened,) = silent(peer.handle(TimerExpired(), wait))
+    assert isinstance(opened, OpenTransport)
+    effects = peer.handle(TransportUp(opened.link, ENDPOINT), wait)
+    (second,) = (effect for effect in effects if isinstance(effect, InstallKey))
+    assert second.keys.since > first.keys.since
+
+
+def test_a_clock_that_stands_still_does_not_repeat_a_numbering() -> None:
+    peer = StaticKeyPeer(config(), entropy=bytes, unix_time=lambda: 1000)
+    times = []
+    for now in range(3):
+        effects = up(peer) if now == 0 else peer.handle(TransportUp(now + 1, ENDPOINT), now)
+        times += [effect.keys.since for effect in effects if isinstance(effect, InstallKey)]
+        assert CloseTransport(now + 1) in peer.handle(RECONNECT, now)
+    assert times == [1000, 1001, 1002]
+
+
+def test_ping_exit_ends_for_good() -> None:
+    peer = machine("ping-exit 30\n")
+    up(peer)
+    assert silent(peer.handle(PeerSilent(1), 10.0))[-1] == Stop(
+        StopKind.CONNECTION, "the other end fell silent (ping-exit)"
+    )
+    assert peer.handle(CONNECT, 11.0) == []
+
+
+def test_goodbye() -> None:
+    peer = machine("explicit-exit-notify 2\n")
+    up(peer)
+    effects = peer.handle(DISCONNECT, 1.0)
+    assert effects[:2] == [SendInner(1, OCC_EXIT)] * 2
+    assert effects[-1] == Stop(StopKind.ASKED, "disconnected")
+
+
+def test_names_are_looked_up_and_late_answers_forgotten() -> None:
+    peer = machine(text=TEXT.replace("192.0.2.1", "peer.example"))
+    (asked,) = silent(peer.handle(CONNECT, 0.0))
+    assert isinstance(asked, Resolve) and asked.host == "peer.example"
+    assert peer.handle(NameResolved(asked.request + 7, (IPv4Address("192.0.2.1"),)), 0.0) == []
+    (opened,) = silent(peer.handle(NameResolved(asked.request, (IPv4Address("192.0.2.1"),)), 0.0))
+    assert isinstance(opened, OpenTransport)
+    assert peer.handle(ResolutionFailed(asked.request, "late"), 0.0) == []
+    assert peer.handle(TransportUp(opened.link + 7, ENDPOINT), 0.0) == []
+    assert peer.handle(PacketReceived(opened.link, ENDPOINT, b"x"), 0.0) == []
+    deadline = peer.next_deadline()
+    assert deadline is not None
+    assert CloseTransport(opened.link) in peer.handle(TimerExpired(), deadline)
+
+
+def test_a_configuration_that_makes_no_tunnel_ends() -> None:
+    broken = replace(config(), tunnel=("topology subnet", "ifconfig 10.1.0.2 10.1.0.1"))
+    peer = StaticKeyPeer(broken, entropy=bytes, unix_time=lambda: 1000)
+    assert isinstance(up(peer)[-1], Stop)
