@@ -2,8 +2,8 @@
 """A link between two machines that loses, repeats, delays and corrupts packets by a seeded rule.
 
 One notation for all reliability tests, `rule("loss 30% dup 10% reorder 20% corrupt 5%", seed)`, or exact fates by
-position: `script("..x.2~")` where each packet in turn is ``.`` delivered, ``x`` lost, ``2`` delivered twice, ``~`` delayed
-past its followers, ``!`` delivered with one bit flipped; after the end of the script everything is delivered.
+position: `script("..x.2~")` where each packet in turn is ``.`` delivered, ``x`` lost, ``2`` delivered twice, ``~``
+delayed past its followers, ``!`` delivered with one bit flipped; after the end of the script everything is delivered.
 """
 
 from __future__ import annotations

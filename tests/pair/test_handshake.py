@@ -103,9 +103,8 @@ def test_bad_link_handshake_transfer_renegotiation(pki: Pki, wrap: str, seed: in
     ours, theirs = WRAPS[wrap]
     timers = Timers(hand_window=300, connect_timeout=300, tls_timeout=1)
     quiet = replace(timers, ping_restart=0)
-    world = World(
-        server_config(pki, theirs, timers=quiet), to_server=rule(link, seed), to_client=rule(link, seed + 1000), seed=seed
-    )
+    there, back = rule(link, seed), rule(link, seed + 1000)
+    world = World(server_config(pki, theirs, timers=quiet), to_server=there, to_client=back, seed=seed)
     client = world.client(client_config(pki, ours, timers=quiet))
     connected(world, client, 300)
     transfer(world, client)

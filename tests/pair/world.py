@@ -15,6 +15,7 @@ from dataclasses import replace
 from ipaddress import IPv4Network, ip_address
 from typing import Any, TypeVar
 
+from qubes_miragevpn.base.secret import Secret
 from qubes_miragevpn.config.model import (
     ClientConfig,
     Common,
@@ -28,7 +29,6 @@ from qubes_miragevpn.config.model import (
     ServerConfig,
     Timers,
 )
-from qubes_miragevpn.base.secret import Secret
 from qubes_miragevpn.dataplane.interface import PeerEvent, SockAddr
 from qubes_miragevpn.dataplane.reference import DATA_OPCODES, DataChannel
 from qubes_miragevpn.protocol import contract as c
@@ -39,6 +39,7 @@ from tests.pair.link import Rule, perfect
 
 SERVER_AT = ("198.51.100.1", 1194)
 CLIENT_AT = ("192.0.2.1", 40000)
+_IN_CLEAR = NoWrap()
 UNIX_EPOCH_OF_THE_WORLD = 1_700_000_000
 
 
@@ -46,14 +47,15 @@ def policy(pki: Pki, role: str) -> PeerPolicy:
     return PeerPolicy(ca_pem=pki.ca.encode(), remote_cert_tls=role)
 
 
-def client_config(pki: Pki, wrap: ControlWrap = NoWrap(), proto: Proto = Proto.UDP, **changes: Any) -> ClientConfig:
+def client_config(pki: Pki, wrap: ControlWrap = _IN_CLEAR, proto: Proto = Proto.UDP, **changes: Any) -> ClientConfig:
     """A client profile for the world's server; `changes` replace fields of `Common` or of the profile."""
-    common = Common(wrap, Identity(pki.client.certificate.encode(), Secret(pki.client.key.encode())), policy(pki, "server"))
+    identity = Identity(pki.client.certificate.encode(), Secret(pki.client.key.encode()))
+    common = Common(wrap, identity, policy(pki, "server"))
     config = ClientConfig(common, (Remote(SERVER_AT[0], SERVER_AT[1], proto),))
     return _changed(config, changes)
 
 
-def server_config(pki: Pki, wrap: ControlWrap = NoWrap(), proto: Proto = Proto.UDP, **changes: Any) -> ServerConfig:
+def server_config(pki: Pki, wrap: ControlWrap = _IN_CLEAR, proto: Proto = Proto.UDP, **changes: Any) -> ServerConfig:
     """The world's server."""
     common = Common(
         wrap,
@@ -171,7 +173,9 @@ class Side:
 class World:
     """A server, its clients, the link between them, and time."""
 
-    def __init__(self, server: ServerConfig, *, to_server: Rule = perfect, to_client: Rule = perfect, seed: int = 1) -> None:
+    def __init__(
+        self, server: ServerConfig, *, to_server: Rule = perfect, to_client: Rule = perfect, seed: int = 1
+    ) -> None:
         self.now = 1000.0
         self._dice = random.Random(seed)
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
