@@ -23,7 +23,7 @@ from qubes_miragevpn.base.secret import Secret
 from qubes_miragevpn.base.text import printable
 from qubes_miragevpn.config.model import Credentials, Family, TunnelSettings
 from qubes_miragevpn.qube import dns
-from qubes_miragevpn.qube.firewall.uplink import Uplink
+from qubes_miragevpn.qube.firewall.uplink import Uplink, is_host
 from qubes_miragevpn.qube.ranges import reserved
 from qubes_miragevpn.qube.resolver import Resolver
 from qubes_miragevpn.qube.settings import TRANSPORT_MARK
@@ -91,6 +91,9 @@ class QubeHost:
     async def up(self, settings: TunnelSettings) -> int:
         """Open the way through the tunnel; return the TUN's descriptor."""
         live = self._live(settings)
+        if taken := await self._taken() & set(live.addresses):
+            _log.error("the server gave the tunnel an address that is in use here: %s", ", ".join(map(str, taken)))
+            raise PeerError("the server gave the tunnel an address that is in use here")
         await self._shut("the tunnel's settings change")
         if self._tun is None:
             self._tun = self._open_device(self._name)
@@ -115,6 +118,16 @@ class QubeHost:
         if not resolvers:
             _log.warning("the server names no IPv4 resolver: qubes behind this one cannot look names up")
         return Live(addresses, resolvers if settings.ipv4 is not None else ())
+
+    async def _taken(self) -> set[IPv4Address | IPv6Address]:
+        """Addresses that mean something here already: this machine's, those downstream, and the servers' own.
+
+        A tunnel that took one would keep from their way the packets of the transport, or of another qube.
+        """
+        own = {each.interface.ip for each in await self._netconf.addresses() if each.dev != self._name}
+        routes = [route for route in await self._netconf.routes() if route.dev != self._name]
+        hosts = {route.network.network_address for route in routes if is_host(route.network)}
+        return own | hosts | self._uplink.pinned
 
     async def _configure(self, live: Live, mtu: int) -> None:
         name = self._name

@@ -56,6 +56,7 @@ class Provider:
         self.qube, self.offer, self.kind = qube, offer, kind
         self.log_file = lab.folder / f"{offer.profile}.log"
         self.config = lab.folder / f"{offer.profile}.conf"
+        self.program = [sys.executable, "-m", "qubes_miragevpn"]  # our own server, or one that tests have changed
         self.process: subprocess.Popen[bytes] | None = None
         authority = Authority(f"{offer.profile} CA")
         self._ca, self._static = authority.certificate, static_key()
@@ -111,7 +112,7 @@ verify-x509-name {offer.host} name
     def launch(self) -> None:
         """Start the server; `wait_ready` must follow."""
         config = str(self.config)
-        command = [sys.executable, "-m", "qubes_miragevpn", "server", config]
+        command = [*self.program, "server", config]
         if self.kind == OPENVPN:
             command = ["openvpn", "--config", config]
         with self.log_file.open("ab") as log:

@@ -15,7 +15,7 @@ import errno
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 
 from qubes_miragevpn.qube.firewall.routing import DEFAULT4, DEFAULT6
 from qubes_miragevpn.qube.firewall.table import TUN_NAME, VIF_NAME
@@ -50,8 +50,9 @@ def leads_out(route: NetRoute) -> bool:
     return route.dev is None or not (VIF_NAME.match(route.dev) or TUN_NAME.match(route.dev) or route.dev == "lo")
 
 
-def _is_host(route: NetRoute) -> bool:
-    return route.network.prefixlen == route.network.max_prefixlen
+def is_host(network: IPv4Network | IPv6Network) -> bool:
+    """True for a single address."""
+    return network.prefixlen == network.max_prefixlen
 
 
 class Uplink:
@@ -74,7 +75,7 @@ class Uplink:
             if link is not None and route.dev == self.name:
                 if route.network.prefixlen == 0 and route.via is not None:
                     await self._adopt(route.via)
-                elif _is_host(route) and route.via is None and route.proto != _RTPROT_KERNEL:
+                elif is_host(route.network) and route.via is None and route.proto != _RTPROT_KERNEL:
                     shown.append(route.network.network_address)
             _log.info("the route to %s by %s is taken out of the main table", route.network, route.dev)
             await self._netconf.delete_route(route)
@@ -115,6 +116,11 @@ class Uplink:
             and route.via is not None
             and route.metric != WORST_METRIC
         ]
+
+    @property
+    def pinned(self) -> frozenset[Address]:
+        """The servers' addresses."""
+        return frozenset(self._pinned)
 
     async def pin(self, address: Address, owner: str) -> None:
         """Give marked sockets, and nobody else, a route to `address` while the tunnel `owner` needs it.

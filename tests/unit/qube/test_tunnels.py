@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +22,7 @@ from qubes_miragevpn.qube.settings import Settings
 from qubes_miragevpn.qube.states import Demand, Live, State
 from qubes_miragevpn.qube.tunnelhost import QubeHost
 from qubes_miragevpn.qube.tunnels import Running, Tunnel
+from qubes_miragevpn.runtime.netlink.netconf import NetAddress, NetRoute
 from tests.unit.qube import fastloop
 
 LIVE = Live((IPv4Address("10.8.0.2"),))
@@ -410,8 +411,14 @@ class HostPlay:
     async def set_link(self, dev: str, **changes: Any) -> None:
         self._do(f"link {' '.join(sorted(changes))}")
 
-    async def addresses(self, dev: str) -> list[Any]:
-        return self.addresses_there
+    async def addresses(self, dev: str | None = None) -> list[Any]:
+        elsewhere = [NetAddress("eth0", IPv4Interface("192.168.1.7/24"))]
+        return self.addresses_there if dev is not None else self.addresses_there + elsewhere
+
+    async def routes(self) -> list[Any]:
+        return [NetRoute(IPv4Network("192.168.77.5/32"), dev="vif7.0"), NetRoute(IPv4Network("172.16.0.0/16"), dev="x")]
+
+    pinned = frozenset({IPv4Address("198.51.100.10")})
 
     async def remove_address(self, address: Any) -> None:
         self._do(f"remove {address.interface}")
@@ -502,6 +509,9 @@ def test_a_failure_on_the_way_up_can_be_closed(step: str) -> None:
         TunnelSettings(ipv4=IPv4Interface("10.139.1.1/32")),
         TunnelSettings(ipv4=IPv4Interface("127.0.0.2/8")),
         TunnelSettings(ipv4=IPv4Interface("10.8.0.2/24"), ipv6=IPv6Interface("fd09:24ef:4179::a89:15/64")),
+        TunnelSettings(ipv4=IPv4Interface("192.168.1.7/24")),  # eth0's
+        TunnelSettings(ipv4=IPv4Interface("192.168.77.5/24")),  # of a qube that dom0 gave an address of its own
+        TunnelSettings(ipv4=IPv4Interface("198.51.100.10/24")),  # the server's own
     ],
 )
 def test_addresses_that_a_server_may_not_give(settings: TunnelSettings) -> None:
