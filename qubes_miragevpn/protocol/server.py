@@ -65,6 +65,7 @@ from qubes_miragevpn.protocol.happenings import (
 )
 from qubes_miragevpn.protocol.limits import peer_limits
 from qubes_miragevpn.protocol.serving.admission import Admission, needs_state, require_first_packet
+from qubes_miragevpn.protocol.serving.deadlines import Deadlines
 from qubes_miragevpn.protocol.serving.peer import Peer, can_epochs, push_options
 from qubes_miragevpn.protocol.serving.pool import AddressPool
 from qubes_miragevpn.protocol.session import Session
@@ -100,6 +101,7 @@ class Server:
         self._pool = AddressPool(config.network)
         self._stream = config.listen.proto is Proto.TCP
         self._peers: dict[int, Peer] = {}
+        self._deadlines = Deadlines()
         self._by_place: dict[tuple[Link, SockAddr], list[Peer]] = {}
         self._silent: dict[Link, float] = {}  # TCP connections without a session, and since when
         self._next_number = 0
@@ -149,16 +151,21 @@ class Server:
 
     def next_deadline(self) -> float | None:
         """When `TimerExpired` is wanted."""
-        hand_window = self._config.common.timers.hand_window
-        times = [peer.leaves_at for peer in self._peers.values() if peer.leaves_at != float("inf")]
-        for peer in self._peers.values():
-            if (deadline := peer.session.next_deadline()) is not None:
-                times.append(deadline)
-            if not peer.pushed:
-                times.append(peer.began + hand_window)
+        times = [self._deadlines.next()]
         if self._silent:  # in the order in which they came
-            times.append(next(iter(self._silent.values())) + hand_window)
-        return min(times, default=None)
+            times.append(next(iter(self._silent.values())) + self._config.common.timers.hand_window)
+        return min((at for at in times if at is not None), default=None)
+
+    def _reschedule(self, peer: Peer) -> None:
+        """Note when `peer` needs us next; called after everything that may have changed that."""
+        if peer.number not in self._peers:
+            return
+        times = [peer.leaves_at]
+        if (deadline := peer.session.next_deadline()) is not None:
+            times.append(deadline)
+        if not peer.pushed:
+            times.append(peer.began + self._config.common.timers.hand_window)
+        self._deadlines.set(peer.number, None if min(times) == float("inf") else min(times))
 
     def _accepted(self, link: Link, now: float) -> None:
         if len(self._silent) >= MAX_CANDIDATES:
@@ -269,6 +276,7 @@ class Server:
     def _forget(self, peer: Peer, reason: str) -> None:
         """Take the peer out of everything."""
         del self._peers[peer.number]
+        self._deadlines.set(peer.number, None)
         self._leave_place(peer)
         if peer.lease is not None:
             self._pool.release(peer.lease.ip)
@@ -310,13 +318,15 @@ class Server:
             elif peer.number in self._peers:
                 self._say(Level.WARNING, f"client at {printable(str(peer.endpoint[0]))}: {error.reason}")
                 self._forget(peer, error.reason)
+        finally:
+            self._reschedule(peer)
 
     def _transmit(self, peer: Peer, packets: list[bytes]) -> None:
         self._out += [Transmit(peer.link, peer.endpoint, packet) for packet in packets]
 
     def _tick(self, now: float) -> None:
         hand_window = self._config.common.timers.hand_window
-        for peer in list(self._peers.values()):
+        for peer in [self._peers[number] for number in self._deadlines.take_due(now)]:
             if now >= peer.leaves_at:
                 self._forget(peer, "left")
             elif not peer.pushed and now >= peer.began + hand_window:
@@ -324,10 +334,10 @@ class Server:
                 self._forget(peer, "handshake not finished")
             else:
                 self._with(peer.number, lambda peer: peer.session.tick(now), now)
-        for link, since in list(self._silent.items()):
-            if now >= since + hand_window:
-                del self._silent[link]
-                self._out.append(CloseTransport(link))
+        while self._silent and now >= next(iter(self._silent.values())) + hand_window:
+            link = next(iter(self._silent))
+            del self._silent[link]
+            self._out.append(CloseTransport(link))
 
     def _collect(self, peer: Peer, now: float) -> None:
         while True:

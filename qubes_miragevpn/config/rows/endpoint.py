@@ -47,7 +47,10 @@ ROWS = (
         "mode",
         "`server`: serve several clients",
         (Arg("role", choice("server", "p2p")),),
-        client=ByFirstWord({"p2p": NoEffect("it is what a client does", warn=False)}, APPLIED),
+        client=ByFirstWord(
+            {"p2p": NoEffect("it is what a client does", warn=False)},
+            Refused("makes this a server's configuration", "remove the line, or run it with `miragevpn server`"),
+        ),
         server=ByFirstWord({"server": APPLIED}, Refused("is not supported with 'p2p'", "write 'mode server'")),
     ),
     Row(
