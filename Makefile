@@ -40,7 +40,7 @@ test: setup lint ## lint, then the tests of every group (root; otherwise ALLOW_S
 	@$(PYTHON) -m pytest $(PYTEST_ARGS)
 
 soak: setup ## the long tests: every scenario with every barrier alone, hundreds of kills (root; KILLS=n SEED=n)
-	@SOAK=1 KILLS=$(KILLS) SEED=$(SEED) $(PYTHON) -m pytest -m soak $(PYTEST_ARGS)
+	@SOAK=1 KILLS=$(KILLS) SEED=$(SEED) $(PYTHON) -m pytest -m soak -o faulthandler_timeout=3600 $(PYTEST_ARGS)
 
 lint: setup ## ruff and mypy --strict
 	@$(PYTHON) -m ruff check --quiet .

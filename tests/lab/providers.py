@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 from tests.interop.pki import Authority, static_key
@@ -58,12 +59,18 @@ class Provider:
         self.config = lab.folder / f"{offer.profile}.conf"
         self.program = [sys.executable, "-m", "qubes_miragevpn"]  # our own server, or one that tests have changed
         self.process: subprocess.Popen[bytes] | None = None
-        authority = Authority(f"{offer.profile} CA")
-        self._ca, self._static = authority.certificate, static_key()
-        server, client = authority.issue(offer.host, "server"), authority.issue("customer", "client")
-        self.config.write_text(self._server_text(server.certificate, server.key))
-        self.config.chmod(0o600)
+        self._authority = Authority(f"{offer.profile} CA")
+        self._ca, self._static = self._authority.certificate, static_key()
+        self.extra = ""  # lines of the server's configuration that tests add before `renew`
+        self.renew()
+        client = self._authority.issue("customer", "client")
         self.profile_text = self._profile_text(client.certificate, client.key)
+
+    def renew(self, age: timedelta = timedelta(hours=1)) -> None:
+        """Give the server another certificate; with a negative `age` it is not valid yet. For the next start."""
+        server = self._authority.issue(self.offer.host, "server", age=age)
+        self.config.write_text(self._server_text(server.certificate, server.key) + self.extra)
+        self.config.chmod(0o600)
 
     def _material(self, certificate: str, key: str) -> str:
         return _inline("ca", self._ca) + _inline("cert", certificate) + _inline("key", key)

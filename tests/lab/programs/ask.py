@@ -2,6 +2,7 @@
 """What a person does in an AppVM, one thing per call; prints the answer, exits 1 with the reason when there is none.
 
 ask.py fetch HOST         GET / and print the page; names are looked up with the qube's /etc/resolv.conf
+ask.py big HOST           GET a megabyte, POST another, print how many bytes came each way
 ask.py name HOST          print the IPv4 address that the qube's resolver gives
 ask.py resolver [ADDRESS] print which resolver answers, at ADDRESS or the first of /etc/resolv.conf
 """
@@ -31,6 +32,18 @@ def fetch(host: str) -> str:
     return body.decode().strip()
 
 
+def big(host: str) -> str:
+    """Bytes down and up."""
+    size, lengths = 1 << 20, []
+    post = b"POST / HTTP/1.0\r\nContent-Length: %d\r\n\r\n" % size + bytes(size)
+    for request in (b"GET /big HTTP/1.0\r\n\r\n", post):
+        with socket.create_connection((host, 80), timeout=2 * TIMEOUT) as connection:
+            connection.sendall(request)
+            answer = b"".join(iter(lambda: connection.recv(65536), b""))
+            lengths.append(answer.partition(b"\r\n\r\n")[2])
+    return f"{len(lengths[0])} {int(lengths[1])}"
+
+
 def name(host: str) -> str:
     """The first IPv4 address of HOST."""
     return str(socket.getaddrinfo(host, None, socket.AF_INET)[0][4][0])
@@ -57,7 +70,7 @@ def resolver(address: str = "") -> str:
 
 def main() -> None:
     """Do what the command line says."""
-    actions: dict[str, Callable[..., str]] = {"fetch": fetch, "name": name, "resolver": resolver}
+    actions: dict[str, Callable[..., str]] = {"fetch": fetch, "big": big, "name": name, "resolver": resolver}
     action = actions[sys.argv[1]]
     try:
         print(action(*sys.argv[2:]))

@@ -3,6 +3,8 @@
 
 GET /        "hello, you are 192.0.2.10"
 GET /stream  the same line ten times a second until the client goes away (a flow that lives long)
+GET /big     a megabyte
+POST /       the length of what was sent
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+BIG = 1 << 20
+
 
 class Handler(BaseHTTPRequestHandler):
     """Answers GET and says nothing on standard error."""
@@ -20,6 +24,8 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """One line, or a stream of it."""
         line = f"hello, you are {self.client_address[0].removeprefix('::ffff:')}\n".encode()
+        if self.path == "/big":
+            line = bytes(BIG)
         self.send_response(200)
         self.send_header("Content-Type", "text/plain")
         if self.path != "/stream":
@@ -32,6 +38,17 @@ class Handler(BaseHTTPRequestHandler):
                 time.sleep(0.1)
         except OSError:
             self.close_connection = True
+
+    def do_POST(self) -> None:
+        """Read all of it."""
+        left = size = int(self.headers["Content-Length"])
+        while left > 0 and (piece := self.rfile.read(min(left, 65536))):
+            left -= len(piece)
+        line = f"{size - left}\n".encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(line)))
+        self.end_headers()
+        self.wfile.write(line)
 
     def log_message(self, *_arguments: object) -> None:
         """Stay quiet."""
