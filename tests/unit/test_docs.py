@@ -37,3 +37,12 @@ def test_architecture_names_every_package() -> None:
     packages = sorted(path.parent.name for path in (ROOT / "qubes_miragevpn").glob("*/__init__.py"))
     missing = [name for name in packages if f"`{name}" not in ARCHITECTURE]
     assert not missing
+
+
+def test_every_complaint_names_a_test_that_exists() -> None:
+    text = (ROOT / "doc" / "complaints.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d+) \| .* \| `(tests/[\w/]+\.py)::(test_\w+)` \|$", text, flags=re.MULTILINE)
+    assert [int(number) for number, _, _ in rows] == list(range(1, 43))
+    for number, file, test in rows:
+        found = re.search(rf"^def {test}\(", (ROOT / file).read_text(encoding="utf-8"), flags=re.MULTILINE)
+        assert found, f"complaint {number}: {file}::{test}"

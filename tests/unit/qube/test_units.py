@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The units together with stand-ins of Qubes' own, as systemd reads them: known words, no order that bites its tail."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+SYSTEMD = Path(__file__).parents[3] / "install" / "vm" / "systemd"
+SCRIPT = "/usr/lib/qubes-miragevpn/qubes-miragevpn-lockdown"
+
+STAND_INS = {
+    "qubes-sysinit.service": "DefaultDependencies=no",
+    "qubes-iptables.service": "Before=network-pre.target\nWants=network-pre.target",
+    "qubes-firewall.service": "After=qubes-iptables.service\nBefore=qubes-network.service",
+    "qubes-network.service": "Before=network.target\nAfter=network-pre.target",
+    "qubes-network-uplink@.service": "Requires=network-pre.target\nAfter=network-pre.target\nBefore=network.target",
+    "qubes-network-uplink.service": "Before=network.target",
+    "qubes-mount-dirs.service": "DefaultDependencies=no",
+    "qubes-bind-dirs.service": "After=qubes-mount-dirs.service",
+}
+"""What of Qubes' units concerns order, in our own words (qubes-core-agent-linux, vm-systemd)."""
+
+NEWER = ("RestartSteps", "RestartMaxDelaySec")  # of systemd 254; an older one says that it leaves them out
+
+
+def values(file: Path, key: str) -> list[str]:
+    lines = file.read_text().splitlines()
+    return [line.partition("=")[2] for line in lines if line.partition("=")[0] == key]
+
+
+def test_the_uplinks_unit_ends_with_the_lockdown() -> None:
+    """Whatever setup-ip puts into the main table is out again before the uplink counts as there."""
+    (command,) = values(SYSTEMD / "qubes-network-uplink@.service.d" / "30-qubes-miragevpn.conf", "ExecStartPost")
+    assert command == f"{SCRIPT} uplink", "no dash before it: if it fails, the uplink fails"
+    script = (SYSTEMD.parent / "qubes-miragevpn-lockdown").read_text()
+    flag, clearing = script.index('= uplink ] && [ ! -e "$FLAGS/qubes-miragevpn" ]'), script.index("\nrouting -4")
+    assert flag < clearing, "nothing is touched in a qube that is no VPN qube"
+    assert "disable-default-route" in script
+
+
+def test_the_lockdown_is_kept_whatever_becomes_of_the_service() -> None:
+    """Stopping, failing or removing the service stops nothing else."""
+    service, lockdown = SYSTEMD / "qubes-miragevpn.service", SYSTEMD / "qubes-miragevpn-lockdown.service"
+    assert values(service, "Requires") == [lockdown.name]
+    for key in ("PartOf", "BindsTo", "StopWhenUnneeded", "ExecStop", "ExecStopPost", "Conflicts"):
+        assert values(lockdown, key) == []
+    assert values(service, "ExecStop") == values(service, "ExecStopPost") == []
+    assert values(lockdown, "RemainAfterExit") == ["yes"]
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
+def test_systemd_finds_nothing_wrong(tmp_path: Path) -> None:
+    shutil.copytree(SYSTEMD, tmp_path, dirs_exist_ok=True)
+    for name, text in STAND_INS.items():
+        (tmp_path / name).write_text(f"[Unit]\n{text}\n[Service]\nType=oneshot\nExecStart=/bin/true\n")
+    for file in tmp_path.rglob("*.*"):
+        if file.is_file():
+            words = file.read_text()
+            for program in ("/usr/bin/miragevpn service", f"{SCRIPT} uplink", SCRIPT):
+                words = words.replace(f"={program}", "=/bin/true")
+            file.write_text(words)
+    units = ["qubes-miragevpn.service", "qubes-miragevpn-lockdown.service", "qubes-network.service"]
+    command = ["systemd-analyze", "--man=no", "verify", *units, "qubes-network-uplink@eth0.service"]
+    done = subprocess.run(
+        command, env={**os.environ, "SYSTEMD_UNIT_PATH": f"{tmp_path}:"}, cwd=tmp_path, capture_output=True, text=True,
+        check=False, timeout=25,
+    )  # fmt: skip
+    ours = [line for line in done.stderr.splitlines() if "miragevpn" in line or "qubes-" in line or "cycle" in line]
+    assert [line for line in ours if not any(word in line for word in NEWER)] == []
+    # the control: the same with an order that cannot be
+    (tmp_path / "qubes-sysinit.service").write_text(
+        "[Unit]\nDefaultDependencies=no\nAfter=qubes-network.service\n[Service]\nType=oneshot\nExecStart=/bin/true\n"
+    )
+    lockdown = tmp_path / "qubes-miragevpn-lockdown.service"
+    lockdown.write_text(lockdown.read_text().replace("[Unit]\n", "[Unit]\nRequires=qubes-sysinit.service\n"))
+    again = subprocess.run(
+        command, env={**os.environ, "SYSTEMD_UNIT_PATH": f"{tmp_path}:"}, cwd=tmp_path, capture_output=True, text=True,
+        check=False, timeout=25,
+    )  # fmt: skip
+    assert "cycle" in again.stderr
