@@ -165,7 +165,7 @@ def tell(show: Show, provider: str) -> int:
     with ExitStack() as stack:
         try:
             demo = build(show, stack, provider, ("work", "hostile"))
-            noise = stack.enter_context(Noise(demo.lab.appvms["hostile"]))
+            noise = stack.enter_context(Noise(demo.lab.appvms["hostile"].qube))
             demo.closed(noise)
             demo.connect()
             demo.switch()
