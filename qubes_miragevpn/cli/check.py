@@ -38,7 +38,7 @@ class Report:
     file: str
     role: str
     summary: dict[str, list[str]] = field(default_factory=dict)
-    config: ClientConfig | ServerConfig | None = None
+    config: ClientConfig | ServerConfig | StaticConfig | None = None
     lines: list[str] = field(default_factory=list)  # of the file itself, for messages
     warnings: list[str] = field(default_factory=list)
     errors: list[ConfigError] = field(default_factory=list)
@@ -123,13 +123,14 @@ def _tell(report: Report, examined: Examined[T], summary: Callable[[T], dict[str
 
 
 def _tell_static(report: Report, examined: Examined[StaticConfig]) -> None:
-    """Nothing of TLS is to be said of these, and they have no canonical form."""
+    """Nothing of TLS is to be said of these."""
     from qubes_miragevpn.cli import summary
 
     report.warnings += examined.warnings
     report.errors += examined.errors
     if examined.config is not None:
         report.summary = summary.of_static(examined.config)
+        report.config = examined.config
 
 
 def _tls_errors(config: ClientConfig | ServerConfig, report: Report) -> list[ConfigError]:
@@ -152,8 +153,6 @@ def _write_canonical(reports: list[Report], *, show_secrets: bool) -> None:
     from qubes_miragevpn.config.render import render
 
     for report in reports:
-        if report.config is None and not report.errors:
-            report.errors.append(ConfigError("a file of the static key mode has no canonical form", file=report.file))
         if report.config is not None and not report.errors:
             try:
                 print(render(report.config, show_secrets=show_secrets), end="")

@@ -21,6 +21,7 @@ from qubes_miragevpn.config.model import (
     Common,
     Compression,
     Credentials,
+    Dns,
     Family,
     HttpProxy,
     Identity,
@@ -33,6 +34,7 @@ from qubes_miragevpn.config.model import (
     Remote,
     Route,
     ServerConfig,
+    StaticConfig,
     Timers,
     TlsAuth,
     TlsChoices,
@@ -54,10 +56,13 @@ _LEVELS = ("insecure", "legacy", "preferred", "suiteb")
 _FAMILIES = {Family.ANY: "", Family.IPV4: "4", Family.IPV6: "6"}
 
 
-def render(config: ClientConfig | ServerConfig, *, show_secrets: bool = False) -> str:
+def render(config: ClientConfig | ServerConfig | StaticConfig, *, show_secrets: bool = False) -> str:
     """The text of `config`; keys and passwords are replaced by a comment unless they are to be shown."""
     writer = _Writer(show_secrets)
-    lines = writer.client(config) if isinstance(config, ClientConfig) else writer.server(config)
+    if isinstance(config, ClientConfig):
+        lines = writer.client(config)
+    else:
+        lines = writer.server(config) if isinstance(config, ServerConfig) else writer.static(config)
     return "\n".join(lines) + "\n"
 
 
@@ -105,7 +110,7 @@ class _Writer:
     def client(self, config: ClientConfig) -> Iterator[str]:
         """A client profile."""
         yield "client"
-        yield from self._remotes(config)
+        yield from self._remotes(config.remotes, config.common)
         yield from self._common(config.common, Timers())
         yield from _filled(config)
         if config.auth_user_pass:
@@ -113,12 +118,7 @@ class _Writer:
         if config.static_challenge is not None:
             asked = config.static_challenge
             yield _line("static-challenge", asked.text, int(asked.echo), "concat" if asked.concat else None)
-        yield from (_route(route.network, route) for route in config.routes)
-        yield from (_route(route.target, route) for route in config.landmark_routes)
-        if config.redirect is not None:
-            yield _line("redirect-gateway", *sorted(config.redirect))
-        yield from (_line("dhcp-option", "DNS", server) for server in config.dns.servers)
-        yield from (_line("dhcp-option", "DOMAIN-SEARCH", name) for name in config.dns.search)
+        yield from _inner(config)
         if config.peer_info:
             yield "push-peer-info"
         yield from (_line("setenv", name, value) for name, value in config.peer_info)
@@ -137,6 +137,25 @@ class _Writer:
         yield from _filled(config)
         yield from (_line("push", option) for option in config.push)
 
+    def static(self, config: StaticConfig) -> Iterator[str]:
+        """A file of the static key mode."""
+        client = config.client
+        yield "allow-deprecated-insecure-static-crypto"
+        yield self._key("secret", config.key)
+        if config.direction is not None:
+            yield _line("key-direction", config.direction)
+        yield _line("cipher", config.cipher)
+        yield from _insecure((client.common.digest,))
+        yield _line("auth", client.common.digest)
+        yield from self._remotes(client.remotes, client.common, bound=True)
+        yield from _device(client.common)
+        yield from config.tunnel
+        yield from self._session(client.common)
+        yield from _timers(client.common.timers, Timers(ping_restart=0.0))
+        yield from _compression(client.common)
+        yield from _filled(client)
+        yield from _inner(client)
+
     def _login(self, config: ClientConfig) -> str:
         if config.credentials is not None:
             return self._block("auth-user-pass", _two_lines(config.credentials), secret=True)
@@ -144,24 +163,28 @@ class _Writer:
 
     # --- remotes -------------------------------------------------------------------------------------
 
-    def _remotes(self, config: ClientConfig) -> Iterator[str]:
-        if all(_plain(remote) for remote in config.remotes):
-            yield from (_remote(remote) for remote in config.remotes)
+    def _remotes(self, remotes: tuple[Remote, ...], common: Common, *, bound: bool = False) -> Iterator[str]:
+        """`bound`: sockets have a port of their own where nothing is said."""
+        ends = {remote.local for remote in remotes}
+        if len(ends) == 1 and all(remote.proxy is None and remote.common is None for remote in remotes):
+            if bound or ends != {Local()}:
+                yield from _local(*ends)
+            yield from (_remote(remote) for remote in remotes)
             return
-        yield from self._proxy_login(config.remotes)
-        for remote in config.remotes:
+        yield from self._proxy_login(remotes)
+        for remote in remotes:
             lines = [_remote(remote), *_local(remote.local), *self._proxy(remote.proxy)]
             if remote.common is not None:
-                lines += self._differences(remote.common, config.common)
+                lines += self._differences(remote.common, common)
             yield "<connection>\n" + "\n".join(lines) + "\n</connection>"
 
     def _proxy(self, proxy: Proxy | None) -> Iterator[str]:
         if isinstance(proxy, HttpProxy):
             yield from _http_proxy(proxy)
         elif proxy is not None:
-            if proxy.credentials is not None:
-                raise _apart("a SOCKS proxy")
-            yield _line("socks-proxy", proxy.host, proxy.port)
+            if proxy.credentials is not None and self._show:
+                raise _apart("a SOCKS proxy", f"socks-proxy {proxy.host} {proxy.port} FILE")
+            yield _line("socks-proxy", proxy.host, proxy.port) + (f" {HIDDEN}" if proxy.credentials else "")
 
     def _proxy_login(self, remotes: tuple[Remote, ...]) -> Iterator[str]:
         """One password for all HTTP proxies is all that the language can say inline."""
@@ -169,8 +192,8 @@ class _Writer:
         named = {proxy.credentials for proxy in proxies}
         if named <= {None}:
             return
-        if len(named) > 1 or any("digest" not in proxy.methods for proxy in proxies):
-            raise _apart("an HTTP proxy")
+        if self._show and (len(named) > 1 or any("digest" not in proxy.methods for proxy in proxies)):
+            raise _apart("an HTTP proxy", "http-proxy HOST PORT FILE METHOD")
         yield from (self._block("http-proxy-user-pass", _two_lines(one), secret=True) for one in named if one)
 
     def _differences(self, own: Common, common: Common) -> Iterator[str]:
@@ -183,9 +206,7 @@ class _Writer:
     # --- what both roles share -----------------------------------------------------------------------
 
     def _common(self, common: Common, usual: Timers) -> Iterator[str]:
-        yield _line("dev", common.dev)
-        if not common.dev.startswith("tun"):
-            yield "dev-type tun"
+        yield from _device(common)
         yield from self._wrapped(common)
         yield from self._identity(common.identity)
         yield from self._peer(common.peer)
@@ -260,10 +281,6 @@ def _two_lines(credentials: Credentials) -> str:
     return f"{credentials.username}\n{credentials.password.reveal().decode('utf-8', 'surrogateescape')}"
 
 
-def _plain(remote: Remote) -> bool:
-    return remote.proxy is None and remote.common is None and remote.local == Local()
-
-
 def _remote(remote: Remote) -> str:
     end = "-client" if remote.proto is Proto.TCP else ""
     return _line("remote", remote.host, remote.port, f"{remote.proto.value}{_FAMILIES[remote.family]}{end}")
@@ -278,8 +295,17 @@ def _local(local: Local) -> Iterator[str]:
         yield "nobind"
 
 
-def _apart(what: str) -> ConfigError:
-    return ConfigError(f"the password of {what} cannot be written into the same file", fix="keep it in its file")
+def _device(common: Common) -> Iterator[str]:
+    yield _line("dev", common.dev)
+    if not common.dev.startswith("tun"):
+        yield "dev-type tun"
+
+
+def _apart(what: str, line: str) -> ConfigError:
+    return ConfigError(
+        f"the password of {what} cannot be written into the same file: no directive holds it",
+        fix=f"take the result of --render, and write '{line}' where it stands in that, with FILE beside it",
+    )
 
 
 def _http_proxy(proxy: HttpProxy) -> Iterator[str]:
@@ -312,13 +338,17 @@ def _choices(choices: TlsChoices) -> Iterator[str]:
 def _ciphers(common: Common) -> Iterator[str]:
     fallback = common.data_ciphers_fallback
     named: Iterable[str] = (*common.data_ciphers, *filter(None, (fallback, common.digest)))
-    insecure = [name for name in named if name in INSECURE_DIGESTS or (name in SUITES and SUITES[name].insecure)]
-    if insecure:
-        yield _line("allow-insecure-crypto", *dict.fromkeys(insecure))
+    yield from _insecure(named)
     yield _line("data-ciphers", ":".join(common.data_ciphers))
     if fallback is not None:
         yield _line("data-ciphers-fallback", fallback)
     yield _line("auth", common.digest or "none")
+
+
+def _insecure(named: Iterable[str]) -> Iterator[str]:
+    insecure = [name for name in named if name in INSECURE_DIGESTS or (name in SUITES and SUITES[name].insecure)]
+    if insecure:
+        yield _line("allow-insecure-crypto", *dict.fromkeys(insecure))
 
 
 def _timers(timers: Timers, usual: Timers) -> Iterator[str]:
@@ -340,6 +370,30 @@ def _compression(common: Common) -> Iterator[str]:
         yield "allow-compression asym"
     if common.compression is not Compression.NONE:
         yield common.compression.value
+
+
+def _inner(config: ClientConfig) -> Iterator[str]:
+    """Routes and resolvers."""
+    yield from (_route(route.network, route) for route in config.routes)
+    yield from (_route(route.target, route) for route in config.landmark_routes)
+    if config.redirect is not None:
+        yield _line("redirect-gateway", *sorted(config.redirect))
+    yield from _dns(config.dns)
+
+
+def _dns(dns: Dns) -> Iterator[str]:
+    """Both ways of saying it: only the newer one knows of ports, TLS and DNSSEC."""
+    if (dns.port, dns.dnssec, dns.tls, dns.tls_name) == (Dns.port, "", False, ""):
+        yield from (_line("dhcp-option", "DNS", server) for server in dns.servers)
+        yield from (_line("dhcp-option", "DOMAIN-ROUTE", name) for name in dns.split)
+    else:
+        ends = (f"[{one}]:{dns.port}" if one.version == 6 else f"{one}:{dns.port}" for one in dns.servers)
+        yield " ".join(("dns server 0 address", *ends))
+        said = {"resolve-domains": dns.split, "dnssec": dns.dnssec, "sni": dns.tls_name, "transport": dns.tls and "DoT"}
+        for what, value in said.items():
+            if value:
+                yield _line("dns", "server", 0, what, *(value if isinstance(value, tuple) else (value,)))
+    yield from (_line("dhcp-option", "DOMAIN-SEARCH", name) for name in dns.search)
 
 
 def _route(target: Target, route: Route | LandmarkRoute) -> str:

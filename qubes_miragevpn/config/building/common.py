@@ -175,7 +175,9 @@ class Builder:
             # a server waits twice as long, so that its client, which was pushed the timeout, notices first
             return {"ping": interval, "ping_restart": 2 * timeout if server else timeout}
         restart, leave = settings.last("ping-restart"), settings.last("ping-exit")
-        found = {"ping": settings.value("ping", 0.0), "ping_restart": 0.0 if server else Timers.ping_restart}
+        # As openvpn: in the static key mode, without being told, nobody expects pings from the other end.
+        usual = 0.0 if server or settings.has("secret") else Timers.ping_restart
+        found = {"ping": settings.value("ping", 0.0), "ping_restart": usual}
         # openvpn has one such timer and two things to do when it ends: the later line counts
         if leave is not None and (restart is None or leave.line > restart.line):
             return found | {"ping_restart": 0.0, "ping_exit": leave.args[0]}

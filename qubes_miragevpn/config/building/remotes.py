@@ -90,7 +90,7 @@ def _remote(entry: Entry, scope: _Scope, only: str | None) -> Remote | None:
         word.proto,
         family_of(host, word, entry),
         proxy=_proxy(scope, word.proto, entry),
-        local=_local(scope),
+        local=_local(scope, word.proto),
     )
 
 
@@ -110,7 +110,7 @@ def family_of(host: str, word: ProtoWord, entry: Entry) -> Family:
 # --- the own end ----------------------------------------------------------------------------------------
 
 
-def _local(scope: _Scope) -> Local:
+def _local(scope: _Scope, proto: Proto) -> Local:
     for settings in scope.scopes:  # a block's word about binding outranks the file's
         bound = settings.last("local") or settings.last("lport")
         if settings.has("nobind"):
@@ -120,7 +120,12 @@ def _local(scope: _Scope) -> Local:
         if bound is not None:
             break
     address, port = scope.last("local"), scope.last("lport")
-    return Local(None if address is None else local_address(address), 0 if port is None else port.args[0])
+    number = 0 if port is None else port.args[0]
+    if not number and proto is Proto.UDP and scope.last("secret") is not None:
+        # The two ends of the static key mode are equals: each expects the other at its known port.
+        both = scope.last("port")
+        number = DEFAULT_PORT if both is None else both.args[0]
+    return Local(None if address is None else local_address(address), number)
 
 
 def local_address(entry: Entry) -> IPv4Address | IPv6Address:

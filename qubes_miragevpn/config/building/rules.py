@@ -263,7 +263,9 @@ def _proto_end(end: str) -> Callable[[Settings], Breach | None]:
 _OF_CERTIFICATES = (
     "ca", "capath", "cert", "key", "pkcs12", "peer-fingerprint", "verify-hash", "verify-x509-name", "remote-cert-tls",
     "crl-verify", "auth-user-pass", "tls-auth", "tls-crypt", "tls-crypt-v2", "client", "tls-client", "pull",
-    "tls-version-min", "tls-cipher", "tls-ciphersuites", "tls-groups", "data-ciphers",
+    "remote-cert-ku", "remote-cert-eku", "tls-version-min", "tls-version-max", "tls-cipher", "tls-ciphersuites",
+    "tls-groups", "tls-cert-profile", "data-ciphers", "data-ciphers-fallback", "static-challenge", "reneg-sec",
+    "reneg-bytes", "reneg-pkts",
 )  # fmt: skip
 
 

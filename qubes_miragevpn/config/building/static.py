@@ -7,14 +7,12 @@ Everything about certificates is refused beside it by a rule, so that nobody bel
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 from qubes_miragevpn.base.text import printable
 from qubes_miragevpn.config.building import material
 from qubes_miragevpn.config.building.common import Builder
 from qubes_miragevpn.config.building.dataciphers import DataCipherBuilder
-from qubes_miragevpn.config.building.remotes import DEFAULT_PORT
-from qubes_miragevpn.config.model import ClientConfig, Proto, Remote, StaticConfig
+from qubes_miragevpn.config.model import ClientConfig, StaticConfig
 from qubes_miragevpn.config.reading.collect import Settings
 from qubes_miragevpn.crypto.suites import SUITES, Mode, canonical_cipher
 
@@ -28,20 +26,7 @@ def static(builder: Builder, client: ClientConfig) -> StaticConfig:
     assert entry is not None  # whoever chose this mode has seen it
     direction = entry.args[1] if entry.args[1] is not None else settings.value("key-direction")
     key = material.static_key(entry, builder.read_file)
-    remotes = tuple(_bound(remote, settings) for remote in client.remotes)
-    common = client.common
-    if not any(settings.has(name) for name in ("keepalive", "ping-restart", "ping-exit")):
-        # As openvpn: without being told, nobody expects pings from the other end.
-        common = replace(common, timers=replace(common.timers, ping_restart=0.0))
-    shared = replace(client, common=common, remotes=remotes)
-    return StaticConfig(shared, key, direction, _cipher(builder), tuple(_tunnel(settings)))
-
-
-def _bound(remote: Remote, settings: Settings) -> Remote:
-    """Over UDP both ends expect the other at its known port, so ours has one, unless ``nobind`` says otherwise."""
-    if remote.proto is not Proto.UDP or settings.has("nobind") or remote.local.port:
-        return remote
-    return replace(remote, local=replace(remote.local, port=settings.value("port") or DEFAULT_PORT))
+    return StaticConfig(client, key, direction, _cipher(builder), tuple(_tunnel(settings)))
 
 
 def _cipher(builder: Builder) -> str:

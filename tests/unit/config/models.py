@@ -10,6 +10,7 @@ from typing import Any
 
 from qubes_miragevpn.base.secret import Secret
 from qubes_miragevpn.config.model import (
+    DEFAULT_DATA_CIPHERS,
     ClientConfig,
     Common,
     Compression,
@@ -34,6 +35,7 @@ from qubes_miragevpn.config.model import (
     SizeOf,
     SocksProxy,
     StaticChallenge,
+    StaticConfig,
     Timers,
     TlsAuth,
     TlsChoices,
@@ -214,13 +216,56 @@ def client(source: random.Random) -> ClientConfig:
         landmark_routes=landmarks if around else (),
         around=around,
         redirect=source.choice((None, frozenset(some(source, *REDIRECT_FLAGS)))),
-        dns=Dns(some(source, ip_address("10.8.0.1"), ip_address("fd00::1")), some(source, "a.example", "b.example")),
+        dns=dns(source, around=around),
         peer_info=some(source, ("UV_IPV6", "no"), ("UV_B", "a b")),
         pull_filters=tuple(
             PullFilter(source.choice(("accept", "ignore", "reject")), text) for text in some(source, *TEXTS)
         ),
     )
     return filled(source, made, server=False)  # type: ignore[no-any-return]
+
+
+def static(source: random.Random) -> StaticConfig:
+    """Any file of the static key mode; what it shares with a client comes from there, without all that is of TLS."""
+    like = client(source)
+    digest, cipher = source.choice(("SHA1", "SHA256")), source.choice(("AES-256-CBC", "AES-128-CBC"))
+    usual = source.choice(((0.0, 0.0), (120.0, 0.0), (0.0, 40.0)))
+    times = Timers(ping=source.choice((0.0, 10.0)), ping_restart=usual[0], ping_exit=usual[1], connect_timeout=9.0)
+    base = Common(
+        NoWrap(), None, PeerPolicy(), timers=times,
+        data_ciphers=(*DEFAULT_DATA_CIPHERS, cipher), data_ciphers_fallback=cipher,
+        digest=digest, dev=like.common.dev, mssfix=like.common.mssfix, mssfix_of=like.common.mssfix_of,
+        fragment=like.common.fragment, fragment_of=like.common.fragment_of, compression=like.common.compression,
+        decompress=like.common.decompress, sndbuf=like.common.sndbuf, tun_mtu=like.common.tun_mtu,
+    )  # fmt: skip
+    own = replace(base, mssfix=1250)
+    ends = [Local(), Local(None, 1194), Local(None, 5), Local(ip_address("192.0.2.9"), 7)]
+    end = source.choice(ends)
+    mixed = source.random() < 0.5
+    remotes = tuple(
+        replace(one, local=source.choice(ends) if mixed else end, proxy=one.proxy if mixed else None,
+                common=source.choice((None, own)) if mixed else None)
+        for one in like.remotes
+    )  # fmt: skip
+    shared = ClientConfig(
+        base, remotes, routes=like.routes, landmark_routes=like.landmark_routes, around=like.around,
+        redirect=like.redirect, dns=like.dns, persist_tun=like.persist_tun, remote_random=like.remote_random,
+    )  # fmt: skip
+    tunnel = ("ifconfig 10.1.0.2 10.1.0.1", *some(source, "ifconfig-ipv6 fd01::2/64 fd01::1"))
+    topology = some(source, source.choice(("topology p2p", "topology subnet")))
+    return StaticConfig(shared, Secret(STATIC_KEY), source.choice((None, 0, 1)), cipher, topology + tunnel)
+
+
+def dns(source: random.Random, *, around: bool) -> Dns:
+    """Resolvers; on a plain host also those that take more to ask."""
+    said = Dns(some(source, ip_address("10.8.0.1"), ip_address("fd00::1")), some(source, "a.example", "b.example"))
+    if not around:
+        return said
+    said = replace(said, split=some(source, "c.example", "d.example"))
+    if not said.servers or source.random() < 0.5:
+        return said
+    return replace(said, port=853, tls=True, tls_name=source.choice(("", "dns.example")),
+                   dnssec=source.choice(("", "yes", "optional")))  # fmt: skip
 
 
 def server(source: random.Random) -> ServerConfig:

@@ -12,28 +12,34 @@ import pytest
 
 from qubes_miragevpn.base.errors import ConfigError
 from qubes_miragevpn.config.building.trust import Surroundings
-from qubes_miragevpn.config.loader import load_client, load_server
-from qubes_miragevpn.config.model import ClientConfig, Common, ServerConfig, Timers
+from qubes_miragevpn.config.loader import load_client, load_server, load_static
+from qubes_miragevpn.config.model import ClientConfig, Common, Dns, ServerConfig, StaticConfig, Timers
 from qubes_miragevpn.config.reading.lexer import split_words
 from qubes_miragevpn.config.reading.sources import nothing_to_read
 from qubes_miragevpn.config.render import HIDDEN, quote, render
 from tests.unit.config import models
-from tests.unit.config.texts import CLIENT, KEY, client
+from tests.unit.config.texts import CLIENT, KEY, STATIC_KEY_FILE, client
 
 SEEDS = range(60)
 # There is no text for these, or a text for them alone makes no sense.
-UNTOLD = {"revoked_serials"}
+UNTOLD = {"revoked_serials", "key"}
 
 
-def parse(text: str, config: ClientConfig | ServerConfig) -> Any:
-    load: Callable[..., Any] = load_client if isinstance(config, ClientConfig) else load_server
-    surroundings = Surroundings(around=isinstance(config, ClientConfig) and config.around)
+LOADERS: dict[type, Callable[..., Any]] = {
+    ClientConfig: load_client, ServerConfig: load_server, StaticConfig: load_static
+}  # fmt: skip
+
+
+def parse(text: str, config: ClientConfig | ServerConfig | StaticConfig) -> Any:
+    load = LOADERS[type(config)]
+    shared = config.client if isinstance(config, StaticConfig) else config
+    surroundings = Surroundings(around=isinstance(shared, ClientConfig) and shared.around)
     content = text.encode("utf-8", "surrogateescape")
     return load(content, file="f", read_file=nothing_to_read, surroundings=surroundings).config
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("role", ["client", "server"])
+@pytest.mark.parametrize("role", ["client", "server", "static"])
 def test_round_trip(role: str, seed: int) -> None:
     config = getattr(models, role)(random.Random(seed))
     text = render(config, show_secrets=True)
@@ -54,10 +60,11 @@ def test_the_generators_leave_no_field_out() -> None:
     """A field that never changes is one whose rendering nobody tests: teach tests/unit/config/models.py about it."""
     seen: dict[str, set[str]] = {}
     for seed in SEEDS:
-        for config in (models.client(random.Random(seed)), models.server(random.Random(seed))):
+        for make in (models.client, models.server, models.static):
+            config = make(random.Random(seed))
             for name, value in values(config):
                 seen.setdefault(name, set()).add(repr(value))
-    for model in (ClientConfig, ServerConfig, Common, Timers):
+    for model in (ClientConfig, ServerConfig, StaticConfig, Common, Timers, Dns):
         for field in dataclasses.fields(model):
             if field.name not in UNTOLD and field.name != "network":
                 assert len(seen[f"{model.__name__}.{field.name}"]) > 1, f"{model.__name__}.{field.name}"
@@ -69,6 +76,7 @@ def test_secrets_are_hidden_unless_asked_for(seed: int) -> None:
     text = render(config)
     for secret in (KEY.splitlines()[1], "pass # word", "000102030405"):
         assert secret not in text
+    assert STATIC_KEY_FILE.splitlines()[5] not in render(models.static(random.Random(seed)))
     if config.common.identity is not None:
         assert f"<key>\n{HIDDEN}\n</key>" in text and "BEGIN CERTIFICATE" in text
 

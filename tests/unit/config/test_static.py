@@ -36,6 +36,13 @@ def test_the_other_end_knows_our_port(line: str, port: int) -> None:
     assert load(f"{STATIC}{line}\n").client.remotes[0].local == Local(None, port)
 
 
+def test_a_block_says_its_own() -> None:
+    text = STATIC.replace("remote 192.0.2.1\n", "<connection>\nremote 192.0.2.1\nnobind\nmssfix 1300\n</connection>\n")
+    remote = load(text).client.remotes[0]
+    assert remote.local == Local() and remote.common is not None
+    assert remote.common.timers.ping_restart == 0, "nobody said that the other end sends pings"
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
@@ -52,6 +59,7 @@ def test_the_other_end_knows_our_port(line: str, port: int) -> None:
         (STATIC + "verify-x509-name x name\n", "'verify-x509-name' means nothing"),
         (STATIC + "tls-crypt ta.key\n", "'tls-crypt' means nothing"),
         (STATIC + "client\n", "'client' means nothing"),
+        (STATIC + "reneg-sec 600\n", "'reneg-sec' means nothing"),
         (STATIC + "keepalive 10 15\n", "at least twice its interval"),
         (STATIC + "dev tap0\n", "not supported"),
     ],
