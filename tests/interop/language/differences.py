@@ -44,6 +44,13 @@ STRICTER: Mapping[str, Callable[[Judged], bool]] = MappingProxyType(
         "known words": _we_said(
             r"must be ('|CN|TLS|a SHA)|is no list of groups|does not have all of these groups|kind of the interface"
         ),
+        "static key without protection": _we_said(
+            r"no forward secrecy|'cipher none' cannot|nothing would authenticate the packets"
+        ),
+        "static key with half a tunnel": lambda judged: (
+            judged.name.startswith("static") and "is missing" in judged.verdicts.we_said
+        ),
+        "static key and TLS": _we_said("means nothing in the static key mode"),
     }
 )
 """What we refuse and openvpn takes."""
@@ -56,6 +63,7 @@ LAXER: Mapping[str, Callable[[Judged], bool]] = MappingProxyType(
         "password when needed": lambda judged: judged.name in {"askpass", "auth-user-pass"},
         "long lines": lambda judged: "long" in judged.name,
         "ignore anywhere": lambda judged: judged.name == "ignore-unknown-option below",
+        "consent to a static key": lambda judged: judged.name == "static with plain consent",
         "removed options": lambda judged: (
             "Unrecognized option" in judged.verdicts.openvpn_said and judged.fate() is None
         ),

@@ -14,7 +14,8 @@ from typing import Any
 
 from qubes_miragevpn.base.errors import ConfigError
 from qubes_miragevpn.config.building.trust import Surroundings
-from qubes_miragevpn.config.loader import examine_client, examine_server
+from qubes_miragevpn.config.loader import examine_client, examine_server, examine_static, looks_static
+from qubes_miragevpn.config.model import StaticConfig
 from qubes_miragevpn.protocol.control.tls import make_context
 from qubes_miragevpn.runtime.files import directory_lister, profile_reader
 from tests.unit.config.texts import CERTIFICATE, KEY, STATIC_KEY_FILE
@@ -35,6 +36,11 @@ CLIENT = "client\ndev tun\nremote 192.0.2.1\nca ca.crt\nauth-user-pass login\nre
 SERVER = (
     "server 10.8.0.0 255.255.255.0\ndev tun\ntopology subnet\nkeepalive 10 60\nca ca.crt\ncert own.crt\nkey own.key\n"
     "dh none\n"
+)
+# The static key mode; the consent that we want is an option of newer versions, which this one is told to pass over.
+STATIC = (
+    "dev tun\nsecret ta.key 0\ncipher AES-256-CBC\nifconfig 10.1.0.2 10.1.0.1\nremote 192.0.2.1\n"
+    "setenv opt allow-deprecated-insecure-static-crypto\n"
 )
 
 
@@ -84,10 +90,10 @@ def judge(text: bytes, folder: Path, *, server: bool = False) -> Verdicts:
         said, took = "", True
     reader = profile_reader(folder, confined=False)
     surroundings = Surroundings(list_directory=directory_lister(folder, confined=False), around=True)
-    examine: Any = examine_server if server else examine_client
+    examine: Any = examine_server if server else examine_static if looks_static(text) else examine_client
     examined = examine(text, file="judged.conf", read_file=reader, surroundings=surroundings)
     errors = [*examined.errors]
-    if examined.config is not None:
+    if examined.config is not None and not isinstance(examined.config, StaticConfig):
         common = examined.config.common
         try:
             make_context(common.identity, common.peer, common.tls, common.choices, server=server)

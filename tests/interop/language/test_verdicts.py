@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.interop.language.differences import LAXER, STRICTER, Judged, reason
-from tests.interop.language.judge import CLIENT, NOT_JUDGED, SERVER, judge, write_files
+from tests.interop.language.judge import CLIENT, NOT_JUDGED, SERVER, STATIC, judge, write_files
 from tests.unit.config.test_profiles import PROFILES
 
 ROOT = Path(__file__).parents[3]
@@ -86,12 +86,42 @@ BY_HAND: dict[str, str] = {
     "pinned": f"peer-fingerprint {':'.join(['ab'] * 32)}\n",
 }
 
+STATIC_BY_HAND: dict[str, str] = {
+    "static": STATIC,
+    "static without consent": STATIC.replace("setenv opt allow", "# allow"),
+    "static with plain consent": STATIC.replace("setenv opt ", ""),
+    "static without cipher": STATIC.replace("cipher", "# cipher"),
+    "static with GCM": STATIC.replace("256-CBC", "256-GCM"),
+    "static with an old cipher": STATIC.replace("AES-256-CBC", "BF-CBC"),
+    "static with no cipher": STATIC.replace("AES-256-CBC", "none"),
+    "static with no digest": STATIC + "auth none\n",
+    "static without addresses": STATIC.replace("ifconfig", "# ifconfig"),
+    "static without remote": STATIC.replace("remote", "# remote"),
+    "static with pings": STATIC + "keepalive 10 60\n",
+    "static over TCP": STATIC + "proto tcp-client\n",
+    "static with a wrong key": STATIC.replace("ta.key", "ca.crt"),
+    "static with a direction that is none": STATIC.replace("ta.key 0", "ta.key 2"),
+    **{
+        f"static with {line}": f"{STATIC}{line}\n"
+        for line in (
+            "client", "tls-client", "pull", "ca ca.crt", "cert own.crt", "key own.key", "remote-cert-tls server",
+            "verify-x509-name a name", "tls-auth ta.key", "tls-crypt ta.key", "auth-user-pass login",
+            "crl-verify list.pem", "tls-version-min 1.2", "tls-cipher DEFAULT", "tls-groups X25519",
+            "data-ciphers AES-256-CBC", "data-ciphers-fallback AES-256-CBC", "reneg-sec 600", "remote-cert-ku",
+            "tls-cert-profile preferred", "server 10.8.0.0 255.255.255.0", "topology p2p", "float", "nobind",
+            "ifconfig-ipv6 fd01::2/64 fd01::1", "route 10.0.0.0 255.0.0.0", "fragment 1300", "comp-lzo no",
+        )
+    },
+}  # fmt: skip
+
 
 def cases() -> Iterator[tuple[str, str, bool, str]]:
     """Name, words, whether it is a server's, and the text."""
     for name, lines in BY_HAND.items():
         base = CLIENT.replace("remote 192.0.2.1\n", "") if name in ("no remote", "block without remote") else CLIENT
         yield name, "", False, base + lines
+    for name, text in STATIC_BY_HAND.items():
+        yield name, "", False, text
     for name, (text, _) in PROFILES.items():
         yield name, "", False, text.replace("auth-user-pass\n", "auth-user-pass login\n")  # nobody is there to type
     for name in OPTIONS:
