@@ -9,7 +9,6 @@ directory of revoked serial numbers, and passwords for a proxy that are not the 
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any
@@ -43,6 +42,7 @@ from qubes_miragevpn.config.model import (
     TlsCryptV2Server,
     TlsVersions,
 )
+from qubes_miragevpn.config.quoting import line_of
 from qubes_miragevpn.config.rows.table import SUBJECTS
 from qubes_miragevpn.crypto.digests import INSECURE_DIGESTS
 from qubes_miragevpn.crypto.keyfiles import ClientKey, render_client_key, render_server_key, render_static_key
@@ -51,7 +51,6 @@ from qubes_miragevpn.crypto.suites import SUITES
 Target = IPv4Network | IPv6Network | Landmark
 
 HIDDEN = "# (secret)"
-_PLAIN = re.compile(r"[A-Za-z0-9_.:/@+=,?!*%^~$&()-]+\Z")
 _LEVELS = ("insecure", "legacy", "preferred", "suiteb")
 _FAMILIES = {Family.ANY: "", Family.IPV4: "4", Family.IPV6: "6"}
 
@@ -66,23 +65,6 @@ def render(config: ClientConfig | ServerConfig | StaticConfig, *, show_secrets: 
     return "\n".join(lines) + "\n"
 
 
-def quote(word: str) -> str:
-    """One word as the lexer reads it back."""
-    if _PLAIN.match(word):
-        return word
-    return '"' + word.replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-
-def _line(*words: object) -> str:
-    return " ".join(quote(_text(word)) for word in words if word is not None)
-
-
-def _text(value: object) -> str:
-    if isinstance(value, float):
-        return str(int(value)) if value.is_integer() else str(value)
-    return str(value)
-
-
 def _filled(model: Any) -> Iterator[str]:
     """The directives whose rows fill a field of `model` that is not at its default."""
     defaults = {field.name: field.default for field in dataclasses.fields(model)}
@@ -91,7 +73,7 @@ def _filled(model: Any) -> Iterator[str]:
             continue
         value = getattr(model, row.fills[1])
         if value != defaults[row.fills[1]]:
-            yield row.name if value is True else _line(row.name, value)
+            yield row.name if value is True else line_of(row.name, value)
 
 
 class _Writer:
@@ -117,25 +99,25 @@ class _Writer:
             yield self._login(config)
         if config.static_challenge is not None:
             asked = config.static_challenge
-            yield _line("static-challenge", asked.text, int(asked.echo), "concat" if asked.concat else None)
+            yield line_of("static-challenge", asked.text, int(asked.echo), "concat" if asked.concat else None)
         yield from _inner(config)
         if config.peer_info:
             yield "push-peer-info"
-        yield from (_line("setenv", name, value) for name, value in config.peer_info)
-        yield from (_line("pull-filter", rule.action, rule.text) for rule in config.pull_filters)
+        yield from (line_of("setenv", name, value) for name, value in config.peer_info)
+        yield from (line_of("pull-filter", rule.action, rule.text) for rule in config.pull_filters)
 
     def server(self, config: ServerConfig) -> Iterator[str]:
         """A server's configuration."""
-        yield _line("server", config.network.network_address, config.network.netmask)
+        yield line_of("server", config.network.network_address, config.network.netmask)
         yield "topology subnet"
         listen = config.listen
-        yield _line("proto", f"{listen.proto.value}{_FAMILIES[listen.family]}")
-        yield _line("port", listen.port)
+        yield line_of("proto", f"{listen.proto.value}{_FAMILIES[listen.family]}")
+        yield line_of("port", listen.port)
         if listen.address:
-            yield _line("local", listen.address)
+            yield line_of("local", listen.address)
         yield from self._common(config.common, Timers(ping_restart=0.0))
         yield from _filled(config)
-        yield from (_line("push", option) for option in config.push)
+        yield from (line_of("push", option) for option in config.push)
 
     def static(self, config: StaticConfig) -> Iterator[str]:
         """A file of the static key mode."""
@@ -143,10 +125,10 @@ class _Writer:
         yield "allow-deprecated-insecure-static-crypto"
         yield self._key("secret", config.key)
         if config.direction is not None:
-            yield _line("key-direction", config.direction)
-        yield _line("cipher", config.cipher)
+            yield line_of("key-direction", config.direction)
+        yield line_of("cipher", config.cipher)
         yield from _insecure((client.common.digest,))
-        yield _line("auth", client.common.digest)
+        yield line_of("auth", client.common.digest)
         yield from self._remotes(client.remotes, client.common, bound=True)
         yield from _device(client.common)
         yield from config.tunnel
@@ -184,7 +166,7 @@ class _Writer:
         elif proxy is not None:
             if proxy.credentials is not None and self._show:
                 raise _apart("a SOCKS proxy", f"socks-proxy {proxy.host} {proxy.port} FILE")
-            yield _line("socks-proxy", proxy.host, proxy.port) + (f" {HIDDEN}" if proxy.credentials else "")
+            yield line_of("socks-proxy", proxy.host, proxy.port) + (f" {HIDDEN}" if proxy.credentials else "")
 
     def _proxy_login(self, remotes: tuple[Remote, ...]) -> Iterator[str]:
         """One password for all HTTP proxies is all that the language can say inline."""
@@ -201,7 +183,7 @@ class _Writer:
         said = set(self._wrapped(common)) | set(self._session(common))
         yield from (line for line in (*self._wrapped(own), *self._session(own)) if line not in said)
         if own.timers.connect_timeout != common.timers.connect_timeout:
-            yield _line("connect-timeout", own.timers.connect_timeout)
+            yield line_of("connect-timeout", own.timers.connect_timeout)
 
     # --- what both roles share -----------------------------------------------------------------------
 
@@ -218,10 +200,10 @@ class _Writer:
         yield from _compression(common)
 
     def _session(self, common: Common) -> Iterator[str]:
-        yield _line("mssfix", common.mssfix, (common.mssfix_of.value or None) if common.mssfix else None)
+        yield line_of("mssfix", common.mssfix, (common.mssfix_of.value or None) if common.mssfix else None)
         if common.fragment:
-            yield _line("fragment", common.fragment, common.fragment_of.value or None)
-        yield _line("explicit-exit-notify", common.explicit_exit_notify)
+            yield line_of("fragment", common.fragment, common.fragment_of.value or None)
+        yield line_of("explicit-exit-notify", common.explicit_exit_notify)
         yield from _filled(common)
 
     def _wrapped(self, common: Common) -> Iterator[str]:
@@ -229,7 +211,7 @@ class _Writer:
             case TlsAuth(key, direction):
                 yield self._key("tls-auth", key)
                 if direction is not None:
-                    yield _line("key-direction", direction)
+                    yield line_of("key-direction", direction)
             case TlsCrypt(key):
                 yield self._key("tls-crypt", key)
             case TlsCryptV2Client(key, wrapped):
@@ -239,7 +221,7 @@ class _Writer:
                     yield "tls-crypt-v2 [inline] force-cookie"
                 yield self._block("tls-crypt-v2", render_server_key(key), secret=True)
                 if age:
-                    yield _line("tls-crypt-v2-max-age", age)
+                    yield line_of("tls-crypt-v2-max-age", age)
                 if beside is not None:
                     yield from self._wrapped(dataclasses.replace(common, wrap=beside))
 
@@ -264,17 +246,17 @@ class _Writer:
         if peer.fingerprints:
             yield self._block("peer-fingerprint", "\n".join(sorted(one.hex(":") for one in peer.fingerprints)))
         if peer.remote_cert_tls:
-            yield _line("remote-cert-tls", peer.remote_cert_tls)
+            yield line_of("remote-cert-tls", peer.remote_cert_tls)
         if peer.name is not None:
-            yield _line("verify-x509-name", peer.name.expected, peer.name.type.value)
+            yield line_of("verify-x509-name", peer.name.expected, peer.name.type.value)
         for one in sorted(peer.issuer_hashes):
-            yield _line("verify-hash", one.hex(":"), "SHA1" if len(one) == 20 else None)
+            yield line_of("verify-hash", one.hex(":"), "SHA1" if len(one) == 20 else None)
         if peer.key_usages is not None:
-            yield _line("remote-cert-ku", *(f"{bits:02x}" for bits in peer.key_usages))
+            yield line_of("remote-cert-ku", *(f"{bits:02x}" for bits in peer.key_usages))
         if peer.extended_usage:
-            yield _line("remote-cert-eku", peer.extended_usage)
+            yield line_of("remote-cert-eku", peer.extended_usage)
         if peer.username_fields != PeerPolicy.username_fields:
-            yield _line("x509-username-field", *peer.username_fields)
+            yield line_of("x509-username-field", *peer.username_fields)
 
 
 def _two_lines(credentials: Credentials) -> str:
@@ -283,20 +265,20 @@ def _two_lines(credentials: Credentials) -> str:
 
 def _remote(remote: Remote) -> str:
     end = "-client" if remote.proto is Proto.TCP else ""
-    return _line("remote", remote.host, remote.port, f"{remote.proto.value}{_FAMILIES[remote.family]}{end}")
+    return line_of("remote", remote.host, remote.port, f"{remote.proto.value}{_FAMILIES[remote.family]}{end}")
 
 
 def _local(local: Local) -> Iterator[str]:
     if local.address is not None:
-        yield _line("local", local.address)
+        yield line_of("local", local.address)
     if local.port:
-        yield _line("lport", local.port)
+        yield line_of("lport", local.port)
     if local == Local():
         yield "nobind"
 
 
 def _device(common: Common) -> Iterator[str]:
-    yield _line("dev", common.dev)
+    yield line_of("dev", common.dev)
     if not common.dev.startswith("tun"):
         yield "dev-type tun"
 
@@ -310,11 +292,11 @@ def _apart(what: str, line: str) -> ConfigError:
 
 def _http_proxy(proxy: HttpProxy) -> Iterator[str]:
     methods = None if proxy.credentials is None else "auto" if "basic" in proxy.methods else "auto-nct"
-    yield _line("http-proxy", proxy.host, proxy.port, methods)
+    yield line_of("http-proxy", proxy.host, proxy.port, methods)
     if proxy.version != HttpProxy.version:
-        yield _line("http-proxy-option", "VERSION", proxy.version)
+        yield line_of("http-proxy-option", "VERSION", proxy.version)
     for name, value in proxy.headers:
-        yield _line("http-proxy-option", "CUSTOM-HEADER", name, value)
+        yield line_of("http-proxy-option", "CUSTOM-HEADER", name, value)
 
 
 def _versions(tls: TlsVersions) -> Iterator[str]:
@@ -330,39 +312,39 @@ def _choices(choices: TlsChoices) -> Iterator[str]:
         ("tls-groups", choices.groups),
     ):
         if value:
-            yield _line(name, value)
+            yield line_of(name, value)
     if choices.security_level is not None:
-        yield _line("tls-cert-profile", _LEVELS[choices.security_level])
+        yield line_of("tls-cert-profile", _LEVELS[choices.security_level])
 
 
 def _ciphers(common: Common) -> Iterator[str]:
     fallback = common.data_ciphers_fallback
     named: Iterable[str] = (*common.data_ciphers, *filter(None, (fallback, common.digest)))
     yield from _insecure(named)
-    yield _line("data-ciphers", ":".join(common.data_ciphers))
+    yield line_of("data-ciphers", ":".join(common.data_ciphers))
     if fallback is not None:
-        yield _line("data-ciphers-fallback", fallback)
-    yield _line("auth", common.digest or "none")
+        yield line_of("data-ciphers-fallback", fallback)
+    yield line_of("auth", common.digest or "none")
 
 
 def _insecure(named: Iterable[str]) -> Iterator[str]:
     insecure = [name for name in named if name in INSECURE_DIGESTS or (name in SUITES and SUITES[name].insecure)]
     if insecure:
-        yield _line("allow-insecure-crypto", *dict.fromkeys(insecure))
+        yield line_of("allow-insecure-crypto", *dict.fromkeys(insecure))
 
 
 def _timers(timers: Timers, usual: Timers) -> Iterator[str]:
     yield from _filled(timers)
     if timers.reneg_sec != usual.reneg_sec or timers.reneg_sec_least is not None:
-        yield _line("reneg-sec", timers.reneg_sec, timers.reneg_sec_least)
+        yield line_of("reneg-sec", timers.reneg_sec, timers.reneg_sec_least)
     if (timers.connect_retry, timers.connect_retry_max_pause) != (usual.connect_retry, usual.connect_retry_max_pause):
-        yield _line("connect-retry", timers.connect_retry, timers.connect_retry_max_pause)
+        yield line_of("connect-retry", timers.connect_retry, timers.connect_retry_max_pause)
     if timers.ping:
-        yield _line("ping", timers.ping)
+        yield line_of("ping", timers.ping)
     if timers.ping_exit:
-        yield _line("ping-exit", timers.ping_exit)
+        yield line_of("ping-exit", timers.ping_exit)
     elif timers.ping_restart != usual.ping_restart:
-        yield _line("ping-restart", timers.ping_restart)
+        yield line_of("ping-restart", timers.ping_restart)
 
 
 def _compression(common: Common) -> Iterator[str]:
@@ -377,23 +359,23 @@ def _inner(config: ClientConfig) -> Iterator[str]:
     yield from (_route(route.network, route) for route in config.routes)
     yield from (_route(route.target, route) for route in config.landmark_routes)
     if config.redirect is not None:
-        yield _line("redirect-gateway", *sorted(config.redirect))
+        yield line_of("redirect-gateway", *sorted(config.redirect))
     yield from _dns(config.dns)
 
 
 def _dns(dns: Dns) -> Iterator[str]:
     """Both ways of saying it: only the newer one knows of ports, TLS and DNSSEC."""
     if (dns.port, dns.dnssec, dns.tls, dns.tls_name) == (Dns.port, "", False, ""):
-        yield from (_line("dhcp-option", "DNS", server) for server in dns.servers)
-        yield from (_line("dhcp-option", "DOMAIN-ROUTE", name) for name in dns.split)
+        yield from (line_of("dhcp-option", "DNS", server) for server in dns.servers)
+        yield from (line_of("dhcp-option", "DOMAIN-ROUTE", name) for name in dns.split)
     else:
         ends = (f"[{one}]:{dns.port}" if one.version == 6 else f"{one}:{dns.port}" for one in dns.servers)
         yield " ".join(("dns server 0 address", *ends))
         said = {"resolve-domains": dns.split, "dnssec": dns.dnssec, "sni": dns.tls_name, "transport": dns.tls and "DoT"}
         for what, value in said.items():
             if value:
-                yield _line("dns", "server", 0, what, *(value if isinstance(value, tuple) else (value,)))
-    yield from (_line("dhcp-option", "DOMAIN-SEARCH", name) for name in dns.search)
+                yield line_of("dns", "server", 0, what, *(value if isinstance(value, tuple) else (value,)))
+    yield from (line_of("dhcp-option", "DOMAIN-SEARCH", name) for name in dns.search)
 
 
 def _route(target: Target, route: Route | LandmarkRoute) -> str:
@@ -403,7 +385,7 @@ def _route(target: Target, route: Route | LandmarkRoute) -> str:
     elif gateway is None and route.metric is not None:
         gateway = "default"
     if isinstance(target, Landmark):
-        return _line("route", target.value, "default", gateway, route.metric)
+        return line_of("route", target.value, "default", gateway, route.metric)
     if isinstance(target, IPv6Network):
-        return _line("route-ipv6", target, gateway, route.metric)
-    return _line("route", target.network_address, target.netmask, gateway, route.metric)
+        return line_of("route-ipv6", target, gateway, route.metric)
+    return line_of("route", target.network_address, target.netmask, gateway, route.metric)

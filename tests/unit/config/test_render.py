@@ -14,9 +14,10 @@ from qubes_miragevpn.base.errors import ConfigError
 from qubes_miragevpn.config.building.trust import Surroundings
 from qubes_miragevpn.config.loader import load_client, load_server, load_static
 from qubes_miragevpn.config.model import ClientConfig, Common, Dns, ServerConfig, StaticConfig, Timers
+from qubes_miragevpn.config.quoting import quote
 from qubes_miragevpn.config.reading.lexer import split_words
 from qubes_miragevpn.config.reading.sources import nothing_to_read
-from qubes_miragevpn.config.render import HIDDEN, quote, render
+from qubes_miragevpn.config.render import HIDDEN, render
 from tests.unit.config import models
 from tests.unit.config.texts import CLIENT, KEY, STATIC_KEY_FILE, client
 
