@@ -195,7 +195,7 @@ def _offending(error: ConfigError, report: Report) -> list[str]:
         row = ROWS.get((split_words(line) or ("",))[0].removeprefix("--"))
     except WordError:
         return []
-    return [f"    | {printable(line, 120)}"] if row is not None and not row.secret else []
+    return [printable(line, 120)] if row is not None and not row.secret else []
 
 
 def _as_text(report: Report, *, colour: bool) -> str:
@@ -203,7 +203,11 @@ def _as_text(report: Report, *, colour: bool) -> str:
     for subject, said in report.summary.items():
         for number, line in enumerate(said):
             lines.append(f"  {subject if number == 0 else '':{_COLUMN}}{line}")
-    errors = [line for error in report.errors for line in (str(error), *_offending(error, report))]
+    errors = [
+        line
+        for error in report.errors
+        for line in (str(error), *(f"    | {text}" for text in _offending(error, report)))
+    ]
     for what, found in (("warnings", report.warnings), ("errors", errors)):
         if found:
             lines.append(f"{_COLOURS[what]}{what}:{_PLAIN}" if colour else f"{what}:")
@@ -219,7 +223,13 @@ def _as_json(report: Report) -> dict[str, Any]:
         "summary": report.summary,
         "warnings": report.warnings,
         "errors": [
-            {"file": error.file, "line": error.line, "problem": error.problem, "fix": error.fix}
+            {
+                "file": error.file,
+                "line": error.line,
+                "text": "".join(_offending(error, report)),
+                "problem": error.problem,
+                "fix": error.fix,
+            }
             for error in report.errors
         ],
     }
