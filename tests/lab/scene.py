@@ -27,6 +27,7 @@ class Scene:
 
     def __init__(self, lab: Lab, capture: Capture, noise: Noise, kind: str) -> None:
         self.lab, self.capture, self.noise = lab, capture, noise
+        self.whole = True  # no test has taken a barrier away
         self.work = lab.appvms["work"]
         self.providers = Providers(lab, kind)
         add_profiles(lab, self.providers, current=SITE_A.name)

@@ -56,6 +56,7 @@ class Stage:
             own = Noise(made.lab.vpn, own=True)
             own.__enter__()
             self._close.append(own)
+            made.whole = left is Left.ALL
             leave(made.lab, left)
             made.providers.a.start()
             made.service.start()
