@@ -295,7 +295,7 @@ SCENARIOS: Mapping[str, Scenario] = {
     "killed": Scenario(killed, main=True),
     "frozen": Scenario(frozen),
     "stopped and started": Scenario(stopped_and_started),
-    "server gone": Scenario(server_gone, main=True),
+    "server gone": Scenario(server_gone),
     "switched": Scenario(switched, main=True),
     "disconnected": Scenario(disconnected),
     "woken": Scenario(woken),
