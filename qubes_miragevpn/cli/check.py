@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 T = TypeVar("T", "ClientConfig", "ServerConfig")
 
 _COLUMN = 18
-_COLOURS = {"warnings": "\x1b[33m", "errors": "\x1b[31m"}
+_COLOURS = {"notes": "\x1b[2m", "warnings": "\x1b[33m", "errors": "\x1b[31m"}
 _PLAIN = "\x1b[0m"
 
 
@@ -40,6 +40,7 @@ class Report:
     summary: dict[str, list[str]] = field(default_factory=dict)
     config: ClientConfig | ServerConfig | StaticConfig | None = None
     lines: list[str] = field(default_factory=list)  # of the file itself, for messages
+    notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     errors: list[ConfigError] = field(default_factory=list)
 
@@ -114,6 +115,7 @@ def check(path: Path, role: str | None) -> Report:
 
 
 def _tell(report: Report, examined: Examined[T], summary: Callable[[T], dict[str, list[str]]]) -> None:
+    report.notes += examined.notes
     report.warnings += examined.warnings
     report.errors += examined.errors
     if examined.config is not None:
@@ -126,6 +128,7 @@ def _tell_static(report: Report, examined: Examined[StaticConfig]) -> None:
     """Nothing of TLS is to be said of these."""
     from qubes_miragevpn.cli import summary
 
+    report.notes += examined.notes
     report.warnings += examined.warnings
     report.errors += examined.errors
     if examined.config is not None:
@@ -208,7 +211,7 @@ def _as_text(report: Report, *, colour: bool) -> str:
         for error in report.errors
         for line in (str(error), *(f"    | {text}" for text in _offending(error, report)))
     ]
-    for what, found in (("warnings", report.warnings), ("errors", errors)):
+    for what, found in (("notes", report.notes), ("warnings", report.warnings), ("errors", errors)):
         if found:
             lines.append(f"{_COLOURS[what]}{what}:{_PLAIN}" if colour else f"{what}:")
             lines += [f"  {line}" for line in found]
@@ -221,6 +224,7 @@ def _as_json(report: Report) -> dict[str, Any]:
         "role": report.role,
         "usable": not report.errors,
         "summary": report.summary,
+        "notes": report.notes,
         "warnings": report.warnings,
         "errors": [
             {

@@ -61,6 +61,7 @@ class Examined(Generic[T]):
     config: T | None
     warnings: tuple[str, ...]
     errors: tuple[ConfigError, ...]
+    notes: tuple[str, ...] = ()  # options without effect here, whose absence nobody will miss
 
 
 def load_client(
@@ -148,7 +149,7 @@ def _examine(
             config = build(Builder(settings, read_file, findings, surroundings))
         except ConfigError as error:
             findings.errors.append(error)
-    return Examined(config, tuple(findings.warnings), tuple(findings.errors))
+    return Examined(config, tuple(findings.warnings), tuple(findings.errors), tuple(findings.notes))
 
 
 # --- client ---------------------------------------------------------------------------------------------

@@ -120,7 +120,8 @@ def _authentication(settings: Settings) -> Breach | None:
 
 
 _TELLS_ROLES = (
-    "remote-cert-tls", "ns-cert-type", "verify-x509-name", "peer-fingerprint", "remote-cert-eku", "verify-hash",
+    "remote-cert-tls", "ns-cert-type", "verify-x509-name", "tls-remote", "peer-fingerprint", "remote-cert-eku",
+    "verify-hash",
 )  # fmt: skip
 
 
@@ -227,6 +228,25 @@ def _old_cert_type(settings: Settings) -> Breach | None:
     return None
 
 
+def _old_name(settings: Settings) -> Breach | None:
+    entry = settings.last("tls-remote")
+    if entry is None:
+        return None
+    if settings.has("verify-x509-name"):
+        return Breach(entry, "'tls-remote' and 'verify-x509-name' exclude each other", "remove 'tls-remote'")
+    if "=" in entry.args[0] or entry.args[0].startswith("/"):
+        return Breach(entry, "'tls-remote' with a whole subject is not understood", "write 'verify-x509-name'")
+    return None
+
+
+def _old_name_taken(settings: Settings) -> Breach | None:
+    entry = settings.last("tls-remote")
+    if entry is None:
+        return None
+    taken = "'tls-remote NAME' is taken as 'verify-x509-name NAME name-prefix'"
+    return Breach(entry, taken, "write it that way, or better with 'name'")
+
+
 def _device(settings: Settings) -> Breach | None:
     entry = settings.last("dev")
     name = "" if entry is None else entry.args[0]
@@ -265,7 +285,7 @@ _OF_CERTIFICATES = (
     "crl-verify", "auth-user-pass", "tls-auth", "tls-crypt", "tls-crypt-v2", "client", "tls-client", "pull",
     "remote-cert-ku", "remote-cert-eku", "tls-version-min", "tls-version-max", "tls-cipher", "tls-ciphersuites",
     "tls-groups", "tls-cert-profile", "data-ciphers", "data-ciphers-fallback", "static-challenge", "reneg-sec",
-    "reneg-bytes", "reneg-pkts",
+    "reneg-bytes", "reneg-pkts", "tls-remote",
 )  # fmt: skip
 
 
@@ -358,6 +378,8 @@ RULES: tuple[Rule, ...] = (
     Rule("keepalive ratio", BOTH | STATIC, _keepalive_ratio),
     Rule("two certificate types", BOTH, _two_cert_types),
     Rule("old certificate type", BOTH, _old_cert_type, fatal=False),
+    Rule("old name", BOTH, _old_name),
+    Rule("old name taken", BOTH, _old_name_taken, fatal=False),
     Rule("server's certificate", CLIENT, _server_role_of_peer, fatal=False),
     Rule("device", BOTH | STATIC, _device),
     Rule(

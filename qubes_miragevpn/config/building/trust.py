@@ -177,7 +177,10 @@ class TrustBuilder:
     def peer(self) -> PeerPolicy:
         """What the peer's certificate must fulfil; raises `ConfigError`."""
         settings = self.settings
-        name = settings.last("verify-x509-name")
+        name, old_name = settings.last("verify-x509-name"), settings.last("tls-remote")
+        check = NameCheck(name.args[0], name.args[1] or NameType.SUBJECT) if name else None
+        if check is None and old_name is not None:
+            check = NameCheck(old_name.args[0], NameType.NAME_PREFIX)
         prints = frozenset(
             found for entry in settings.all("peer-fingerprint") for found in material.fingerprints(entry)
         )
@@ -188,7 +191,7 @@ class TrustBuilder:
             ca_pem=self._authorities(),
             fingerprints=prints,
             remote_cert_tls=settings.value("remote-cert-tls") or settings.value("ns-cert-type"),
-            name=NameCheck(name.args[0], name.args[1] or NameType.SUBJECT) if name else None,
+            name=check,
             issuer_hashes=frozenset(hash_ for entry in settings.all("verify-hash") for hash_ in _hashes(entry)),
             key_usages=tuple(usage.args) if usage else None,
             extended_usage=settings.value("remote-cert-eku", ""),

@@ -96,8 +96,9 @@ class Settings:
 
 @dataclass
 class Findings:
-    """What is to be said about a file, both lists bounded."""
+    """What is to be said about a file, each list bounded. `notes`: what has no effect and harms nothing by that."""
 
+    notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     errors: list[ConfigError] = field(default_factory=list)
 
@@ -170,8 +171,11 @@ def _read(directive: Directive, place: Place, optional: frozenset[str], findings
     if isinstance(outcome, Refused):
         raise _error(directive, f"'{name}' {outcome.reason}", outcome.fix)
     if isinstance(outcome, NoEffect):
+        said = entry.warning(f"'{name}' has no effect: {outcome.reason}")
         if outcome.warn:
-            findings.warn(entry.warning(f"'{name}' has no effect: {outcome.reason}"))
+            findings.warn(said)
+        elif len(findings.notes) < MAX_WARNINGS:
+            findings.notes.append(said)
         return None
     return entry
 

@@ -31,7 +31,6 @@ ROWS = tuple(
         # control-channel protection and certificates
         ("tls-crypt-v2-verify", "runs a script, which is never done", "use 'tls-crypt-v2-max-age'"),
         ("tls-verify", "runs a script, which is never done", "use 'verify-x509-name' or 'peer-fingerprint'"),
-        ("tls-remote", "is obsolete", "write 'verify-x509-name NAME name'"),
         ("x509-track", _YET, _CLIENTS),
         ("pkcs11-providers", _YET, _HARDWARE),
         ("pkcs11-id", _YET, _HARDWARE),

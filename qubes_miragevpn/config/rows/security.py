@@ -206,6 +206,13 @@ ROWS = (
         server=APPLIED,
     ),
     Row(
+        "tls-remote",
+        "old form of `verify-x509-name NAME name-prefix`, taken as that",
+        (Arg("name", TEXT),),
+        client=APPLIED,
+        server=APPLIED,
+    ),
+    Row(
         "peer-fingerprint",
         "SHA-256 fingerprints of acceptable certificates",
         (Arg("fingerprint", FINGERPRINT),),

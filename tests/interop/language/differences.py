@@ -65,7 +65,8 @@ LAXER: Mapping[str, Callable[[Judged], bool]] = MappingProxyType(
         "ignore anywhere": lambda judged: judged.name == "ignore-unknown-option below",
         "consent to a static key": lambda judged: judged.name == "static with plain consent",
         "removed options": lambda judged: (
-            "Unrecognized option" in judged.verdicts.openvpn_said and judged.fate() is None
+            "Unrecognized option" in judged.verdicts.openvpn_said
+            and (judged.fate() is None or judged.name == "tls-remote")
         ),
     }
 )

@@ -94,7 +94,7 @@ def test_rows_without_effect_load_and_tell(row: Row) -> None:
 
 
 SAFER = (
-    "crl-verify", "verify-hash", "remote-cert-ku", "remote-cert-eku", "tls-verify", "tls-remote",
+    "crl-verify", "verify-hash", "remote-cert-ku", "remote-cert-eku", "tls-verify",
     "capath",
     "x509-username-field", "tls-ciphersuites", "tls-groups", "tls-cert-profile",
     "auth-user-pass-verify", "ccd-exclusive", "client-connect", "auth-gen-token", "secret",
