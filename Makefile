@@ -8,6 +8,7 @@ DESTDIR ?=
 RPM_TOP ?= $(CURDIR)/build/rpm
 PROVIDER ?= own
 ROUNDS ?= 3
+WORKERS ?= 3
 KILLS ?= 300
 SEED ?= 1
 SECONDS_EACH ?= 30
@@ -37,7 +38,7 @@ lab: setup ## the same network, left up to walk around in (root)
 	@$(PYTHON) -m tests.lab.demo --provider $(PROVIDER) --stay
 
 test: setup lint ## lint, then the tests of every group (root; otherwise ALLOW_SKIP=1)
-	@$(PYTHON) -m pytest $(PYTEST_ARGS)
+	@$(PYTHON) -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 soak: setup ## the long tests: every scenario with every barrier alone, hundreds of kills (root; KILLS=n SEED=n)
 	@SOAK=1 KILLS=$(KILLS) SEED=$(SEED) $(PYTHON) -m pytest -m soak -o faulthandler_timeout=3600 $(PYTEST_ARGS)

@@ -23,7 +23,7 @@ setup(
         "tun": ["python-pytun>=2.4"],  # compiled at installation; without it the TUN is opened by ioctl
         "dbus": ["dbus-next>=0.2.3"],
         "compression": ["lz4>=4", "python-lzo>=1.14"],  # looked for only where a profile lets compressed packets in
-        "test": ["pytest>=8", "mypy>=1.8", "ruff>=0.4", "lz4>=4"],
+        "test": ["pytest>=8", "mypy>=1.8", "ruff>=0.4", "lz4>=4", "pytest-xdist>=3"],
     },
     entry_points={"console_scripts": ["miragevpn=qubes_miragevpn.cli.main:main"]},
 )

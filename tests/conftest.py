@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -73,7 +74,7 @@ MISSING = {
 
 CANNOT_RUN = pytest.StashKey[str]()
 _lacking: dict[str, set[str]] = {}
-_soak: list[pytest.Item] = []
+_soak: set[str] = set()
 
 
 def _group(item: pytest.Item) -> str:
@@ -90,7 +91,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if os.environ.get("SOAK") != "1":
         long = [item for item in items if item.get_closest_marker("soak")]
         items[:] = [item for item in items if item not in long]
-        _soak.extend(long)
+        _soak.update(item.nodeid for item in long)
     for item in items:
         for name in GROUP_NEEDS.get(_group(item), ()):
             item.add_marker(name)
@@ -102,6 +103,30 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="needs " + ", ".join(lacking)))
         else:
             item.stash[CANNOT_RUN] = ", ".join(lacking)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Tell the process that writes the summary, where this one only runs tests for it."""
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["left out"] = ({group: sorted(lacking) for group, lacking in _lacking.items()}, sorted(_soak))
+
+
+class _Workers:
+    """What the processes of pytest-xdist left out."""
+
+    @staticmethod
+    def pytest_testnodedown(node: Any) -> None:
+        lacking, soak = node.workeroutput.get("left out", ({}, ())) if hasattr(node, "workeroutput") else ({}, ())
+        for group, what in lacking.items():
+            _lacking.setdefault(group, set()).update(what)
+        _soak.update(soak)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Listen to the processes that run tests, if there are any."""
+    if config.pluginmanager.hasplugin("dsession"):
+        config.pluginmanager.register(_Workers())
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -198,12 +198,10 @@ class Service:
         await self._serve_downstream()
         try:
             await self._resolv_conf.mend()
-        except (
-            MirageError,
-            OSError,
-        ) as error:  # an AppVM with a restricted firewall lacks names; nothing is open for it
+        except (MirageError, OSError) as error:
+            # an AppVM with a restricted firewall lacks names; nothing is open for it
             _log.warning("resolv.conf: %s", printable(str(error)))
-        for index, tunnel in self._tunnels.items():
+        for index, tunnel in tuple(self._tunnels.items()):  # a request may add one meanwhile
             if tunnel.state is State.CONNECTED and not await self._enforcer.routes_present(index):
                 tunnel.restart(f"{tunnel_name(index)} lost its routes")
 

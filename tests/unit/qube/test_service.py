@@ -299,6 +299,30 @@ def test_narrowing() -> None:
     assert narrowed({0: one, 1: two}, {0: None}) == {0: one, 1: frozenset()}
 
 
+def test_a_tunnel_added_while_the_service_looks_after_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def play(service: Service) -> None:
+        restarted: list[str] = []
+
+        async def nothing(*_: object) -> None:
+            return None
+
+        async def add_another(_index: int) -> bool:
+            service._tunnels[1] = service._tunnel(1)
+            return False
+
+        monkeypatch.setattr(service._enforcer, "heal", nothing)
+        monkeypatch.setattr(service, "_serve_downstream", nothing)
+        monkeypatch.setattr(service._resolv_conf, "mend", nothing)
+        monkeypatch.setattr(service._enforcer, "routes_present", add_another)
+        monkeypatch.setattr(service._tunnels[0], "restart", restarted.append)
+        service._signature = None  # type: ignore[assignment]
+        service._tunnels[0].state = State.CONNECTED
+        await service._look()
+        assert restarted == ["vpn0 lost its routes"]
+
+    with_service(tmp_path, play)
+
+
 def test_several_tunnels_by_request(tmp_path: Path) -> None:
     """Made by switching, listed in the details, kept for the next start; assignments too."""
 
