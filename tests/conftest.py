@@ -112,21 +112,13 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         output["left out"] = ({group: sorted(lacking) for group, lacking in _lacking.items()}, sorted(_soak))
 
 
-class _Workers:
-    """What the processes of pytest-xdist left out."""
-
-    @staticmethod
-    def pytest_testnodedown(node: Any) -> None:
-        lacking, soak = node.workeroutput.get("left out", ({}, ())) if hasattr(node, "workeroutput") else ({}, ())
-        for group, what in lacking.items():
-            _lacking.setdefault(group, set()).update(what)
-        _soak.update(soak)
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Listen to the processes that run tests, if there are any."""
-    if config.pluginmanager.hasplugin("dsession"):
-        config.pluginmanager.register(_Workers())
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Hear what a process of pytest-xdist left out."""
+    lacking, soak = getattr(node, "workeroutput", {}).get("left out", ({}, ()))
+    for group, what in lacking.items():
+        _lacking.setdefault(group, set()).update(what)
+    _soak.update(soak)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
