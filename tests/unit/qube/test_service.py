@@ -299,7 +299,7 @@ def test_narrowing() -> None:
     assert narrowed({0: one, 1: two}, {0: None}) == {0: one, 1: frozenset()}
 
 
-def test_a_tunnel_added_while_the_service_looks_after_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tunnel_added_while_the_others_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def play(service: Service) -> None:
         restarted: list[str] = []
 
