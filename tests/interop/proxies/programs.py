@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -108,9 +109,10 @@ def running(name: str, login: str, space: Namespace, folder: Path) -> Iterator[P
     """Run the proxy `name` in `space`, wanting `login` ("" none, "basic", "digest", "password"); gives its log."""
     folder.mkdir()
     folder.chmod(0o777)  # squid and dante work as other users
-    for parent in folder.parents[:3]:
-        with contextlib.suppress(OSError):
-            parent.chmod(parent.stat().st_mode | 0o011)
+    for parent in folder.parents:
+        if parent == Path(tempfile.gettempdir()):
+            break
+        parent.chmod(parent.stat().st_mode | 0o011)
     command, template = _PROGRAMS[name](folder, login)
     text = template.format(address=SERVER_WIRE, port=PORTS[name], folder=folder)
     (folder / "proxy.conf").write_text(text, encoding="utf-8")
