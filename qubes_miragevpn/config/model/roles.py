@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""A whole configuration, one class for each role."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
+
+from qubes_miragevpn.base.secret import Secret
+from qubes_miragevpn.config.model.session import Common
+from qubes_miragevpn.config.model.transport import ANYWHERE, Credentials, Family, Listen, Local, Proto, Proxy
+from qubes_miragevpn.config.model.tunnel import Dns, LandmarkRoute, Route
+
+
+@dataclass(frozen=True)
+class Remote:
+    """One server to try: `host` is a name or an address literal; with a `proxy` it is that which is connected to."""
+
+    host: str
+    port: int
+    proto: Proto
+    family: Family = Family.ANY
+    proxy: Proxy | None = None
+    local: Local = ANYWHERE
+    common: Common | None = None  # what its <connection> block makes of the profile's; None: the profile's own
+
+    @property
+    def hop(self) -> tuple[str, int, Family]:
+        """What our own socket is connected to: host, port, and the family of its addresses."""
+        family = self.family if self.proxy is None else Family.ANY
+        if self.local.address is not None:
+            family = Family.IPV4 if self.local.address.version == 4 else Family.IPV6
+        return (self.host, self.port, family) if self.proxy is None else (self.proxy.host, self.proxy.port, family)
+
+
+@dataclass(frozen=True)
+class PullFilter:
+    """``pull-filter``: what to do with a pushed option that begins with `text`."""
+
+    action: str  # accept, ignore, reject (the session ends)
+    text: str
+
+
+@dataclass(frozen=True)
+class StaticChallenge:
+    """``static-challenge``: a question beside the password; `concat`: the answer is appended to it."""
+
+    text: str
+    echo: bool
+    concat: bool = False
+
+
+@dataclass(frozen=True)
+class ClientConfig:
+    """A client profile."""
+
+    common: Common
+    remotes: tuple[Remote, ...]
+    remote_random: bool = False
+    auth_user_pass: bool = False  # the server wants user name and password
+    credentials: Credentials | None = None  # given by the profile itself (file or inline)
+    username: str | None = None  # a file with the user name alone: only the password is asked for
+    auth_nocache: bool = False
+    static_challenge: StaticChallenge | None = None
+    session_timeout: float = 0.0  # the client leaves for good after so many seconds of a working tunnel; 0 never
+    remote_random_hostname: bool = False  # look up a random name below the remote's, past every cache
+    auth_retry: str = "none"  # none, nointeract, interact
+    routes: tuple[Route, ...] = ()
+    redirect: frozenset[str] | None = None  # flags of ``redirect-gateway``; None when not asked for
+    landmark_routes: tuple[LandmarkRoute, ...] = ()
+    persist_tun: bool = False  # while the tunnel reconnects its routes stay
+    ifconfig_noexec: bool = False  # somebody else sets the interface up
+    route_noexec: bool = False  # somebody else sets routes and resolvers
+    around: bool = False  # routes may lead around the tunnel: on a plain host, never in a VPN qube
+    route_nopull: bool = False
+    route_gateway: IPv4Address | None = None  # ``route-gateway`` of the profile itself
+    route_gateway6: IPv6Address | None = None  # ``route-ipv6-gateway``
+    route_metric: int | None = None  # metric of routes without one
+    dns: Dns = field(default_factory=lambda: Dns())  # ``dhcp-option`` and ``dns`` of the profile itself
+    pull_filters: tuple[PullFilter, ...] = ()
+    peer_info: tuple[tuple[str, str], ...] = ()  # ``setenv UV_NAME VALUE`` lines that ``push-peer-info`` tells
+
+    def at(self, remote: Remote) -> ClientConfig:
+        """What counts while `remote` is tried."""
+        return self if remote.common is None else replace(self, common=remote.common)
+
+
+@dataclass(frozen=True)
+class StaticConfig:
+    """One end of a tunnel in static key mode: no TLS, nothing negotiated or pulled, one key for good.
+
+    `client` holds what it shares with a client (remotes, routes, timers, sizes); it has no certificates. `direction`
+    0 or 1 takes different halves of the 256-byte `key` for the two ways, None the same. `tunnel` is what a server
+    would push: addresses, topology.
+    """
+
+    client: ClientConfig
+    key: Secret
+    direction: int | None
+    cipher: str  # a CBC suite
+    tunnel: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ServerConfig:
+    """A server configuration (``mode server``, ``topology subnet``)."""
+
+    common: Common
+    listen: Listen
+    network: IPv4Network  # ``server NETWORK MASK``; the server takes the first host address
+    push: tuple[str, ...] = ()  # options pushed to every client, OpenVPN syntax, no commas
+    max_clients: int = 1024
+    duplicate_cn: bool = False
+    client_to_client: bool = False
