@@ -197,7 +197,7 @@ route add default via 2001:db8:2::1""")
     def _boot_vpn(self) -> None:
         """The order of a qube's boot: Qubes' tables, our early step, forwarding, uplink; vifs come later."""
         vpn = self.vpn
-        for flag in ("qubes-network", "qubes-firewall", "qubes-miragevpn"):
+        for flag in ("qubes-network", "qubes-firewall", "miragevpn"):
             vpn.write(f"/run/qubes-service/{flag}", "")
         vpn.write("/run/qubes/this-is-proxyvm", "")
         add_default_user(vpn)

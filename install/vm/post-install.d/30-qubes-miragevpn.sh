@@ -3,4 +3,4 @@
 #
 # Run by qubes.PostInstall in the template: tells dom0 that qubes based on it can be VPN qubes.
 
-qvm-features-request supported-service.qubes-miragevpn=1
+qvm-features-request supported-service.miragevpn=1

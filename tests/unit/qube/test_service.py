@@ -415,7 +415,7 @@ def test_forwarding_waits_for_the_lockdown() -> None:
 def test_units_run_only_where_asked_for() -> None:
     for name in ("qubes-miragevpn.service", "qubes-miragevpn-lockdown.service"):
         assert unit(name)["ConditionPathExists"] == [
-            "/run/qubes-service/qubes-miragevpn",
+            "/run/qubes-service/miragevpn",
             "!/run/qubes/this-is-templatevm",
         ]
 
@@ -438,7 +438,7 @@ def test_the_firewall_hook(present: bool, expected: str, tmp_path: Path) -> None
     hook = (INSTALL / "qubes-firewall.d" / "30-qubes-miragevpn").read_text()
     flag = tmp_path / "flag"
     hook = hook.replace("/usr/lib/qubes-miragevpn/qubes-miragevpn-lockdown", str(tmp_path / "lockdown"))
-    hook = hook.replace("/run/qubes-service/qubes-miragevpn", str(flag))
+    hook = hook.replace("/run/qubes-service/miragevpn", str(flag))
     environ = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
 
     def run() -> str:

@@ -38,7 +38,7 @@ def test_the_uplinks_unit_ends_with_the_lockdown() -> None:
     (command,) = values(SYSTEMD / "qubes-network-uplink@.service.d" / "30-qubes-miragevpn.conf", "ExecStartPost")
     assert command == f"{SCRIPT} uplink", "no dash before it: if it fails, the uplink fails"
     script = (SYSTEMD.parent / "qubes-miragevpn-lockdown").read_text()
-    flag, clearing = script.index('= uplink ] && [ ! -e "$FLAGS/qubes-miragevpn" ]'), script.index("\nrouting -4")
+    flag, clearing = script.index('= uplink ] && [ ! -e "$FLAGS/miragevpn" ]'), script.index("\nrouting -4")
     assert flag < clearing, "nothing is touched in a qube that is no VPN qube"
     assert "disable-default-route" in script
 
