@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""`python -m tests.bench`: measure every pair of ends over every transport, round by round, alternating.
+"""`python -m tests.bench`: measure every pair of ends in every section, round by round, alternating.
 
 Alternating within a round, and every second round backwards, so that whatever else the machine does falls on all of
-them alike; the table shows medians.
+them alike; the table shows medians and, in the file, every value.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.bench import measure, profiles, report
@@ -19,6 +20,42 @@ from tests.bench.tunnel import ENDS, Ends, tunnel
 from tests.interop import pki as pki_module
 from tests.interop.peers import Case
 from tests.interop.pki import Pki
+
+
+@dataclass(frozen=True)
+class Section:
+    """What one table shows; with `whole`, everything, otherwise throughput alone."""
+
+    case: Case
+    forwarded: bool = False
+    whole: bool = False
+
+    @property
+    def metrics(self) -> set[str]:
+        """What a complete measurement gives."""
+        names = {name for name in measure.METRICS if "stream" in name or "per GiB" in name}
+        if self.whole:
+            names = set(measure.METRICS)
+        if self.case.proto != "udp":
+            names.discard("start to first packet, round trips")
+        if self.forwarded:
+            names -= {"200-byte packets down"} | measure.STARTING
+        return names
+
+
+def _case(proto: str, cipher: str = "AES-256-GCM") -> Case:
+    lines = (f"data-ciphers-fallback {cipher}",) if cipher.endswith("CBC") else ()
+    return Case(proto=proto, wrap="tls-crypt", cipher=cipher, server_lines=lines, client_lines=lines)
+
+
+SECTIONS = {
+    "udp": Section(_case("udp"), whole=True),
+    "udp-forwarded": Section(_case("udp"), forwarded=True, whole=True),
+    "tcp": Section(_case("tcp"), whole=True),
+    "tcp-forwarded": Section(_case("tcp"), forwarded=True, whole=True),
+    "chacha20": Section(_case("udp", "CHACHA20-POLY1305")),
+    "cbc": Section(_case("udp", "AES-256-CBC")),
+}
 
 
 def arguments() -> argparse.Namespace:
@@ -30,7 +67,8 @@ def arguments() -> argparse.Namespace:
         "--delay", type=float, default=0.2, help="one-way delay of the relay in s (default %(default)s)"
     )
     parser.add_argument("--json", type=Path, help="write everything to this file")
-    parser.add_argument("--transport", nargs="+", choices=["udp", "tcp"], default=["udp", "tcp"])
+    parser.add_argument("--section", nargs="+", choices=[*SECTIONS], default=[*SECTIONS], metavar="SECTION",
+                        help=f"of these: {', '.join(SECTIONS)} (default: all)")  # fmt: skip
     parser.add_argument("--ends", nargs="+", choices=[ends.name for ends in ENDS], default=[ends.name for ends in ENDS])
     return parser.parse_args()
 
@@ -40,7 +78,7 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
-def one(ends: Ends, case: Case, pki: Pki, seconds: float, delay: float) -> measure.Values:
+def one(ends: Ends, section: Section, pki: Pki, seconds: float, delay: float) -> measure.Values:
     """All metrics once; one that fails is reported and left out."""
     values: measure.Values = {}
 
@@ -50,14 +88,17 @@ def one(ends: Ends, case: Case, pki: Pki, seconds: float, delay: float) -> measu
         except (RuntimeError, AssertionError, OSError) as error:
             say(f"  {what}: {str(error).splitlines()[0]}")
 
-    attempt("command", lambda: measure.command_start(ends.client))
-    attempt("start", lambda: measure.start(ends, case, pki, delay))
+    if section.whole and not section.forwarded:
+        attempt("command", lambda: measure.command_start(ends.client))
+        attempt("start", lambda: measure.start(ends, section.case, pki, delay))
     try:
-        with tunnel(ends, case, pki) as up:
-            attempt("round trips", lambda: measure.round_trips(up, seconds))
+        with tunnel(ends, section.case, pki, forwarded=section.forwarded) as up:
+            if section.whole:
+                attempt("round trips", lambda: measure.round_trips(up, seconds))
             attempt("throughput", lambda: measure.throughput(up, seconds))
-            attempt("small packets", lambda: measure.small_packets(up, seconds))
-            attempt("memory", lambda: measure.memory(up))
+            if section.whole:
+                attempt("small packets", lambda: measure.small_packets(up, seconds))
+                attempt("memory", lambda: measure.memory(up))
     except AssertionError as error:
         say(f"  tunnel: {error}")
     return values
@@ -73,25 +114,28 @@ def main() -> int:
     results = report.Results()
     chosen = [ends for ends in ENDS if ends.name in options.ends]
     complete = True
+    limits = measure.limits(options.seconds)
     for number in range(1, options.rounds + 1):
-        for transport in options.transport:
-            case = Case(proto=transport, wrap="tls-crypt")
+        for name in options.section:
+            section = SECTIONS[name]
             for ends in chosen if number % 2 else chosen[::-1]:
                 begin = time.monotonic()
-                values = one(ends, case, pki, options.seconds, options.delay)
-                expected = len(measure.METRICS) - (transport != "udp")
-                complete = complete and len(values) == expected
-                results.add(transport, ends.name, values)
+                values = one(ends, section, pki, options.seconds, options.delay)
+                complete = complete and values.keys() == section.metrics
+                results.add(name, ends.name, values)
                 shown = values.get("one stream up", 0.0), values.get("one stream down", 0.0)
                 say(
-                    f"round {number} of {options.rounds}, {transport}, {ends.name}: "
+                    f"round {number} of {options.rounds}, {name}, {ends.name}: "
                     f"{shown[0]:.0f} Mbit/s up, {shown[1]:.0f} down ({time.monotonic() - begin:.0f} s)"
                 )
     if options.json:
-        report.write(results, options.json, options.rounds, options.seconds)
+        report.write(results, options.json, options.rounds, options.seconds, limits)
         say(f"written to {options.json}")
     say("")
-    say(report.table(results, options.transport, [ends.name for ends in chosen]))
+    say(report.table(results, options.section, [ends.name for ends in chosen]))
+    say("")
+    for what, (value, unit) in limits.items():
+        say(f"{what}: {value:.0f} {unit}")
     say(f"a typical profile is read in {profiles.milliseconds(pki):.1f} ms")
     return 0 if complete else 1
 

@@ -15,15 +15,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.bench import packets
 from tests.bench.relay import DelayingRelay
 from tests.bench.tunnel import Ends, Tunnel, resident, start_client, start_server, workspace
-from tests.interop.netns import ENVIRONMENT, SERVER_TUNNEL, SERVER_WIRE, Namespace
+from tests.interop.netns import ENVIRONMENT, SERVER_TUNNEL, SERVER_WIRE, TUN, Namespace, run
 from tests.interop.peers import OPENVPN, PORT, REPOSITORY, Case, PeerFailed
 from tests.interop.pki import Pki
 
 GIB = 1 << 30
-SMALL = 200
-"""Payload of a small packet in bytes."""
 RELAY_PORT = PORT + 1
 FIRST_PACKET_WITHIN = 30.0
 
@@ -32,8 +31,12 @@ METRICS = {
     "one stream down": "Mbit/s",
     "four streams up": "Mbit/s",
     "four streams down": "Mbit/s",
-    "CPU per GiB, one stream up": "s/GiB",
-    "CPU per GiB, one stream down": "s/GiB",
+    "CPU per GiB up, both ends": "s/GiB",
+    "CPU per GiB up, client": "s/GiB",
+    "CPU per GiB up, server": "s/GiB",
+    "CPU per GiB down, both ends": "s/GiB",
+    "CPU per GiB down, client": "s/GiB",
+    "CPU per GiB down, server": "s/GiB",
     "200-byte packets up": "packets/s",
     "200-byte packets down": "packets/s",
     "added round trip, idle": "ms",
@@ -46,6 +49,9 @@ METRICS = {
 }
 """Every metric with its unit, in the order of the table."""
 
+STARTING = {"start to first packet", "start to first packet, round trips", "start-up of the command"}
+"""What is measured before a tunnel is there, and does not depend on whose packets it carries."""
+
 Values = dict[str, float]
 
 
@@ -53,9 +59,9 @@ Values = dict[str, float]
 
 
 @contextmanager
-def _iperf_server(space: Namespace) -> Iterator[None]:
+def _iperf_server(space: Namespace, address: str = SERVER_TUNNEL) -> Iterator[None]:
     server = subprocess.Popen(
-        space.command("iperf3", "-s", "-B", SERVER_TUNNEL),
+        space.command("iperf3", "-s", "-B", address),
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT,
     )  # fmt: skip
     try:
@@ -75,14 +81,14 @@ def _listens(space: Namespace) -> bool:
     return bool(ran.stdout.strip())
 
 
-def _iperf(tunnel: Tunnel, seconds: float, *options: str) -> dict[str, dict[str, float]]:
-    """One iperf3 run from the client's side; the `end` object of its report."""
-    command = ["iperf3", "-c", SERVER_TUNNEL, "-J", "-t", f"{max(1, round(seconds))}", *options]
+def _stream(space: Namespace, to: str, seconds: float, *options: str) -> dict[str, dict[str, float]]:
+    """One iperf3 run from `space`; the `end` object of its report."""
+    command = ["iperf3", "-c", to, "-J", "-t", f"{max(1, round(seconds))}", *options]
     problem = ""
     for _ in range(3):  # right after a run iperf3's server may not take the next one yet
         try:
             ran = subprocess.run(
-                tunnel.wire.client.command(*command),
+                space.command(*command),
                 capture_output=True, check=False, env=ENVIRONMENT, timeout=seconds + 30,
             )  # fmt: skip
         except subprocess.TimeoutExpired:
@@ -97,16 +103,17 @@ def _iperf(tunnel: Tunnel, seconds: float, *options: str) -> dict[str, dict[str,
 
 
 def throughput(tunnel: Tunnel, seconds: float) -> Values:
-    """TCP streams each way, with the CPU that both VPN processes took for one."""
+    """TCP streams each way, with the CPU that the VPN processes took for one."""
     values: Values = {}
     with _iperf_server(tunnel.wire.server):
         for way, options in (("up", ()), ("down", ("-R",))):
             before = tunnel.cpu_seconds()
-            one = _iperf(tunnel, seconds, *options)["sum_received"]
-            used = tunnel.cpu_seconds() - before
+            one = _stream(tunnel.near, SERVER_TUNNEL, seconds, *options)["sum_received"]
+            client, server = (now - then for now, then in zip(tunnel.cpu_seconds(), before, strict=True))
             values[f"one stream {way}"] = one["bits_per_second"] / 1e6
-            values[f"CPU per GiB, one stream {way}"] = used / (one["bytes"] / GIB)
-            four = _iperf(tunnel, seconds, "-P", "4", *options)["sum_received"]
+            for who, used in (("both ends", client + server), ("client", client), ("server", server)):
+                values[f"CPU per GiB {way}, {who}"] = used / (one["bytes"] / GIB)
+            four = _stream(tunnel.near, SERVER_TUNNEL, seconds, "-P", "4", *options)["sum_received"]
             values[f"four streams {way}"] = four["bits_per_second"] / 1e6
     return values
 
@@ -115,28 +122,35 @@ def throughput(tunnel: Tunnel, seconds: float) -> Values:
 
 
 def small_packets(tunnel: Tunnel, seconds: float) -> Values:
-    """200-byte datagrams a second that come out at the other end while the sender sends all it can."""
-    address = tunnel.client.wait_up()
-    values: Values = {}
-    for way, sender, receiver, to in (
-        ("up", tunnel.wire.client, tunnel.wire.server, SERVER_TUNNEL),
-        ("down", tunnel.wire.server, tunnel.wire.client, address),
-    ):
-        values[f"200-byte packets {way}"] = _packets_per_second(sender, receiver, to, seconds)
+    """200-byte datagrams a second that come out of the other end's TUN while the sender sends all it can."""
+    values = {"200-byte packets up": _packets_per_second(tunnel.near, tunnel.wire.server, SERVER_TUNNEL, seconds)}
+    if tunnel.near is tunnel.wire.client:  # nobody can send to what is behind a masquerade
+        address = tunnel.client.wait_up()
+        values["200-byte packets down"] = _packets_per_second(tunnel.wire.server, tunnel.near, address, seconds)
     return values
 
 
 def _packets_per_second(sender: Namespace, receiver: Namespace, to: str, seconds: float) -> float:
-    # Two processes, so that the sender and the counter do not share one interpreter's lock.
-    flood = subprocess.Popen(
-        sender.command(sys.executable, "-m", "tests.bench.packets", "flood", to, str(seconds + 0.5)), cwd=REPOSITORY
-    )
-    counter = subprocess.run(
-        receiver.command(sys.executable, "-m", "tests.bench.packets", "count", to, str(seconds)),
-        cwd=REPOSITORY, capture_output=True, check=True,
-    )  # fmt: skip
-    flood.wait()
-    return float(counter.stdout)
+    # A bound socket that nobody reads: what arrives is dropped, not answered by ICMP.
+    sink = receiver.call(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+    with sink:
+        sink.bind((to, packets.PORT))
+        flood = subprocess.Popen(
+            sender.command(sys.executable, "-m", "tests.bench.packets", to, str(seconds + 1.0)), cwd=REPOSITORY
+        )
+        time.sleep(0.5)
+        before, begin = _received(receiver), time.monotonic()
+        time.sleep(seconds)
+        after, took = _received(receiver), time.monotonic() - begin
+        flood.wait()
+    # In bytes: a TUN counts what it is given in one piece as one packet.
+    return (after - before) / (packets.SIZE + 28) / took
+
+
+def _received(space: Namespace) -> int:
+    shown = json.loads(run("ip", "-n", space.name, "-s", "-j", "link", "show", TUN))
+    count: int = shown[0]["stats64"]["rx"]["bytes"]
+    return count
 
 
 # --- round trips ----------------------------------------------------------------------------------------
@@ -158,12 +172,12 @@ def round_trips(tunnel: Tunnel, seconds: float) -> Values:
     """What the tunnel adds to the cable's round trip, with nothing else on it and beside one TCP stream."""
     count = max(10, int(seconds * 50))
     wire = _ping(tunnel.wire.client, SERVER_WIRE, count)
-    idle = _ping(tunnel.wire.client, SERVER_TUNNEL, count)
+    idle = _ping(tunnel.near, SERVER_TUNNEL, count)
     with _iperf_server(tunnel.wire.server):
-        stream = threading.Thread(target=lambda: _iperf(tunnel, seconds + 1))
+        stream = threading.Thread(target=lambda: _stream(tunnel.near, SERVER_TUNNEL, seconds + 1))
         stream.start()
         time.sleep(0.3)
-        loaded = _ping(tunnel.wire.client, SERVER_TUNNEL, count)
+        loaded = _ping(tunnel.near, SERVER_TUNNEL, count)
         stream.join()
     return {"added round trip, idle": idle - wire, "added round trip, loaded": loaded - wire}
 
@@ -249,3 +263,22 @@ def command_start(kind: str) -> Values:
     if not ran.stdout:
         raise RuntimeError(f"{' '.join(command)} said nothing")
     return {"start-up of the command": took * 1000}
+
+
+# --- what nothing can exceed ----------------------------------------------------------------------------
+
+
+def limits(seconds: float) -> dict[str, tuple[float, str]]:
+    """What the wire carries without a tunnel (one TCP stream), and what one core seals with AES-256-GCM."""
+    with workspace() as (wire, _), _iperf_server(wire.server, SERVER_WIRE):
+        bare = _stream(wire.client, SERVER_WIRE, seconds)["sum_received"]["bits_per_second"] / 1e6
+    ran = subprocess.run(
+        ["openssl", "speed", "-mr", "-seconds", "1", "-bytes", "1400", "-evp", "aes-256-gcm"],
+        capture_output=True, text=True, check=True, env=ENVIRONMENT,
+    )  # fmt: skip
+    # +F:NUMBER:NAME:bytes a second
+    sealed = float(next(line for line in ran.stdout.splitlines() if line.startswith("+F:")).split(":")[3])
+    return {
+        "the wire alone, one TCP stream": (bare, "Mbit/s"),
+        "AES-256-GCM on one core, 1400 bytes": (sealed * 8 / 1e6, "Mbit/s"),
+    }

@@ -21,18 +21,18 @@ BASELINE = "openvpn"
 
 @dataclass
 class Results:
-    """Values of every round by (transport, ends, metric)."""
+    """Values of every round by (section, ends, metric)."""
 
     values: dict[tuple[str, str, str], list[float]] = field(default_factory=lambda: defaultdict(list))
 
-    def add(self, transport: str, ends: str, values: Values) -> None:
+    def add(self, section: str, ends: str, values: Values) -> None:
         """Note what one round gave."""
         for metric, value in values.items():
-            self.values[transport, ends, metric].append(value)
+            self.values[section, ends, metric].append(value)
 
-    def median(self, transport: str, ends: str, metric: str) -> float | None:
+    def median(self, section: str, ends: str, metric: str) -> float | None:
         """The median over the rounds, if there is any value."""
-        found = self.values.get((transport, ends, metric))
+        found = self.values.get((section, ends, metric))
         return statistics.median(found) if found else None
 
 
@@ -42,17 +42,17 @@ def _number(value: float) -> str:
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
-def table(results: Results, transports: list[str], ends: list[str]) -> str:
+def table(results: Results, sections: list[str], ends: list[str]) -> str:
     """One row a metric, one column for who is at the ends; beside ours, its share of openvpn's value."""
     lines = []
-    for transport in transports:
+    for section in sections:
         lines.append("")
-        lines.append(f"{transport.upper():<36} {'unit':<10}" + "".join(f"{name:>20}" for name in ends))
+        lines.append(f"{section:<36} {'unit':<10}" + "".join(f"{name:>20}" for name in ends))
         for metric, unit in METRICS.items():
-            row = [results.median(transport, name, metric) for name in ends]
+            row = [results.median(section, name, metric) for name in ends]
             if all(value is None for value in row):
                 continue
-            base = results.median(transport, BASELINE, metric)
+            base = results.median(section, BASELINE, metric)
             cells = "".join(f"{_cell(name, value, base):>20}" for name, value in zip(ends, row, strict=True))
             lines.append(f"{metric:<36} {unit:<10}{cells}")
     return "\n".join(lines[1:])
@@ -72,7 +72,9 @@ def _openvpn_version() -> str:
     return ran.stdout.splitlines()[0] if ran.stdout else "unknown"
 
 
-def write(results: Results, path: Path, rounds: int, seconds: float) -> None:
+def write(
+    results: Results, path: Path, rounds: int, seconds: float, limits: dict[str, tuple[float, str]]
+) -> None:
     """Everything, with each round's value, as JSON."""
     document = {
         "machine": {
@@ -84,16 +86,17 @@ def write(results: Results, path: Path, rounds: int, seconds: float) -> None:
         },
         "rounds": rounds,
         "seconds": seconds,
+        "limits": {what: {"value": value, "unit": unit} for what, (value, unit) in limits.items()},
         "results": [
             {
-                "transport": transport,
+                "section": section,
                 "ends": ends,
                 "metric": metric,
                 "unit": METRICS[metric],
                 "median": statistics.median(values),
                 "values": values,
             }
-            for (transport, ends, metric), values in results.values.items()
+            for (section, ends, metric), values in results.values.items()
         ],
     }
     path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")

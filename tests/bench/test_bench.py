@@ -6,11 +6,12 @@ from __future__ import annotations
 import json
 import socket
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from tests.bench import measure, profiles, report
 from tests.bench.relay import DelayingRelay
-from tests.bench.tunnel import ENDS, tunnel, workspace
+from tests.bench.tunnel import ENDS, behind, tunnel, workspace
 from tests.interop import pki
 from tests.interop.netns import SERVER_WIRE, Wire, run
 from tests.interop.peers import Case
@@ -77,15 +78,19 @@ def test_openvpn_gives_every_metric(tmp_path: Path) -> None:
         values |= measure.throughput(up, 1.0)
         values |= measure.small_packets(up, 0.5)
         values |= measure.memory(up)
+        with behind(up.wire.client) as near:
+            forwarded = measure.throughput(replace(up, near=near), 1.0)
     assert values.keys() == measure.METRICS.keys()
+    assert all(value > 0 for value in forwarded.values()), forwarded
     assert all(value > 0 for name, value in values.items() if "added" not in name), values
     assert 3 <= values["start to first packet, round trips"] <= 8
 
     results = report.Results()
     results.add("udp", baseline.name, values)
-    report.write(results, tmp_path / "bench.json", 1, 1.0)
+    report.write(results, tmp_path / "bench.json", 1, 1.0, measure.limits(1.0))
     written = json.loads((tmp_path / "bench.json").read_text())
     assert {row["metric"] for row in written["results"]} == measure.METRICS.keys()
+    assert all(row["value"] > 0 for row in written["limits"].values())
 
 
 def test_the_table_shows_medians_and_shares() -> None:

@@ -1,18 +1,25 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""A tunnel to measure: which programs are at its ends, and what the kernel says about them."""
+"""A tunnel to measure: which programs are at its ends, who sends through it, what the kernel says about them.
+
+    behind                     client               server
+    eth0 -- 10.137.0.0/24 -- vif1.0   wire0 ====== wire0
+
+`behind` stands for an AppVM: its packets are forwarded into the tunnel, under the tunnel's address, as a VPN qube does.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.interop.netns import Wire, run
-from tests.interop.peers import OPENVPN, OURS, PORT, Case, Peer, client_config, server_config
+from tests.interop.netns import ENVIRONMENT, Namespace, Wire, run
+from tests.interop.peers import OPENVPN, OURS, PORT, TUN, Case, Peer, client_config, server_config
 from tests.interop.pki import Pki
 
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -20,11 +27,12 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True)
 class Ends:
-    """Who is at the ends; `name` is the column's heading."""
+    """Who is at the ends; `name` is the column's heading, `backend` moves the packets at those that are ours."""
 
     name: str
     server: str
     client: str
+    backend: str = "native"
 
 
 ENDS = (
@@ -32,20 +40,22 @@ ENDS = (
     Ends("ours", OURS, OURS),
     Ends("our client", OPENVPN, OURS),
     Ends("our server", OURS, OPENVPN),
+    Ends("reference", OURS, OURS, "reference"),
 )
 
 
 @dataclass
 class Tunnel:
-    """A wire and the two VPN processes on it."""
+    """A wire, the two VPN processes on it, and the machine whose packets the tunnel carries."""
 
     wire: Wire
     server: Peer
     client: Peer
+    near: Namespace
 
-    def cpu_seconds(self) -> float:
-        """CPU time that both processes have used so far."""
-        return sum(_cpu(peer.process.pid) for peer in (self.server, self.client))
+    def cpu_seconds(self) -> tuple[float, float]:
+        """CPU time that client and server have used so far."""
+        return _cpu(self.client.process.pid), _cpu(self.server.process.pid)
 
 
 def _cpu(pid: int) -> float:
@@ -65,7 +75,9 @@ def resident(peer: Peer) -> float:
 def start_server(wire: Wire, folder: Path, ends: Ends, case: Case, pki: Pki) -> Peer:
     """The server alone, serving."""
     config = server_config(case, pki, ends.server)
-    server = Peer(f"{ends.server}-server", ends.server, "server", wire.server, config, folder)
+    server = Peer(
+        f"{ends.server}-server", ends.server, "server", wire.server, config, folder, wrapper=_choosing(ends)
+    )
     server.wait_up()
     return server
 
@@ -73,19 +85,27 @@ def start_server(wire: Wire, folder: Path, ends: Ends, case: Case, pki: Pki) -> 
 def start_client(wire: Wire, folder: Path, ends: Ends, case: Case, pki: Pki, port: int = PORT) -> Peer:
     """The client, started and not waited for."""
     config = client_config(case, pki, ends.client, port=port)
-    return Peer(f"{ends.client}-client", ends.client, "client", wire.client, config, folder)
+    return Peer(f"{ends.client}-client", ends.client, "client", wire.client, config, folder, wrapper=_choosing(ends))
+
+
+def _choosing(ends: Ends) -> tuple[str, ...]:
+    return ("env", f"MIRAGEVPN_DATAPLANE={ends.backend}")
 
 
 @contextmanager
-def tunnel(ends: Ends, case: Case, pki: Pki) -> Iterator[Tunnel]:
-    """A tunnel that is up; taken down afterwards."""
+def tunnel(ends: Ends, case: Case, pki: Pki, *, forwarded: bool = False) -> Iterator[Tunnel]:
+    """A tunnel that is up; what it carries is the client's own, or `forwarded` from a machine behind it."""
     with workspace() as (wire, folder):
         server = start_server(wire, folder, ends, case, pki)
         try:
             client = start_client(wire, folder, ends, case, pki)
             try:
                 client.wait_up()
-                yield Tunnel(wire, server, client)
+                if forwarded:
+                    with behind(wire.client) as near:
+                        yield Tunnel(wire, server, client, near)
+                else:
+                    yield Tunnel(wire, server, client, wire.client)
             finally:
                 client.kill()
         finally:
@@ -93,17 +113,44 @@ def tunnel(ends: Ends, case: Case, pki: Pki) -> Iterator[Tunnel]:
 
 
 @contextmanager
+def behind(router: Namespace) -> Iterator[Namespace]:
+    """A machine whose packets `router` forwards into its tunnel."""
+    near = Namespace(f"{router.name}-b")
+    try:
+        run("ip", "link", "add", "vif1.0", "netns", router.name, "type", "veth", "peer", "eth0", "netns", near.name)
+        for space, name, address in ((router, "vif1.0", "10.137.0.1/24"), (near, "eth0", "10.137.0.10/24")):
+            run("ip", "-n", space.name, "address", "add", address, "dev", name)
+            run("ip", "-n", space.name, "link", "set", name, "up")
+        run("ip", "-n", near.name, "route", "add", "default", "via", "10.137.0.1")
+        run(*router.command("sysctl", "-qw", "net.ipv4.ip_forward=1"))
+        subprocess.run(
+            router.command("nft", "-f", "-"), input=_MASQUERADE, text=True, check=True, env=ENVIRONMENT
+        )  # fmt: skip
+        yield near
+    finally:
+        near.close()
+
+
+_MASQUERADE = f"""
+add table ip bench
+add chain ip bench out {{ type nat hook postrouting priority srcnat; }}
+add rule ip bench out oifname "{TUN}" masquerade
+"""
+
+
+@contextmanager
 def workspace() -> Iterator[tuple[Wire, Path]]:
     """A wire and a folder for configurations and logs, both removed at the end.
 
-    The wire carries packets one by one, like a network card that does no segmentation for UDP. A veth left alone
-    hands a whole batch (UDP_SEGMENT) over as one: that flatters whoever sends batches.
+    The wire is like a qube's network interface and most network cards: it segments TCP itself, carries packets of UDP
+    one by one, and gathers what it receives (GRO). A veth left alone hands a whole batch of UDP (UDP_SEGMENT) over as
+    one, which flatters whoever sends batches, and gathers nothing.
     """
     folder = Path(tempfile.mkdtemp(prefix="miragevpn-bench-"))
     wire = Wire()
     try:
         for end in (wire.server, wire.client):
-            run("ip", "-n", end.name, "link", "set", "wire0", "gso_max_segs", "1")
+            run(*end.command("ethtool", "-K", "wire0", "tx-udp-segmentation", "off", "gro", "on"))
         yield wire, folder
     finally:
         wire.close()
