@@ -12,7 +12,7 @@ class ExitCode(IntEnum):
     OK = 0  # done, or ended as asked (Ctrl-C and SIGTERM included)
     WARNINGS = 1  # `check --strict` found warnings
     CONFIG = 2  # the command line or a configuration file is wrong
-    AUTH = 3  # the peer refused our credentials, or we refused the peer's certificate
+    AUTH = 3  # the peer refused our credentials or our certificate, or we its certificate
     SYSTEM = 4  # the machine denies what is needed (privilege, /dev/net/tun, nft)
     CONNECTION = 5  # no remote could be reached, or the server ended the connection for good
     NO_SERVICE = 6  # the service is not running (its control socket does not answer)

@@ -144,7 +144,8 @@ class Client:
                 self._transport_up(link, endpoint, now)
             case TransportDown(link, reason):
                 if isinstance(self._state, Opening | Conversation) and self._state.link == link:
-                    self._lose(f"connection lost: {printable(reason)}", now)
+                    hint = self._state.suspicion if isinstance(self._state, Conversation) else ""
+                    self._lose(f"connection lost: {printable(reason)}{hint}", now)
             case CredentialsGiven(username, password):
                 if isinstance(self._state, Asking) and self._state.request is None:
                     self._connect(now, self._login.given(Credentials(username, password)))

@@ -53,6 +53,7 @@ from qubes_miragevpn.protocol.contract import (
     TunnelUp,
 )
 from qubes_miragevpn.protocol.control.negotiation import client_cipher, digest_mismatch
+from qubes_miragevpn.protocol.control.tls import CertificateUnwanted
 from qubes_miragevpn.protocol.ends import End, Over, refusal
 from qubes_miragevpn.protocol.happenings import (
     ClientIntroduced,
@@ -89,6 +90,7 @@ PEER = 0
 PUSH_FIRST = 1.0  # seconds to wait for a server that pushes unasked
 PUSH_AGAIN = 5.0  # seconds between PUSH_REQUESTs
 _NO_ANSWER = "(server unreachable, or its tls-auth or tls-crypt key is another)"
+_NO_VERDICT = " (the server said nothing to our certificate: it may not accept it)"
 
 
 class Conversation:
@@ -153,7 +155,7 @@ class Conversation:
             raise Over(End.LOST, f"no answer within {timers.connect_timeout:g} s {_NO_ANSWER}")
         if self._pulled is None and now >= self._settings_by:
             problem = "no TLS handshake" if self._key_id is None else "the server pushed no settings"
-            hint = "" if self._heard else f" {_NO_ANSWER}"
+            hint = self.suspicion if self._heard else f" {_NO_ANSWER}"
             raise Over(End.LOST, f"{problem} within {self._settings_by - self._began:g} s{hint}")
         if now >= self._leave_at:
             self.say_goodbye(now)
@@ -165,6 +167,11 @@ class Conversation:
         if self._key_id is not None and self._pulled is None and now >= self._next_request:
             self._next_request = now + PUSH_AGAIN
             self._session.send_message("PUSH_REQUEST", now)
+
+    @property
+    def suspicion(self) -> str:
+        """What silence, or the end of the connection, may mean at this point, or ""."""
+        return _NO_VERDICT if self._session.judged else ""
 
     def next_deadline(self) -> float | None:
         """When `tick` has something to do."""
@@ -232,7 +239,10 @@ class Conversation:
             self.effects.append(Drop(error.reason))
             return
         self._transmit(self._session.drain()[0])
-        raise Over(End.REFUSED if error.consequence is Consequence.FATAL else End.LOST, error.reason)
+        ends = error.consequence is Consequence.FATAL
+        if isinstance(error, CertificateUnwanted) and self._config.auth_retry != "none":
+            ends = False  # trying for ever is what the profile asks for
+        raise Over(End.REFUSED if ends else End.LOST, error.reason)
 
     def _transmit(self, packets: list[bytes]) -> None:
         self.effects += [Transmit(self.link, self._endpoint, packet) for packet in packets]

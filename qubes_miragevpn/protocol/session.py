@@ -182,6 +182,12 @@ class Session:
         assert isinstance(state, Exchanging | Judging | Established)
         return state.tls
 
+    @property
+    def judged(self) -> bool:
+        """A client's certificate and introduction are with the server, which has not answered them yet."""
+        slot = self._next
+        return self._current is None and slot is not None and isinstance(slot.state, Exchanging)
+
     def drain(self) -> tuple[list[bytes], list[Happening]]:
         """Take the packets to send and what happened since the last call."""
         packets, self._packets = self._packets, []

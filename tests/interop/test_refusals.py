@@ -43,11 +43,20 @@ def test_our_client_refuses_a_client_certificate_as_server(bench: Bench) -> None
 @pytest.mark.parametrize("proto", ["udp", "tcp"])
 def test_our_client_with_a_foreign_certificate(bench: Bench, proto: str) -> None:
     """openvpn 2.6 tells why in its own log only: to the client it just goes silent, or closes the connection."""
-    case = Case(proto=proto, client_lines=ONCE)
+    case = Case(proto=proto, tls="1.3", client_lines=ONCE)
     server = bench.server(OPENVPN, server_config(case, bench.pki, OPENVPN))
     client = bench.client(OURS, client_config(case, bench.pki, OURS, identity=bench.pki.foreign_client))
-    assert client.wait_exit() in (ExitCode.AUTH, ExitCode.CONNECTION)
+    assert client.wait_exit() == ExitCode.CONNECTION
+    client.must_have_said("said nothing to our certificate: it may not accept it")
     server.wait_log("VERIFY ERROR")
+
+
+def test_our_client_with_a_foreign_certificate_is_told_so_by_our_server(bench: Bench) -> None:
+    case = Case(client_lines=ONCE)
+    bench.server(OURS, server_config(case, bench.pki, OURS))
+    client = bench.client(OURS, client_config(case, bench.pki, OURS, identity=bench.pki.foreign_client))
+    assert client.wait_exit() == ExitCode.AUTH
+    client.must_have_said(r"ended: the server refuses our certificate: .*\(unknown ca\)")
 
 
 @pytest.mark.parametrize("wrap", ["tls-auth", "tls-crypt"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
 from ipaddress import ip_address
 from typing import Any
 
@@ -13,12 +12,12 @@ import pytest
 
 from qubes_miragevpn.base.errors import ConfigError
 from qubes_miragevpn.base.secret import Secret
-from qubes_miragevpn.config.model import Credentials, Identity, PeerPolicy, Proto, Remote, Timers
+from qubes_miragevpn.config.model import Credentials, PeerPolicy, Proto, Remote, Timers
 from qubes_miragevpn.dataplane.inband import OCC_EXIT
 from qubes_miragevpn.dataplane.interface import PeerExited, PeerSilent
 from qubes_miragevpn.protocol import contract as c
 from qubes_miragevpn.protocol.client import Client
-from tests.interop.pki import SERVER_NAME, Authority, Pki
+from tests.interop.pki import Pki
 from tests.pair.test_handshake import WRAPS, connected, transfer
 from tests.pair.world import SERVER_AT, Side, World, client_config, server_config, up
 
@@ -452,20 +451,6 @@ def test_reconnect_in_a_pause_begins_at_once_and_makes_the_next_pause_short(pki:
     assert play.do(c.UserCommand(c.Command.RECONNECT)) == [f"open 5 udp {B}"]
     play.do(c.TransportDown(5, "no route"))
     assert play.wait() == (1.0, [f"open 6 udp {B}"])
-
-
-def test_a_server_whose_certificate_is_not_valid_yet_is_tried_again(pki: Pki) -> None:
-    """The clock of a machine that just woke up is wrong for a while: no reason to stop."""
-    authority = Authority("CA")
-    early = authority.issue(SERVER_NAME, "server", age=timedelta(hours=-2))
-    identity = Identity(early.certificate.encode(), Secret(early.key.encode()))
-    server = server_config(pki)
-    world = World(replace(server, common=replace(server.common, identity=identity)))
-    client = world.client(client_config(pki, peer=PeerPolicy(ca_pem=authority.certificate.encode())))
-    world.run(20)
-    assert len(client.effects(c.OpenTransport)) >= 3 and not client.effects(c.Stop)
-    assert any("not valid yet (is the clock right?)" in note.text for note in client.effects(c.Notify))
-    assert not client.effects(c.TunnelUp) and not world.server.effects(c.AddPeer)
 
 
 def test_a_refused_certificate_stops_the_client(pki: Pki) -> None:

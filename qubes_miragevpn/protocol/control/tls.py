@@ -28,6 +28,7 @@ from qubes_miragevpn.crypto.x509 import (
     load_private_key,
     load_revocations,
 )
+from qubes_miragevpn.protocol.control.alerts import own_certificate_refused
 from qubes_miragevpn.protocol.control.verify import peer_name, verify_chain, verify_leaf
 
 _VERSIONS = {
@@ -42,9 +43,10 @@ _OPTIONS = SSL.OP_NO_COMPRESSION | SSL.OP_NO_TICKET | SSL.OP_CIPHER_SERVER_PREFE
 _OLD_NAMES = {"P-256": "prime256v1", "secp256r1": "prime256v1", "P-384": "secp384r1", "P-521": "secp521r1"}
 _RECORD = 16 * 1024
 _NO_LIST = 3  # X509_V_ERR_UNABLE_TO_GET_CRL
-_TOO_EARLY = (9, 11)
-"""X509_V_ERR_CERT_NOT_YET_VALID and its like for revocation lists, the refusals that pass by themselves: the clock of
-a machine that just woke up is set right sooner or later, so the server is tried again as if it had not answered."""
+_BY_THE_CLOCK = frozenset((9, 10, 11, 12))
+"""X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED and their like for lists: refusals that may pass by
+themselves. The clock of a machine that just woke up is set right sooner or later, and servers and lists are renewed,
+so the server is tried again as if it had not answered."""
 LIBRARY_CHOICES = TlsChoices()
 MAX_CHAIN = 16  # certificates in a chain; OpenSSL's own default depth is 100
 MAX_TLS_INPUT = 256 * 1024
@@ -56,7 +58,7 @@ _VERIFY_ERRORS = {
     8: "the signature of the list of revoked certificates is wrong",
     7: "its signature is wrong",
     9: "it is not valid yet (is the clock right?)",
-    10: "it has expired",
+    10: "it has expired (is the clock right?)",
     11: "the list of revoked certificates is not valid yet (is the clock right?)",
     12: "the list of revoked certificates has expired: a new one is needed",
     18: "it is self-signed and not in ca",
@@ -204,6 +206,10 @@ def _give(method: Callable[[Any], None], value: object, older: Callable[[Any], o
         method(older(value))
 
 
+class CertificateUnwanted(PeerError):
+    """The server refuses our certificate, and said so."""
+
+
 class TlsEndpoint:
     """One TLS session. After any `PeerError` it is dead, but `take_output` may still hold the alert to send."""
 
@@ -211,7 +217,8 @@ class TlsEndpoint:
         self._connection = SSL.Connection(context, None)
         self._policy = policy
         self._verify_error = ""
-        self._too_early = False
+        self._by_the_clock = False
+        self._server = server
         self._peer: CertificateFacts | None = None
         self._fed = 0
         self._connection.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, self._verify_callback())
@@ -229,7 +236,7 @@ class TlsEndpoint:
             if not ok and not pinned_only:
                 cause = _VERIFY_ERRORS.get(number, f"OpenSSL verification error {number}")
                 self._verify_error = f"{_subject(certificate)} at depth {depth}: {cause}"
-                self._too_early = number in _TOO_EARLY
+                self._by_the_clock = number in _BY_THE_CLOCK
             return bool(ok) or pinned_only
 
         return judge
@@ -248,7 +255,7 @@ class TlsEndpoint:
     def feed(self, data: bytes) -> list[bytes]:
         """Take bytes from the peer, go as far as possible, return the application records that came.
 
-        Raises `PeerError`: FATAL-like reasons (a certificate that is refused) say so in their text.
+        Raises `PeerError`; FATAL where one side refuses the other's certificate, for a reason that stays.
         """
         self._fed += len(data)
         if self._fed > MAX_TLS_INPUT:
@@ -265,9 +272,17 @@ class TlsEndpoint:
             raise PeerError("the peer closed the TLS session", Consequence.END_SESSION) from None
         except SSL.Error as error:
             if self._verify_error:
-                end = Consequence.END_SESSION if self._too_early else Consequence.FATAL
+                end = Consequence.END_SESSION if self._by_the_clock else Consequence.FATAL
                 raise PeerError(f"certificate refused: {self._verify_error}", end) from None
-            raise PeerError(f"TLS failed: {_reason(error)}", Consequence.END_SESSION) from None
+            raise self._failure(_reason(error)) from None
+
+    def _failure(self, reason: str) -> PeerError:
+        """What a fatal error of OpenSSL's means; a server that refuses our certificate will go on doing so."""
+        if not (why := own_certificate_refused(reason)):
+            return PeerError(f"TLS failed: {reason}", Consequence.END_SESSION)
+        if self._server:
+            return PeerError(f"the client refuses our certificate: {why}", Consequence.END_SESSION)
+        return CertificateUnwanted(f"the server refuses our certificate: {why}", Consequence.FATAL)
 
     def _handshake(self) -> bool:
         try:
