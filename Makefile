@@ -38,14 +38,16 @@ lab: setup ## the same network, left up to walk around in (root)
 	@$(PYTHON) -m tests.lab.demo --provider $(PROVIDER) --stay
 
 test: setup lint ## lint, then the tests of every group (root; otherwise ALLOW_SKIP=1)
+	@tools/native test
 	@$(PYTHON) -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 soak: setup ## the long tests: every scenario with every barrier alone, hundreds of kills (root; KILLS=n SEED=n)
 	@SOAK=1 KILLS=$(KILLS) SEED=$(SEED) $(PYTHON) -m pytest -m soak -o faulthandler_timeout=3600 $(PYTEST_ARGS)
 
-lint: setup ## ruff and mypy --strict
+lint: setup ## ruff and mypy --strict; for the native data plane rustfmt and clippy
 	@$(PYTHON) -m ruff check --quiet .
 	@$(PYTHON) -m mypy --no-error-summary
+	@tools/native lint
 
 fuzz: setup ## look for inputs that break the readers of text, with atheris (SECONDS_EACH=n)
 	@$(PYTHON) -c 'import atheris' 2>/dev/null || $(PYTHON) -m pip install --quiet atheris
@@ -97,5 +99,6 @@ rpm: ## build packages for a Fedora template and for dom0 into build/rpm
 	@find $(RPM_TOP) -name '*.rpm'
 
 clean: ## remove what was built, and the virtualenv
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache native/target
+	rm -f qubes_miragevpn/dataplane/_native*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

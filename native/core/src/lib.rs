@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: BSD-2-Clause
+//! The data channel of OpenVPN, packet by packet: formats, replay windows, limits.
+//!
+//! It does no I/O, reads no clock and draws no randomness; a caller brings buffers and entropy. The readable
+//! specification is the Python package's `dataplane` (`reference.py`, `keys.py`, `formats/`): what comes out
+//! of both is compared at random. Nothing that comes from outside panics; it is refused with a typed error that
+//! names the counter it belongs to.
+#![forbid(unsafe_code)]
+
+mod aead;
+pub mod errors;
+pub mod formats;
+pub mod keys;
+pub mod replay;
+pub mod suites;
+pub mod usage;
+
+pub use errors::{Drop, KeyError, OpenError, SealError};
+pub use formats::{Opener, Sealer, make_key};
+pub use keys::{DirectionKeys, Entropy, Format, KeySpec, Limits, NO_PEER_ID};
+pub use usage::KeyUsage;
