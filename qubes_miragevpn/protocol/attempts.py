@@ -1,25 +1,19 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The states of a client: what it is doing about the one attempt that it makes at a time."""
+"""What whoever connects does about the one attempt that it makes at a time, and what it asks for then."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from qubes_miragevpn.base.text import printable
 from qubes_miragevpn.dataplane.interface import Link
-from qubes_miragevpn.protocol.conversation import Conversation
+from qubes_miragevpn.protocol.contract import Effect, Level, Notify, OpenTransport
 from qubes_miragevpn.protocol.remotes import Lookup, Try
 
 
 @dataclass(frozen=True)
 class Idle:
     """Nothing is wanted."""
-
-
-@dataclass(frozen=True)
-class Asking:
-    """The user is being asked: question number `request`, or (None) for user name and password."""
-
-    request: int | None
 
 
 @dataclass(frozen=True)
@@ -46,4 +40,14 @@ class Opening:
     deadline: float
 
 
-State = Idle | Asking | Pausing | Resolving | Opening | Conversation
+def opening(link: Link, step: Try) -> list[Effect]:
+    """Open a transport to the address of `step`, or to the proxy in front of it, and say so."""
+    remote, address = step.remote, step.address
+    port, proxy = remote.hop[1], remote.proxy
+    target = None if proxy is None else (remote.host, remote.port, remote.family)
+    by = f" by the proxy {address} port {port}" if proxy is not None else ""
+    where = f"{printable(remote.host)} port {remote.port}" if proxy is not None else f"{address} port {port}"
+    return [
+        Notify(Level.INFO, f"connecting to {where} ({remote.proto.value}){by}"),
+        OpenTransport(link, remote.proto, address, port, remote.local, proxy, target),
+    ]

@@ -9,7 +9,7 @@ attempt ends everything it pulled; the next one begins from the operator's confi
 from __future__ import annotations
 
 from collections.abc import Callable
-from ipaddress import IPv4Address, IPv6Address
+from dataclasses import dataclass
 from typing import assert_never
 
 from qubes_miragevpn.base.errors import ConfigError
@@ -26,7 +26,7 @@ from qubes_miragevpn.dataplane.interface import (
     PeerSilent,
     SockAddr,
 )
-from qubes_miragevpn.protocol.attempts import Asking, Idle, Opening, Pausing, Resolving, State
+from qubes_miragevpn.protocol.attempts import Idle, Opening, Pausing, Resolving, opening
 from qubes_miragevpn.protocol.contract import (
     AskChallenge,
     AskCredentials,
@@ -41,7 +41,6 @@ from qubes_miragevpn.protocol.contract import (
     Level,
     NameResolved,
     Notify,
-    OpenTransport,
     PacketReceived,
     ResolutionFailed,
     Resolve,
@@ -69,6 +68,16 @@ from qubes_miragevpn.protocol.wrap.state import WrapState
 
 RANDOM_LABEL = 6  # random bytes in front of a name (OpenVPN: 12 hexadecimal digits)
 LASTING = 30.0  # a connection that lived this long was a good one: the next walk begins without back-off
+
+
+@dataclass(frozen=True)
+class Asking:
+    """The user is being asked: question number `request`, or (None) for user name and password."""
+
+    request: int | None
+
+
+State = Idle | Asking | Pausing | Resolving | Opening | Conversation
 
 
 class Client:
@@ -227,11 +236,11 @@ class Client:
         match step:
             case Lookup():
                 self._look_up(step)
-            case Try(remote, address):
+            case Try(remote):
                 self._numbers += 1
                 timers = self._config.at(remote).common.timers
                 self._state = Opening(self._numbers, step, now + timers.connect_timeout)
-                self._open(self._numbers, remote, address)
+                self._out += opening(self._numbers, step)
             case Pause() | GiveUp() if self._refused and not self._unreachable:
                 self._stop(StopKind.AUTH, self._refused)
             case Pause(seconds):
@@ -247,14 +256,6 @@ class Client:
             return remote.hop[0]
         return f"{self._entropy(RANDOM_LABEL).hex()}.{remote.hop[0]}"
 
-    def _open(self, link: Link, remote: Remote, address: IPv4Address | IPv6Address) -> None:
-        port, proxy = remote.hop[1], remote.proxy
-        target = None if proxy is None else (remote.host, remote.port, remote.family)
-        by = f" by the proxy {address} port {port}" if proxy is not None else ""
-        where = f"{printable(remote.host)} port {remote.port}" if proxy is not None else f"{address} port {port}"
-        self._say(Level.INFO, f"connecting to {where} ({remote.proto.value}){by}")
-        self._out.append(OpenTransport(link, remote.proto, address, port, remote.local, proxy, target))
-
     def _look_up(self, step: Lookup) -> None:
         _, _, family = step.remote.hop
         self._numbers += 1
@@ -262,10 +263,10 @@ class Client:
         self._out.append(Resolve(self._numbers, self._name_of(step.remote), family))
 
     def _transport_up(self, link: Link, endpoint: SockAddr, now: float) -> None:
-        opening = self._state
-        if not isinstance(opening, Opening) or opening.link != link:
+        state = self._state
+        if not isinstance(state, Opening) or state.link != link:
             return
-        remote = opening.step.remote
+        remote = state.step.remote
         config = self._config.at(remote)
         keys = self._wrap_keys if remote.common is None else client_keys(config.common.wrap)
         options = occ.build(config.common, remote.proto, _family(endpoint), server=False)
@@ -281,7 +282,7 @@ class Client:
             introduction=lambda: self._introduce(options, info),
             stream=remote.proto is Proto.TCP,
         )
-        conversation = Conversation(config, session, self._login, self._number, link, endpoint, opening.step, now)
+        conversation = Conversation(config, session, self._login, self._number, link, endpoint, state.step, now)
         self._state = conversation
         conversation.start(now)
 

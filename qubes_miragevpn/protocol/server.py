@@ -15,9 +15,7 @@ from typing import assert_never
 from qubes_miragevpn.base.errors import Consequence, PeerError
 from qubes_miragevpn.base.text import printable
 from qubes_miragevpn.config.model import Family, Proto, ServerConfig, TlsCryptV2Server
-from qubes_miragevpn.crypto.suites import SUITES, Mode
 from qubes_miragevpn.dataplane.interface import (
-    NO_PEER_ID,
     CompressedDropped,
     Floated,
     KeyExhausted,
@@ -51,7 +49,6 @@ from qubes_miragevpn.protocol.contract import (
     UserCommand,
 )
 from qubes_miragevpn.protocol.control.legality import Role
-from qubes_miragevpn.protocol.control.negotiation import server_cipher
 from qubes_miragevpn.protocol.control.tls import TlsEndpoint, make_context
 from qubes_miragevpn.protocol.happenings import (
     ClientIntroduced,
@@ -63,32 +60,26 @@ from qubes_miragevpn.protocol.happenings import (
     MessageReceived,
     UseKey,
 )
-from qubes_miragevpn.protocol.limits import peer_limits
 from qubes_miragevpn.protocol.serving.admission import Admission, needs_state, require_first_packet
-from qubes_miragevpn.protocol.serving.deadlines import Deadlines
-from qubes_miragevpn.protocol.serving.peer import Peer, can_epochs, push_options
-from qubes_miragevpn.protocol.serving.pool import AddressPool
+from qubes_miragevpn.protocol.serving.peer import Peer
+from qubes_miragevpn.protocol.serving.registry import MAX_CANDIDATES, Registry
+from qubes_miragevpn.protocol.serving.welcome import Clients, Welcome
 from qubes_miragevpn.protocol.session import Session
-from qubes_miragevpn.protocol.wire import occ, peerinfo
+from qubes_miragevpn.protocol.wire import occ
 from qubes_miragevpn.protocol.wire.keymethod2 import KeyMethod2
-from qubes_miragevpn.protocol.wire.messages import Exit, Message, PushRequest, build_push_reply
+from qubes_miragevpn.protocol.wire.messages import Exit, Message, PushRequest
 from qubes_miragevpn.protocol.wire.packet import SID_SIZE, read_head
-from qubes_miragevpn.protocol.wire.peerinfo import IvProto
 from qubes_miragevpn.protocol.wrap.clientkey import server_door
 from qubes_miragevpn.protocol.wrap.keys import Opened, WrapKeys
 from qubes_miragevpn.protocol.wrap.state import WrapState
 
-MAX_CANDIDATES = 256
-"""Handshakes under way at once; each holds a TLS session (~100 KB), so 25 MB at the very most."""
 EXIT_DELAY = 1.0  # seconds between a client's EXIT and our forgetting it, so that our acknowledgement leaves
 
 
 class Server:
     """The machine: see `protocol.contract` for how it is driven."""
 
-    def __init__(
-        self, config: ServerConfig, *, entropy: Callable[[int], bytes], unix_time: Callable[[], int]
-    ) -> None:
+    def __init__(self, config: ServerConfig, *, entropy: Callable[[int], bytes], unix_time: Callable[[], int]) -> None:
         """Raises `ConfigError` for unusable certificates or keys."""
         common = config.common
         self._config = config
@@ -98,13 +89,10 @@ class Server:
         self._door = server_door(common.wrap, unix_time)
         self._stateless_only = isinstance(common.wrap, TlsCryptV2Server) and common.wrap.force_cookie
         self._admission = Admission(entropy(32), common.timers.hand_window)
-        self._pool = AddressPool(config.network)
+        self._welcome: Welcome = Clients(config)
         self._stream = config.listen.proto is Proto.TCP
-        self._peers: dict[int, Peer] = {}
-        self._deadlines = Deadlines()
-        self._by_place: dict[tuple[Link, SockAddr], list[Peer]] = {}
+        self._peers = Registry(common.timers.hand_window)
         self._silent: dict[Link, float] = {}  # TCP connections without a session, and since when
-        self._next_number = 0
         self._stopped = False
         self._out: list[Effect] = []
 
@@ -124,25 +112,16 @@ class Server:
                 self._accepted(link, now)
             case TransportDown(link, reason):
                 self._silent.pop(link, None)
-                for peer in [p for p in self._peers.values() if p.link == link]:
-                    self._forget(peer, f"connection lost: {printable(reason)}")
-            case KeyExhausted(number, _):
+                for peer in self._peers:
+                    if peer.link == link:
+                        self._forget(peer, f"connection lost: {printable(reason)}")
+            case KeyExhausted(number):
                 self._with(number, lambda peer: peer.session.renegotiate(now), now)
             case KeyInUse(number, key_id):
                 self._with(number, lambda peer: peer.session.key_in_use(key_id), now)
-            case PeerSilent(number):
-                if number in self._peers:
-                    self._forget(self._peers[number], "silent for too long (ping-restart)")
-            case Floated(number, endpoint):
-                if number in self._peers:
-                    self._move(self._peers[number], endpoint)
-            case CompressedDropped(number, reason):
-                if number in self._peers:
-                    name = self._peers[number].name
-                    self._say(Level.WARNING, f"client {name} compresses; such packets are dropped: {reason}")
-            case PeerExited(number):
-                if number in self._peers:
-                    self._forget(self._peers[number], "left")
+            case PeerSilent() | Floated() | CompressedDropped() | PeerExited():
+                if (found := self._peers.get(event.peer)) is not None:
+                    self._noticed(found, event)
             case UserCommand(command):
                 self._command(command, now)
             case _:
@@ -151,21 +130,22 @@ class Server:
 
     def next_deadline(self) -> float | None:
         """When `TimerExpired` is wanted."""
-        times = [self._deadlines.next()]
+        times = [self._peers.next_deadline()]
         if self._silent:  # in the order in which they came
             times.append(next(iter(self._silent.values())) + self._config.common.timers.hand_window)
         return min((at for at in times if at is not None), default=None)
 
-    def _reschedule(self, peer: Peer) -> None:
-        """Note when `peer` needs us next; called after everything that may have changed that."""
-        if peer.number not in self._peers:
-            return
-        times = [peer.leaves_at]
-        if (deadline := peer.session.next_deadline()) is not None:
-            times.append(deadline)
-        if not peer.pushed:
-            times.append(peer.began + self._config.common.timers.hand_window)
-        self._deadlines.set(peer.number, None if min(times) == float("inf") else min(times))
+    def _noticed(self, peer: Peer, event: PeerSilent | Floated | CompressedDropped | PeerExited) -> None:
+        match event:
+            case PeerSilent():
+                self._forget(peer, "silent for too long (ping-restart)")
+            case PeerExited():
+                self._forget(peer, "left")
+            case Floated(_, endpoint):
+                self._peers.move(peer, endpoint)  # an authentic packet came from there: so does the control channel
+                self._say(Level.INFO, f"client {peer.name} is at {_shown(endpoint)} now")
+            case CompressedDropped(_, reason):
+                self._say(Level.WARNING, f"client {peer.name} compresses; such packets are dropped: {reason}")
 
     def _accepted(self, link: Link, now: float) -> None:
         if len(self._silent) >= MAX_CANDIDATES:
@@ -175,12 +155,12 @@ class Server:
 
     def _command(self, command: Command, now: float) -> None:
         if command is Command.RENEGOTIATE:
-            for number in list(self._peers):
-                self._with(number, lambda peer: peer.session.renegotiate(now), now)
+            for peer in self._peers:
+                self._with(peer.number, lambda peer: peer.session.renegotiate(now), now)
         elif command is Command.DISCONNECT:
-            for number in list(self._peers):
-                self._with(number, lambda peer: peer.session.send_message("RESTART", now), now)
-            for peer in list(self._peers.values()):
+            for peer in self._peers:
+                self._with(peer.number, lambda peer: peer.session.send_message("RESTART", now), now)
+            for peer in self._peers:
                 self._forget(peer, "server stops")
             self._stopped = True
             self._out.append(Stop(StopKind.ASKED, "stopped"))
@@ -190,7 +170,7 @@ class Server:
     def _packet(self, link: Link, endpoint: SockAddr, packet: bytes, now: float) -> None:
         try:
             sid = read_head(packet).sid
-            for peer in self._by_place.get((link, endpoint), ()):
+            for peer in self._peers.at(link, endpoint):
                 if peer.session.peer_sid == sid:
                     opened = peer.session.open(packet)
                     break
@@ -211,7 +191,7 @@ class Server:
             if link not in self._silent:
                 raise PeerError("a second session on one connection")
             require_first_packet(opened)
-            self._require_room()
+            self._peers.require_room(self._welcome.most)
             del self._silent[link]
             peer = self._add_candidate(link, endpoint, opened.keys, self._entropy(SID_SIZE), now)
             peer.session.start(now)
@@ -224,7 +204,7 @@ class Server:
             reply = self._admission.answer_reset(opened, endpoint, now, self._unix_time())
             self._out.append(Transmit(link, endpoint, reply))
             return None
-        self._require_room()
+        self._peers.require_room(self._welcome.most)
         peer = self._add_candidate(link, endpoint, opened.keys, sid, now)
         peer.session.start_after_cookie(opened.head.sid, now)
         return peer
@@ -234,21 +214,16 @@ class Server:
         if self._stateless_only:
             raise PeerError("tls-crypt-v2 client without early negotiation (force-cookie)")
         self._admission.require_ration(opened, now)
-        self._require_room()
+        self._peers.require_room(self._welcome.most)
         peer = self._add_candidate(link, endpoint, opened.keys, self._entropy(SID_SIZE), now)
         peer.session.start(now, place_proved=False)
         return peer
 
-    def _require_room(self) -> None:
-        if len(self._peers) >= self._config.max_clients + MAX_CANDIDATES:
-            raise PeerError("too many clients")
-        if sum(peer.lease is None for peer in self._peers.values()) >= MAX_CANDIDATES:
-            raise PeerError("too many handshakes under way")
-
     def _add_candidate(self, link: Link, endpoint: SockAddr, keys: WrapKeys, sid: bytes, now: float) -> Peer:
         common = self._config.common
-        for older in [p for p in self._by_place.get((link, endpoint), ()) if p.lease is None]:
-            self._forget(older, "the client began again")
+        for older in self._peers.at(link, endpoint):
+            if not older.admitted:
+                self._forget(older, "the client began again")
         session = Session(
             Role.SERVER,
             common,
@@ -260,44 +235,17 @@ class Server:
             introduction=_never_introduced,
             stream=self._stream,
         )
-        peer = Peer(self._new_number(), link, endpoint, session, now)
-        self._peers[peer.number] = peer
-        self._by_place.setdefault((link, endpoint), []).append(peer)
-        return peer
-
-    def _new_number(self) -> int:
-        """The next free peer id: 24 bits, and `NO_PEER_ID` is none."""
-        while self._next_number in self._peers:
-            self._next_number = (self._next_number + 1) % NO_PEER_ID
-        number = self._next_number
-        self._next_number = (number + 1) % NO_PEER_ID
-        return number
+        return self._peers.add(link, endpoint, session, now)
 
     def _forget(self, peer: Peer, reason: str) -> None:
         """Take the peer out of everything."""
-        del self._peers[peer.number]
-        self._deadlines.set(peer.number, None)
-        self._leave_place(peer)
-        if peer.lease is not None:
-            self._pool.release(peer.lease.ip)
-        if peer.pushed:
+        self._peers.remove(peer)
+        self._welcome.dismiss(peer)
+        if peer.served:
             self._out.append(RemovePeer(peer.number))
             self._say(Level.INFO, f"client {peer.name} is gone: {reason}")
         if self._stream:
             self._out.append(CloseTransport(peer.link))
-
-    def _move(self, peer: Peer, endpoint: SockAddr) -> None:
-        """An authentic data packet came from another address: the control channel is there as well."""
-        self._leave_place(peer)
-        peer.endpoint = endpoint
-        self._by_place.setdefault((peer.link, endpoint), []).append(peer)
-        self._say(Level.INFO, f"client {peer.name} is at {printable(str(endpoint[0]))} port {endpoint[1]} now")
-
-    def _leave_place(self, peer: Peer) -> None:
-        place = (peer.link, peer.endpoint)
-        self._by_place[place].remove(peer)
-        if not self._by_place[place]:
-            del self._by_place[place]
 
     # --- running sessions
 
@@ -315,21 +263,21 @@ class Server:
             self._transmit(peer, peer.session.drain()[0])
             if error.consequence is Consequence.DROP:
                 self._out.append(Drop(error.reason))
-            elif peer.number in self._peers:
+            elif peer in self._peers:
                 self._say(Level.WARNING, f"client at {printable(str(peer.endpoint[0]))}: {error.reason}")
                 self._forget(peer, error.reason)
         finally:
-            self._reschedule(peer)
+            self._peers.reschedule(peer)
 
     def _transmit(self, peer: Peer, packets: list[bytes]) -> None:
         self._out += [Transmit(peer.link, peer.endpoint, packet) for packet in packets]
 
     def _tick(self, now: float) -> None:
         hand_window = self._config.common.timers.hand_window
-        for peer in [self._peers[number] for number in self._deadlines.take_due(now)]:
+        for peer in self._peers.take_due(now):
             if now >= peer.leaves_at:
                 self._forget(peer, "left")
-            elif not peer.pushed and now >= peer.began + hand_window:
+            elif not peer.served and now >= peer.began + hand_window:
                 self._out.append(Drop("handshake not finished within the hand-window"))
                 self._forget(peer, "handshake not finished")
             else:
@@ -347,7 +295,7 @@ class Server:
                 return
             for happening in happenings:
                 self._happened(peer, happening, now)
-                if peer.number not in self._peers:
+                if peer not in self._peers:
                     return
 
     def _happened(self, peer: Peer, happening: Happening, now: float) -> None:
@@ -356,10 +304,10 @@ class Server:
                 self._introduced(peer, key_id, hello, now)
             case KeyMaterialReady(key_id, _):
                 peer.key_id = key_id
-                if peer.pushed:
+                if peer.served:
                     self._install(peer, key_id)
-                elif peer.can.proto & IvProto.REQUEST_PUSH:
-                    self._push(peer, now)
+                elif self._welcome.unasked(peer):
+                    self._serve(peer, now)
             case UseKey(key_id):
                 if key_id in peer.installed:
                     self._out.append(ActivateKey(peer.number, key_id))
@@ -377,74 +325,59 @@ class Server:
     def _message(self, peer: Peer, message: Message, now: float) -> None:
         match message:
             case PushRequest():
-                if not peer.pushed:
-                    self._push(peer, now)
+                if not peer.served:
+                    self._serve(peer, now)
             case Exit():
                 # Once: a client that repeats EXIT does not prolong its stay (CVE-2024-28882).
                 peer.leaves_at = min(peer.leaves_at, now + EXIT_DELAY)
             case _:
                 self._out.append(Drop(f"{type(message).__name__} from a client"))
 
-    # --- authentication and push
+    # --- those who are authenticated
 
     def _introduced(self, peer: Peer, key_id: int, hello: KeyMethod2, now: float) -> None:
         facts = peer.session.tls_of(key_id).peer
         name = printable(facts.common_name or "(no common name)", 64)
-        if peer.lease is not None and (name, hello.username) != (peer.name, peer.username):
+        if peer.admitted and (name, hello.username) != (peer.name, peer.username):
             raise PeerError("the client's name changed in a renegotiation", Consequence.END_SESSION)
-        if peer.lease is None:
+        if not peer.admitted:
             peer.name, peer.username = name, hello.username
-            peer.can = peerinfo.parse(hello.peer_info)
-            peer.cipher = server_cipher(peer.can, hello.options, self._config.common)
-            peer.ekm = bool(peer.can.proto & IvProto.TLS_KEY_EXPORT)
-            peer.epoch = can_epochs(peer.can) and SUITES[peer.cipher].mode is Mode.AEAD
-            told = IvProto.CC_EXIT_NOTIFY | IvProto.DYN_TLS_CRYPT  # the flag is pushed beside the other only
-            peer.dynamic_tls_crypt = peer.can.proto & told == told
+            self._welcome.meet(peer, hello)
             self._promote(peer)
         family = Family.IPV6 if len(peer.endpoint) == 4 else Family.IPV4
         options = occ.build(self._config.common, self._config.listen.proto, family, server=True)
-        peer.session.answer(key_id, hello, options, now)
+        peer.session.answer(key_id, hello, options, now, peer_info=self._welcome.introduce(peer))
 
     def _promote(self, peer: Peer) -> None:
         """The client is authenticated: it replaces what it was before, and gets an address."""
-        for older in [p for p in self._peers.values() if p is not peer and p.lease is not None]:
-            same_place = (older.link, older.endpoint) == (peer.link, peer.endpoint)
-            if same_place or (older.name == peer.name and not self._config.duplicate_cn):
+        admitted = [other for other in self._peers if other is not peer and other.admitted]
+        for older in admitted:
+            if self._welcome.replaces(peer, older):
                 self._forget(older, "it connected again")
-        if sum(p.lease is not None for p in self._peers.values()) >= self._config.max_clients:
+        if sum(other in self._peers for other in admitted) >= self._welcome.most:
             raise PeerError("max-clients is reached", Consequence.END_SESSION)
-        peer.lease = self._pool.lease(peer.name)
+        self._welcome.admit(peer)
+        peer.admitted = True
 
-    def _push(self, peer: Peer, now: float) -> None:
-        assert peer.lease is not None
-        peer.pushed = True
-        for message in build_push_reply(push_options(peer, self._config, self._pool.server)):
+    def _serve(self, peer: Peer, now: float) -> None:
+        """Its data channel begins."""
+        peer.served = True
+        for message in self._welcome.tell(peer):
             peer.session.send_message(message, now)
         if peer.dynamic_tls_crypt:
             peer.session.protect_renegotiations()
-        timers = self._config.common.timers
-        peer_id = peer.number if peer.can.proto & IvProto.DATA_V2 else NO_PEER_ID
-        limits = peer_limits(
-            self._config.common,
-            self._config.listen.proto,
-            peer.endpoint,
-            cipher=peer.cipher,
-            ping=timers.ping,
-            silence=timers.ping_restart,
-            peer_id=peer_id != NO_PEER_ID,
-            epoch=peer.epoch,
-            floats=not self._stream,
-        )
-        self._out += [
-            AddPeer(peer.number, peer.link, peer.endpoint, peer_id, limits),
-            AssignAddresses(peer.number, peer.name, (peer.lease.ip,)),
-        ]
+        peer_id, limits = self._welcome.limits(peer)
+        self._out.append(AddPeer(peer.number, peer.link, peer.endpoint, peer_id, limits))
+        addresses = self._welcome.addresses(peer)
+        if addresses is not None:
+            self._out.append(AssignAddresses(peer.number, peer.name, addresses))
         self._install(peer, peer.key_id)
         peer.session.use_first_key()
+        has = f" has {', '.join(map(str, addresses))}" if addresses else ""
         derivation = "exporter" if peer.ekm else "PRF"
         self._say(
             Level.INFO,
-            f"client {peer.name} at {printable(str(peer.endpoint[0]))} port {peer.endpoint[1]} has {peer.lease.ip} "
+            f"client {peer.name} at {_shown(peer.endpoint)}{has} "
             f"({peer.session.tls_of(peer.key_id).describe()}, data {peer.cipher}, keys by {derivation})",
         )
 
@@ -455,6 +388,10 @@ class Server:
 
     def _say(self, level: Level, text: str) -> None:
         self._out.append(Notify(level, text))
+
+
+def _shown(endpoint: SockAddr) -> str:
+    return f"{printable(str(endpoint[0]))} port {endpoint[1]}"
 
 
 def _never_introduced() -> Introduction:

@@ -29,8 +29,9 @@ from qubes_miragevpn.protocol.control.keyslot import (
     derive_keys,
     phase_of,
 )
-from qubes_miragevpn.protocol.control.legality import Role, require_legal
-from qubes_miragevpn.protocol.control.reliability import ACKS_ON_CONTROL, Incoming, Outgoing, Reliability
+from qubes_miragevpn.protocol.control.legality import Role, require_legal, require_ours
+from qubes_miragevpn.protocol.control.packing import Packing
+from qubes_miragevpn.protocol.control.reliability import Incoming, Reliability
 from qubes_miragevpn.protocol.control.tls import TlsEndpoint
 from qubes_miragevpn.protocol.happenings import (
     ClientIntroduced,
@@ -45,16 +46,11 @@ from qubes_miragevpn.protocol.happenings import (
 from qubes_miragevpn.protocol.wire import earlyneg, keymethod2
 from qubes_miragevpn.protocol.wire.keymethod2 import KeyMethod2
 from qubes_miragevpn.protocol.wire.messages import Malformed, split_record
-from qubes_miragevpn.protocol.wire.packet import HEAD_SIZE, MAX_ACKS, RESETS, SID_SIZE, Body, Head, Opcode, read_body
+from qubes_miragevpn.protocol.wire.packet import RESETS, Body, Head, Opcode, read_body
 from qubes_miragevpn.protocol.wrap.dynamic import LABEL
 from qubes_miragevpn.protocol.wrap.keys import Opened
 from qubes_miragevpn.protocol.wrap.state import WrapState
 
-_OUTER = {False: 40 + 8, True: 40 + 20 + 2}
-"""IPv6 and UDP headers, or IPv6, TCP and length prefix: ``max-packet-size`` counts them in."""
-_MIN_ROOM = 64
-"""TLS bytes that a packet carries at the least, even if that makes it longer than ``max-packet-size``."""
-_BODY_ROOM = 1 + 4 * ACKS_ON_CONTROL + SID_SIZE + 4  # acknowledgements, session id, message id
 _KEY_IDS = 7  # renegotiations use 1..7 and begin again at 1
 _NOTHING = Secret(b"")
 
@@ -92,7 +88,7 @@ class Session:
         self._peer_fingerprint: bytes | None = None
         self._packets: list[bytes] = []
         self._happenings: list[Happening] = []
-        self._owes_key = False  # the server asked for our wrapped key once more
+        self._packing = Packing(wrap, own_sid, common.max_packet_size, stream=stream)
         self._place_proved = True  # the peer has heard us where we think it is
 
     def _draw_renewal(self, timers: Timers) -> float:
@@ -141,12 +137,12 @@ class Session:
             self._pull_tls(slot, slot.state.tls)
             self._flush(now)
 
-    def answer(self, key_id: int, hello: KeyMethod2, options: str, now: float) -> None:
+    def answer(self, key_id: int, hello: KeyMethod2, options: str, now: float, *, peer_info: str = "") -> None:
         """Server: accept the client's introduction and send our part of key method 2."""
         slot = self._slots[key_id]
         assert isinstance(slot.state, Judging)
         own = KeySource(_NOTHING, self._entropy(32), self._entropy(32))
-        reply = KeyMethod2(own, options, "", _NOTHING, "")
+        reply = KeyMethod2(own, options, "", _NOTHING, peer_info)
         slot.state.tls.write(keymethod2.encode(reply))
         self._pull_tls(slot, slot.state.tls)
         self._establish(slot, Established(slot.state.tls, hello.source, own), hello.options, now)
@@ -207,11 +203,11 @@ class Session:
         require_legal(self.role, head.opcode, phase_of(slot))
         body = read_body(head.opcode, opened.body)
         wanted = head.opcode is Opcode.HARD_RESET_SERVER and earlyneg.wrapped_key_wanted(body.payload)
-        self._check_sids(head, body)
+        require_ours(self.role, head, body, own_sid=self.own_sid, peer_sid=self.peer_sid)
         self._wrap.admit(opened)
         if self.peer_sid is None:
             self.peer_sid = head.sid
-            self._owes_key = wanted and bool(self._wrap.wrapped_size)  # who has none owes none
+            self._packing.owes_key = wanted and bool(self._wrap.wrapped_size)  # who has none owes none
         if slot is None:
             slot = self._accept_soft_reset(head, body, now)
         self._prove_place(slot, head, body, now)
@@ -220,24 +216,6 @@ class Session:
             for incoming in slot.reliability.receive(body.message_id, Incoming(head.opcode, body.payload)):
                 self._take(slot, incoming, now)
         self._flush(now)
-
-    def _check_sids(self, head: Head, body: Body) -> None:
-        if head.opcode in RESETS:
-            if body.message_id != 0:
-                raise PeerError(f"{head.opcode.name} with a message id other than 0")
-            if (head.opcode is Opcode.SOFT_RESET) != (head.key_id != 0):
-                raise PeerError(f"{head.opcode.name} with key id {head.key_id}")
-        if head.opcode is Opcode.CONTROL_WKC and (head.key_id, body.message_id) != (0, 1):
-            raise PeerError(f"CONTROL_WKC as message {body.message_id} under key id {head.key_id}")
-        if self.peer_sid is None:
-            if head.opcode not in RESETS or head.opcode is Opcode.SOFT_RESET:
-                raise PeerError(f"{head.opcode.name} before the peer's hard reset")
-            if body.remote_sid is None and self.role is Role.CLIENT:
-                raise PeerError("server's hard reset acknowledges nothing")
-        elif head.sid != self.peer_sid:
-            raise PeerError("packet of another session")
-        if body.remote_sid is not None and body.remote_sid != self.own_sid:
-            raise PeerError("acknowledgement for another session")
 
     def _prove_place(self, slot: KeySlot, head: Head, body: Body, now: float) -> None:
         if self._place_proved:
@@ -404,36 +382,13 @@ class Session:
     # --- output
 
     def _pull_tls(self, slot: KeySlot, tls: TlsEndpoint) -> None:
-        output = tls.take_output()
-        if output and self._owes_key:
-            self._owes_key = False
-            room = max(self._room(slot) - self._wrap.wrapped_size, 0)
-            slot.reliability.queue(Opcode.CONTROL_WKC, output[:room])
-            output = output[room:]
-        room = self._room(slot)
-        for start in range(0, len(output), room):
-            slot.reliability.queue(Opcode.CONTROL, output[start : start + room])
-
-    def _room(self, slot: KeySlot) -> int:
-        overhead = _OUTER[not self._retry] + HEAD_SIZE + self._wrap.overhead(slot.key_id) + _BODY_ROOM
-        return max(self._common.max_packet_size - overhead, _MIN_ROOM)
+        self._packing.queue(slot, tls.take_output())
 
     def _flush(self, now: float) -> None:
-        """Put on the wire what is due on every slot: new packets, retransmissions, bare acknowledgements."""
+        """Put on the wire what is due on every slot."""
         for slot in self._slots.values():
-            for outgoing in slot.reliability.due(now):
-                self._packets.append(self._seal(slot, outgoing))
-            while slot.reliability.must_ack and self.peer_sid is not None:
-                acks = slot.reliability.take_acks(MAX_ACKS)
-                body = Body(acks, self.peer_sid, None)
-                self._packets.append(self._wrap.seal(Head(Opcode.ACK, slot.key_id, self.own_sid), body.encode()))
-
-    def _seal(self, slot: KeySlot, outgoing: Outgoing) -> bytes:
-        acks = slot.reliability.take_acks(ACKS_ON_CONTROL) if self.peer_sid is not None else ()
-        body = Body(acks, self.peer_sid if acks else None, outgoing.message_id, outgoing.payload)
-        return self._wrap.seal(Head(outgoing.opcode, slot.key_id, self.own_sid), body.encode())
+            self._packets += self._packing.due(slot, self.peer_sid, now)
 
 
 def _following(key_id: int) -> int:
     return key_id % _KEY_IDS + 1
-

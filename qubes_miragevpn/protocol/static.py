@@ -32,6 +32,7 @@ from qubes_miragevpn.dataplane.interface import (
     PeerSilent,
     SockAddr,
 )
+from qubes_miragevpn.protocol.attempts import Idle, Opening, Pausing, Resolving, opening
 from qubes_miragevpn.protocol.contract import (
     ActivateKey,
     AddPeer,
@@ -43,7 +44,6 @@ from qubes_miragevpn.protocol.contract import (
     Level,
     NameResolved,
     Notify,
-    OpenTransport,
     RemovePeer,
     ResolutionFailed,
     Resolve,
@@ -63,35 +63,6 @@ from qubes_miragevpn.protocol.remotes import GiveUp, Lookup, Pause, Remotes, Try
 PEER = 1
 KEY_ID = 0
 MORE_THAN_V1 = 3  # bytes: a time beside the packet id (4), but no opcode (1)
-
-
-@dataclass(frozen=True)
-class Idle:
-    """Nothing is wanted."""
-
-
-@dataclass(frozen=True)
-class Pausing:
-    """Waiting before the next pass over the remotes."""
-
-    until: float
-
-
-@dataclass(frozen=True)
-class Resolving:
-    """The name of `step`'s remote is being looked up."""
-
-    request: int
-    step: Lookup
-
-
-@dataclass(frozen=True)
-class Opening:
-    """A transport is being opened."""
-
-    link: Link
-    step: Try
-    deadline: float
 
 
 @dataclass(frozen=True)
@@ -197,23 +168,17 @@ class StaticKeyPeer:
                 self._numbers += 1
                 self._state = Resolving(self._numbers, step)
                 self._out.append(Resolve(self._numbers, remote.hop[0], remote.hop[2]))
-            case Try(remote, address):
+            case Try():
                 self._numbers += 1
                 self._state = Opening(self._numbers, step, now + self._common.timers.connect_timeout)
-                self._say(Level.INFO, f"connecting to {address} port {remote.hop[1]} ({remote.proto.value})")
-                target = None if remote.proxy is None else (remote.host, remote.port, remote.family)
-                self._out.append(
-                    OpenTransport(
-                        self._numbers, remote.proto, address, remote.hop[1], remote.local, remote.proxy, target
-                    )
-                )
+                self._out += opening(self._numbers, step)
             case Pause(seconds):
                 self._state = Pausing(now + seconds)
                 self._say(Level.INFO, f"next try in {seconds:g} s")
             case GiveUp():
                 self._stop(StopKind.CONNECTION, "no remote could be reached (connect-retry-max)")
 
-    def _up(self, opening: Opening, endpoint: SockAddr) -> None:
+    def _up(self, attempt: Opening, endpoint: SockAddr) -> None:
         try:
             settings = parse_push(self._config.tunnel, self._config.client, _address(endpoint))
         except PeerError as error:
@@ -221,16 +186,16 @@ class StaticKeyPeer:
             return
         for line in settings.dropped:
             self._say(Level.WARNING, f"not used: {line}")
-        self._state = Working(opening.link, opening.step)
+        self._state = Working(attempt.link, attempt.step)
         self._out += [
-            AddPeer(PEER, opening.link, endpoint, NO_PEER_ID, self._limits(opening, endpoint)),
+            AddPeer(PEER, attempt.link, endpoint, NO_PEER_ID, self._limits(attempt, endpoint)),
             InstallKey(PEER, KEY_ID, self._keys()),
             ActivateKey(PEER, KEY_ID),
             TunnelUp(settings.tunnel, f"static key, data {self._config.cipher} with {self._common.digest}"),
         ]
 
-    def _limits(self, opening: Opening, endpoint: SockAddr) -> PeerLimits:
-        remote, timers = opening.step.remote, self._common.timers
+    def _limits(self, attempt: Opening, endpoint: SockAddr) -> PeerLimits:
+        remote, timers = attempt.step.remote, self._common.timers
         common = within_proxy(self._common, remote)
         if common.mssfix and common.mssfix_of is not SizeOf.INNER:
             common = replace(common, mssfix=max(common.mssfix - MORE_THAN_V1, 1))

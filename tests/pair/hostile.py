@@ -11,7 +11,8 @@ from qubes_miragevpn.protocol import contract as c
 from qubes_miragevpn.protocol.client import Client
 from qubes_miragevpn.protocol.control.reliability import MAX_QUEUED, PACKET_COST, RECEIVE_WINDOW, SEND_WINDOW
 from qubes_miragevpn.protocol.conversation import Conversation
-from qubes_miragevpn.protocol.server import MAX_CANDIDATES, Server
+from qubes_miragevpn.protocol.server import Server
+from qubes_miragevpn.protocol.serving.registry import MAX_CANDIDATES
 from qubes_miragevpn.protocol.session import Session
 from qubes_miragevpn.protocol.wire.packet import Body, Opcode
 from tests.pair.link import flip
@@ -25,7 +26,7 @@ MAX_EFFECTS = 40
 def sessions(machine: Client | Server) -> list[Session]:
     """The sessions that a machine holds now."""
     if isinstance(machine, Server):
-        return [peer.session for peer in machine._peers.values()]
+        return [peer.session for peer in machine._peers]
     return [machine._state._session] if isinstance(machine._state, Conversation) else []
 
 
@@ -44,9 +45,9 @@ def require_sound(side: Side, effects: Iterable[c.Effect]) -> None:
             assert sum(len(payload) + PACKET_COST for _, payload in layer._waiting) == layer._queued <= MAX_QUEUED
             assert len(layer._to_ack) <= 4 * RECEIVE_WINDOW
     if isinstance(machine, Server):
-        candidates = [peer for peer in machine._peers.values() if peer.lease is None]
+        candidates = [peer for peer in machine._peers if not peer.admitted]
         assert len(candidates) <= MAX_CANDIDATES and len(machine._silent) <= MAX_CANDIDATES
-        assert sum(map(len, machine._by_place.values())) == len(machine._peers)
+        assert sum(map(len, machine._peers._by_place.values())) == len(machine._peers)
 
 
 class Attacker:

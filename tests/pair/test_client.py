@@ -205,7 +205,7 @@ def saying(
 
 def say(world: World, message: str) -> None:
     server: Any = world.server.machine
-    for number in list(server._peers):
+    for number in [peer.number for peer in server._peers]:
         server._out = []
         server._with(number, lambda peer: peer.session.send_message(message, world.now), world.now)
         for effect in server._out:
@@ -214,7 +214,7 @@ def say(world: World, message: str) -> None:
 
 def speak_instead(world: World, messages: tuple[str, ...]) -> None:
     server: Any = world.server.machine
-    push: Callable[..., None] = server._push
+    push: Callable[..., None] = server._serve
 
     spoken_to = set()
 
@@ -228,7 +228,7 @@ def speak_instead(world: World, messages: tuple[str, ...]) -> None:
             else:
                 peer.session.send_message(message, now)
 
-    server._push = speak
+    server._serve = speak
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from qubes_miragevpn.base.secret import Secret
 from qubes_miragevpn.config.model import ControlWrap, Proto, Timers, TlsCrypt, TlsCryptV2Client, TlsCryptV2Server
 from qubes_miragevpn.crypto.wrappedkey import timestamp_metadata, wrap_client_key
 from qubes_miragevpn.protocol import contract as c
-from qubes_miragevpn.protocol.server import MAX_CANDIDATES
+from qubes_miragevpn.protocol.serving.registry import MAX_CANDIDATES
 from qubes_miragevpn.protocol.wire import earlyneg
 from qubes_miragevpn.protocol.wire.packet import MAX_CONTROL_PACKET, Body, Head, Opcode
 from qubes_miragevpn.protocol.wrap import clientkey

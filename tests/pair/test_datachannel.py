@@ -99,7 +99,7 @@ def test_what_a_server_may_not_push(pki: Pki, monkeypatch: pytest.MonkeyPatch, p
     """The epoch format without a peer id, a framing that has no name, ciphers that nobody offered: no tunnel."""
     monkeypatch.setattr(peerinfo, "OUR_PROTO", peerinfo.OUR_PROTO & ~peerinfo.IvProto.DATA_V2)
     monkeypatch.setattr(
-        "qubes_miragevpn.protocol.server.push_options", lambda *_: ["ifconfig 10.8.0.2 255.255.255.0", pushed]
+        "qubes_miragevpn.protocol.serving.welcome.push_options", lambda *_: ["ifconfig 10.8.0.2 255.255.255.0", pushed]
     )
     world = World(server_config(pki))
     client = world.client(client_config(pki))

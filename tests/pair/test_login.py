@@ -36,7 +36,7 @@ class Office:
         self.heard: list[str] = []
         self.reply = reply
         self._told: set[int] = set()
-        introduced, push = Server._introduced, Server._push
+        introduced, push = Server._introduced, Server._serve
 
         def listen(machine: Any, peer: Any, key_id: int, hello: Any, now: float) -> None:
             self.logins.append((hello.username, hello.password.reveal()))
@@ -52,12 +52,12 @@ class Office:
                     peer.session.send_message(message, now)
 
         monkeypatch.setattr(Server, "_introduced", listen)
-        monkeypatch.setattr(Server, "_push", judge)
+        monkeypatch.setattr(Server, "_serve", judge)
 
     def say(self, message: str, *, of: int = -1) -> None:
         """Send a control message to the newest client."""
         machine: Any = self.world.server.machine
-        peer = list(machine._peers.values())[of]
+        peer = list(machine._peers)[of]
         machine._out = []
         peer.session.send_message(message, self.world.now)
         machine._collect(peer, self.world.now)

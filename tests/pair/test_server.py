@@ -12,8 +12,9 @@ from qubes_miragevpn.base.secret import Secret
 from qubes_miragevpn.config.model import Identity, NameCheck, NameType, PeerPolicy, Proto, Timers
 from qubes_miragevpn.dataplane.interface import PeerExited, PeerSilent
 from qubes_miragevpn.protocol import contract as c
-from qubes_miragevpn.protocol.server import EXIT_DELAY, MAX_CANDIDATES, Server
+from qubes_miragevpn.protocol.server import EXIT_DELAY, Server
 from qubes_miragevpn.protocol.serving.admission import ANSWERS
+from qubes_miragevpn.protocol.serving.registry import MAX_CANDIDATES
 from qubes_miragevpn.protocol.wire.packet import Body, Head, Opcode
 from tests.interop.pki import Pem, Pki
 from tests.pair.hostile import STRANGER, Attacker
@@ -101,7 +102,7 @@ def test_a_session_without_a_certificate_from_the_victims_address_changes_nothin
     thief.place = client.place
     world.run(30)
     assert not up(thief) and not world.server.effects(c.RemovePeer)
-    assert sum(peer.lease is not None for peer in machine(world)._peers.values()) == 1
+    assert sum(peer.admitted for peer in machine(world)._peers) == 1
 
 
 def test_max_clients(pki: Pki) -> None:
@@ -154,7 +155,7 @@ def test_a_client_that_is_gone_is_forgotten_with_its_address(pki: Pki, event: c.
     world = World(server_config(pki))
     join(world, pki)
     world.server.event(event)
-    assert world.server.effects(c.RemovePeer) and not machine(world)._peers and not machine(world)._pool._used
+    assert world.server.effects(c.RemovePeer) and not machine(world)._peers and not machine(world)._welcome._pool._used
     world.server.event(event)  # and again, which concerns nobody
     assert len(world.server.effects(c.RemovePeer)) == 1
 
@@ -238,7 +239,7 @@ def test_silent_connections_are_bounded_and_cheap(pki: Pki) -> None:
 def test_a_lost_connection_is_a_lost_client(pki: Pki) -> None:
     world, _ = tcp(pki)
     client = join(world, pki, remotes=client_config(pki, proto=Proto.TCP).remotes)
-    link = next(iter(machine(world)._peers.values())).link
+    link = next(iter(machine(world)._peers)).link
     world.server.event(c.TransportDown(link, "reset by \x1b peer"))
     assert world.server.effects(c.RemovePeer) and not machine(world)._peers
     assert client is not None
@@ -259,7 +260,7 @@ def test_spoofed_resets_cost_an_answer_each_at_most_and_no_memory(pki: Pki) -> N
         ]
         assert len(sent) <= 1 and all(len(one.packet) == 26 and one.endpoint == place for one in sent)
         answers += len(sent)
-    assert answers == ANSWERS and not machine(world)._peers and not machine(world)._by_place
+    assert answers == ANSWERS and not machine(world)._peers and not machine(world)._peers._by_place
     assert machine(world).next_deadline() is None, "nothing is ever retransmitted to an address that proved nothing"
 
 
@@ -277,7 +278,7 @@ def test_candidates_are_bounded_and_die(pki: Pki) -> None:
         server.handle(c.PacketReceived(0, place, third), world.now)
     assert len(server._peers) == MAX_CANDIDATES
     world.run(61)
-    assert not server._peers and not server._by_place
+    assert not server._peers and not server._peers._by_place
     join(world, pki)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from enum import Enum
 
 from qubes_miragevpn.base.errors import PeerError
-from qubes_miragevpn.protocol.wire.packet import CLIENT_RESETS, Opcode
+from qubes_miragevpn.protocol.wire.packet import CLIENT_RESETS, RESETS, Body, Head, Opcode
 
 
 class Role(Enum):
@@ -50,3 +50,23 @@ def require_legal(role: Role, opcode: Opcode, phase: Phase) -> None:
     """Raise `PeerError` (drop) unless `opcode` may arrive at `role` in `phase`."""
     if (role, opcode, phase) not in LEGAL:
         raise PeerError(f"{opcode.name} is not legal for a {role.value} whose key slot is {phase.value}")
+
+
+def require_ours(role: Role, head: Head, body: Body, *, own_sid: bytes, peer_sid: bytes | None) -> None:
+    """Raise `PeerError` (drop) unless its ids fit its kind and this session (`peer_sid` None: it has none yet)."""
+    if head.opcode in RESETS:
+        if body.message_id != 0:
+            raise PeerError(f"{head.opcode.name} with a message id other than 0")
+        if (head.opcode is Opcode.SOFT_RESET) != (head.key_id != 0):
+            raise PeerError(f"{head.opcode.name} with key id {head.key_id}")
+    if head.opcode is Opcode.CONTROL_WKC and (head.key_id, body.message_id) != (0, 1):
+        raise PeerError(f"CONTROL_WKC as message {body.message_id} under key id {head.key_id}")
+    if peer_sid is None:
+        if head.opcode not in RESETS or head.opcode is Opcode.SOFT_RESET:
+            raise PeerError(f"{head.opcode.name} before the peer's hard reset")
+        if body.remote_sid is None and role is Role.CLIENT:
+            raise PeerError("server's hard reset acknowledges nothing")
+    elif head.sid != peer_sid:
+        raise PeerError("packet of another session")
+    if body.remote_sid is not None and body.remote_sid != own_sid:
+        raise PeerError("acknowledgement for another session")

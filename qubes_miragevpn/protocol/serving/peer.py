@@ -16,7 +16,7 @@ _CAN_NOTHING = PeerCan(proto=0, ciphers=(), mtu=False)
 
 @dataclass
 class Peer:
-    """One association with a client, candidate or authenticated (then `lease` is set)."""
+    """One association: a candidate, then `admitted` (authenticated), then `served` (it has keys and a place)."""
 
     number: int
     link: Link
@@ -30,9 +30,10 @@ class Peer:
     ekm: bool = False
     epoch: bool = False  # data packets have the epoch format
     dynamic_tls_crypt: bool = False
+    admitted: bool = False
     lease: IPv4Interface | None = None
     key_id: int = 0  # the newest established key
-    pushed: bool = False
+    served: bool = False
     leaves_at: float = float("inf")
     installed: set[int] = field(default_factory=set)
 

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Who a server knows: every peer by its number and by where it is, and when it needs attention next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from qubes_miragevpn.base.errors import PeerError
+from qubes_miragevpn.dataplane.interface import NO_PEER_ID, Link, SockAddr
+from qubes_miragevpn.protocol.serving.deadlines import Deadlines
+from qubes_miragevpn.protocol.serving.peer import Peer
+from qubes_miragevpn.protocol.session import Session
+
+MAX_CANDIDATES = 256
+"""Handshakes under way at once; each holds a TLS session (~100 KB), so 25 MB at the very most."""
+
+
+class Registry:
+    """The peers of one server."""
+
+    def __init__(self, hand_window: float) -> None:
+        self._hand_window = hand_window
+        self._peers: dict[int, Peer] = {}
+        self._by_place: dict[tuple[Link, SockAddr], list[Peer]] = {}
+        self._deadlines = Deadlines()
+        self._next_number = 0
+
+    def __iter__(self) -> Iterator[Peer]:
+        """A copy, so that peers may go meanwhile."""
+        return iter(list(self._peers.values()))
+
+    def __len__(self) -> int:
+        return len(self._peers)
+
+    def __contains__(self, peer: Peer) -> bool:
+        return self._peers.get(peer.number) is peer
+
+    def get(self, number: int) -> Peer | None:
+        """The peer of this number."""
+        return self._peers.get(number)
+
+    def at(self, link: Link, endpoint: SockAddr) -> list[Peer]:
+        """The peers at one place: a client, and candidates that want to follow it."""
+        return list(self._by_place.get((link, endpoint), ()))
+
+    def require_room(self, most: int) -> None:
+        """Raise `PeerError` (drop) unless one more candidate can be taken, beside `most` who are admitted."""
+        if len(self._peers) >= most + MAX_CANDIDATES:
+            raise PeerError("too many clients")
+        if sum(not peer.admitted for peer in self._peers.values()) >= MAX_CANDIDATES:
+            raise PeerError("too many handshakes under way")
+
+    def add(self, link: Link, endpoint: SockAddr, session: Session, now: float) -> Peer:
+        """Take in a candidate."""
+        peer = Peer(self._new_number(), link, endpoint, session, now)
+        self._peers[peer.number] = peer
+        self._by_place.setdefault((link, endpoint), []).append(peer)
+        return peer
+
+    def _new_number(self) -> int:
+        """The next free peer id: 24 bits, and `NO_PEER_ID` is none."""
+        while self._next_number in self._peers:
+            self._next_number = (self._next_number + 1) % NO_PEER_ID
+        number = self._next_number
+        self._next_number = (number + 1) % NO_PEER_ID
+        return number
+
+    def remove(self, peer: Peer) -> None:
+        """Take the peer out of everything."""
+        del self._peers[peer.number]
+        self._deadlines.set(peer.number, None)
+        self._leave_place(peer)
+
+    def move(self, peer: Peer, endpoint: SockAddr) -> None:
+        """The peer is at `endpoint` now."""
+        self._leave_place(peer)
+        peer.endpoint = endpoint
+        self._by_place.setdefault((peer.link, endpoint), []).append(peer)
+
+    def _leave_place(self, peer: Peer) -> None:
+        place = (peer.link, peer.endpoint)
+        self._by_place[place].remove(peer)
+        if not self._by_place[place]:
+            del self._by_place[place]
+
+    # --- time
+
+    def reschedule(self, peer: Peer) -> None:
+        """Note when `peer` needs us next; called after everything that may have changed that."""
+        if peer not in self:
+            return
+        times = [peer.leaves_at]
+        if (deadline := peer.session.next_deadline()) is not None:
+            times.append(deadline)
+        if not peer.served:
+            times.append(peer.began + self._hand_window)
+        self._deadlines.set(peer.number, None if min(times) == float("inf") else min(times))
+
+    def next_deadline(self) -> float | None:
+        """When the first of them needs us."""
+        return self._deadlines.next()
+
+    def take_due(self, now: float) -> list[Peer]:
+        """Those that need us now; each is to be rescheduled."""
+        return [self._peers[number] for number in self._deadlines.take_due(now)]

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What becomes of somebody who has proved who it is: how a server treats its many clients.
+
+`Welcome` is what the server asks; `Clients` answers for ``mode server`` (a lease of the pool, a push), and
+`serving.point.OtherEnd` for a tunnel between two.
+"""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv6Address
+from typing import Protocol
+
+from qubes_miragevpn.base.errors import Consequence, PeerError
+from qubes_miragevpn.config.model import Proto, ServerConfig
+from qubes_miragevpn.crypto.suites import SUITES, Mode
+from qubes_miragevpn.dataplane.interface import NO_PEER_ID, PeerLimits
+from qubes_miragevpn.protocol.control.negotiation import server_cipher
+from qubes_miragevpn.protocol.limits import peer_limits
+from qubes_miragevpn.protocol.serving.peer import Peer, can_epochs, push_options
+from qubes_miragevpn.protocol.serving.pool import AddressPool
+from qubes_miragevpn.protocol.wire import peerinfo
+from qubes_miragevpn.protocol.wire.keymethod2 import KeyMethod2
+from qubes_miragevpn.protocol.wire.messages import build_push_reply
+from qubes_miragevpn.protocol.wire.peerinfo import IvProto
+
+
+class Welcome(Protocol):
+    """How a server treats those who are authenticated."""
+
+    most: int
+    """So many at once."""
+
+    def meet(self, peer: Peer, hello: KeyMethod2) -> None:
+        """Agree with a new peer on its data channel; raises `PeerError` (end of session)."""
+
+    def replaces(self, peer: Peer, older: Peer) -> bool:
+        """Whether `older`, another session, is over now that `peer` is authenticated."""
+
+    def admit(self, peer: Peer) -> None:
+        """Take it in; raises `PeerError` (end of session)."""
+
+    def dismiss(self, peer: Peer) -> None:
+        """It has gone."""
+
+    def introduce(self, peer: Peer) -> str:
+        """The peer info in our part of key method 2."""
+
+    def unasked(self, peer: Peer) -> bool:
+        """Whether it is to be served as soon as there are keys."""
+
+    def tell(self, peer: Peer) -> list[str]:
+        """The control messages that go with being served."""
+
+    def addresses(self, peer: Peer) -> tuple[IPv4Address | IPv6Address, ...] | None:
+        """What is inside at its end; None: everything."""
+
+    def limits(self, peer: Peer) -> tuple[int, PeerLimits]:
+        """The peer id that our packets bear, and the rules for it."""
+
+
+class Clients:
+    """The clients of a server: each has an address of the pool, and is pushed what it needs."""
+
+    def __init__(self, config: ServerConfig) -> None:
+        self.most = config.max_clients
+        self._config = config
+        self._pool = AddressPool(config.network)
+
+    def meet(self, peer: Peer, hello: KeyMethod2) -> None:
+        """Choose the cipher and all that a client of this kind can do."""
+        peer.can = peerinfo.parse(hello.peer_info)
+        peer.cipher = server_cipher(peer.can, hello.options, self._config.common)
+        peer.ekm = bool(peer.can.proto & IvProto.TLS_KEY_EXPORT)
+        peer.epoch = can_epochs(peer.can) and SUITES[peer.cipher].mode is Mode.AEAD
+        told = IvProto.CC_EXIT_NOTIFY | IvProto.DYN_TLS_CRYPT  # the flag is pushed beside the other only
+        peer.dynamic_tls_crypt = peer.can.proto & told == told
+
+    def replaces(self, peer: Peer, older: Peer) -> bool:
+        """One session at one place, and of one name unless ``duplicate-cn``."""
+        same_place = (older.link, older.endpoint) == (peer.link, peer.endpoint)
+        return same_place or (older.name == peer.name and not self._config.duplicate_cn)
+
+    def admit(self, peer: Peer) -> None:
+        """Lease it an address."""
+        peer.lease = self._pool.lease(peer.name)
+
+    def dismiss(self, peer: Peer) -> None:
+        """Take its address back."""
+        if peer.lease is not None:
+            self._pool.release(peer.lease.ip)
+
+    def introduce(self, peer: Peer) -> str:
+        """A server says nothing of itself."""
+        return ""
+
+    def unasked(self, peer: Peer) -> bool:
+        """A client may tell that it takes a push without asking."""
+        return bool(peer.can.proto & IvProto.REQUEST_PUSH)
+
+    def tell(self, peer: Peer) -> list[str]:
+        """The push."""
+        return build_push_reply(push_options(peer, self._config, self._pool.server))
+
+    def addresses(self, peer: Peer) -> tuple[IPv4Address | IPv6Address, ...] | None:
+        """Its lease."""
+        if peer.lease is None:
+            raise PeerError("a client without an address", Consequence.END_SESSION)
+        return (peer.lease.ip,)
+
+    def limits(self, peer: Peer) -> tuple[int, PeerLimits]:
+        """Peers are told apart by their number where they can say it."""
+        config = self._config
+        peer_id = peer.number if peer.can.proto & IvProto.DATA_V2 else NO_PEER_ID
+        timers = config.common.timers
+        return peer_id, peer_limits(
+            config.common,
+            config.listen.proto,
+            peer.endpoint,
+            cipher=peer.cipher,
+            ping=timers.ping,
+            silence=timers.ping_restart,
+            peer_id=peer_id != NO_PEER_ID,
+            epoch=peer.epoch,
+            floats=config.listen.proto is Proto.UDP,
+        )
