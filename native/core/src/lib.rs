@@ -8,10 +8,14 @@
 #![forbid(unsafe_code)]
 
 mod aead;
+pub mod checksum;
+pub mod coalesce;
 pub mod errors;
 pub mod formats;
 pub mod keys;
+pub mod mss;
 pub mod replay;
+pub mod segment;
 pub mod suites;
 pub mod usage;
 
