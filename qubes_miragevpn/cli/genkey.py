@@ -47,12 +47,14 @@ def run(arguments: argparse.Namespace) -> int:
         sys.stdout.write(text)
         sys.stdout.flush()
         return ExitCode.OK
+    from qubes_miragevpn.runtime import disk
+
     path = Path(arguments.file)
     if arguments.force:
-        _replace(path, text)
+        disk.write_file(path, text.encode())
     else:
         try:
-            _create(path, text)
+            disk.create_file(path, text.encode())
         except FileExistsError:
             raise ConfigError("the file exists already", file=str(path), fix="--force replaces it") from None
     return ExitCode.OK
@@ -98,26 +100,3 @@ def _user_metadata(encoded: str) -> bytes:
     if len(content) >= MAX_METADATA:
         raise ConfigError(f"--metadata has {len(content)} bytes; {MAX_METADATA - 1} are the most")
     return user_metadata(content)
-
-
-def _create(path: Path, text: str) -> None:
-    """Write a file that did not exist; a half-written one does not stay."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
-
-
-def _replace(path: Path, text: str) -> None:
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    _create(beside, text)
-    try:
-        beside.replace(path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise

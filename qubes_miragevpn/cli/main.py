@@ -26,6 +26,7 @@ COMMANDS = {
     "server": "server",
     "check": "check",
     "genkey": "genkey",
+    "pki": "pki",
     "service": "service",
     "status": "remote",
     "profiles": "remote",

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from qubes_miragevpn.base.names import valid_profile_name
-from qubes_miragevpn.qube.profiles import disk
 from qubes_miragevpn.qube.settings import MAX_TUNNELS
+from qubes_miragevpn.runtime import disk
 from qubes_miragevpn.runtime.files import read_bounded
 
 Address = IPv4Address | IPv6Address

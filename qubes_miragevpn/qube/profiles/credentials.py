@@ -13,7 +13,7 @@ from pathlib import Path
 from qubes_miragevpn.base.errors import ConfigError
 from qubes_miragevpn.base.secret import Secret
 from qubes_miragevpn.config.model import Credentials
-from qubes_miragevpn.qube.profiles import disk
+from qubes_miragevpn.runtime import disk
 from qubes_miragevpn.runtime.files import read_bounded
 
 MAX_CREDENTIALS = 4096  # bytes, both lines

@@ -20,9 +20,10 @@ from qubes_miragevpn.base.errors import ConfigError
 from qubes_miragevpn.base.names import valid_profile_name
 from qubes_miragevpn.base.text import printable
 from qubes_miragevpn.config.model import ClientConfig, Credentials
-from qubes_miragevpn.qube.profiles import bundle, credentials, disk, options
+from qubes_miragevpn.qube.profiles import bundle, credentials, options
 from qubes_miragevpn.qube.profiles.options import ProfileOptions
 from qubes_miragevpn.qube.settings import Settings
+from qubes_miragevpn.runtime import disk
 from qubes_miragevpn.runtime.files import directory_lister, profile_reader, read_bounded
 
 MAX_PROFILES = 1000  # names listed, and the most that importing makes; a reply of 64 KiB holds them

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from qubes_miragevpn.base.errors import ConfigError
-from qubes_miragevpn.qube.profiles import Profiles, disk, options
+from qubes_miragevpn.qube.profiles import Profiles, options
 from qubes_miragevpn.qube.profiles.options import ProfileOptions
 from qubes_miragevpn.qube.settings import Settings
+from qubes_miragevpn.runtime import disk
 from tests.interop.pki import Authority
 from tests.unit.qube.profiles.test_bundle import packed
 

@@ -38,6 +38,19 @@ def write_file(path: Path, content: bytes, mode: int = 0o600) -> None:
     flush(path.parent)
 
 
+def create_file(path: Path, content: bytes) -> None:
+    """Write a file that did not exist; raises OSError (FileExistsError if it does), and half of it does not stay."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+
+
 def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
     """Make `path` a folder that holds `files` (by relative path) and nothing else; raises OSError as above."""
     temporary = Path(tempfile.mkdtemp(prefix=PREFIX, dir=path.parent))
@@ -45,11 +58,7 @@ def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
         for name, content in files.items():
             target = temporary / name
             target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
+            create_file(target, content)
         for folder in {(temporary / name).parent for name in files} | {temporary}:
             flush(folder)
         if path.is_symlink() or not path.is_dir():
