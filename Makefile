@@ -63,8 +63,11 @@ install-vm: ## install into a Qubes template (or DESTDIR): package, units, barri
 		--root $(or $(DESTDIR),/) --install-lib $(PYTHON_SITE) --install-scripts /usr/bin \
 		--single-version-externally-managed --record build/installed-files
 	install -D -m 755 install/vm/qubes-miragevpn-lockdown $(DESTDIR)$(LIBDIR)/qubes-miragevpn-lockdown
+	install -D -m 755 install/vm/qubes-miragevpn-dns.py $(DESTDIR)$(LIBDIR)/qubes-miragevpn-dns
 	install -D -m 644 -t $(DESTDIR)$(LIBDIR)/nft install/vm/nft/*.nft
-	install -D -m 644 -t $(DESTDIR)$(UNITS) install/vm/systemd/*.service
+	install -D -m 644 -t $(DESTDIR)$(UNITS) install/vm/systemd/*.service install/vm/systemd/*.socket
+	install -D -m 644 -t $(DESTDIR)/usr/lib/sysusers.d install/vm/sysusers.d/*.conf
+	install -D -m 644 -t $(DESTDIR)/usr/lib/tmpfiles.d install/vm/tmpfiles.d/*.conf
 	for extra in qubes-network.service.d qubes-network-uplink@.service.d; do \
 		install -D -m 644 -t $(DESTDIR)$(UNITS)/$$extra install/vm/systemd/$$extra/*.conf || exit 1; \
 	done
@@ -75,8 +78,11 @@ install-vm: ## install into a Qubes template (or DESTDIR): package, units, barri
 	install -D -m 755 -t $(DESTDIR)/etc/qubes/post-install.d install/vm/post-install.d/*.sh
 	install -D -m 755 -t $(DESTDIR)/etc/qubes-rpc qubes-rpc/*
 	install -D -m 644 -t $(DESTDIR)/usr/share/man/man1 doc/man/*.1
-	install -d -m 700 $(addprefix $(DESTDIR)/etc/qubes-miragevpn,/ /profiles /credentials)
+	install -d -m 750 $(DESTDIR)/etc/qubes-miragevpn
+	install -d -m 700 $(addprefix $(DESTDIR)/etc/qubes-miragevpn,/profiles /credentials /settings /state)
 ifeq ($(DESTDIR),)
+	systemd-sysusers qubes-miragevpn.conf
+	systemd-tmpfiles --create qubes-miragevpn.conf
 	systemctl daemon-reload
 	systemctl preset qubes-miragevpn.service
 	@$(INSTALL_PYTHON) -c 'import cryptography, OpenSSL, pyroute2' \

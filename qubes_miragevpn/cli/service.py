@@ -7,7 +7,6 @@ import argparse
 import os
 from typing import Any
 
-from qubes_miragevpn.base.errors import SystemRefused
 from qubes_miragevpn.base.exitcodes import ExitCode
 
 
@@ -29,9 +28,9 @@ def run(arguments: argparse.Namespace) -> int:
     from qubes_miragevpn.qube.hardening import no_dumps
     from qubes_miragevpn.qube.service import Service
     from qubes_miragevpn.qube.settings import load
+    from qubes_miragevpn.runtime.plain.privilege import demand_net_admin
 
-    if os.geteuid() != 0:
-        raise SystemRefused("the service changes the firewall of this machine", "run it as root")
+    demand_net_admin()
     no_dumps()
     settings = load(os.environ)
 

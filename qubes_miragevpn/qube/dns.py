@@ -5,28 +5,30 @@ The nft table sends questions to 10.139.1.1 and .2 to the tunnel's resolvers. re
 qubes-firewall fills the set of its ``specialtarget=dns`` rules from it, and checks them after the translation, so
 an AppVM with a restricted firewall would lose DNS. It is written before the tunnel opens, and qubes-firewall reloaded
 then, since a reload may take that firewall's tables away for a moment.
+
+The service may do neither itself: it asks root's helper (install/vm/qubes-miragevpn-dns.py), which systemd starts for
+each connection to a socket that only this service's user may use. The helper checks everything once more.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import errno
 import logging
-import os
-import tempfile
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 from qubes_miragevpn.base.errors import SystemRefused
+from qubes_miragevpn.base.text import printable
 from qubes_miragevpn.config.model import Dns
-from qubes_miragevpn.qube.firewall.table import VIRTUAL_RESOLVERS
 from qubes_miragevpn.qube.ranges import reserved
 from qubes_miragevpn.runtime.files import read_bounded
 
 MAX_RESOLVERS = 2  # as many as there are virtual ones
-RELOAD_TIMEOUT = 20.0  # seconds; a restart of qubes-firewall takes about one
-HEADER = "# written by qubes-miragevpn: the tunnel's resolvers\n"
+HELPER_TIME = 20.0  # seconds; a restart of qubes-firewall takes about one
+MAX_ANSWER = 512  # bytes of the helper's one line
+HEADER = b"# written by qubes-miragevpn: the tunnel's resolvers\n"  # the helper's; a test compares them
+
+Address = IPv4Address | IPv6Address
 
 _log = logging.getLogger("miragevpn.dns")
 
@@ -42,58 +44,53 @@ def choose(dns: Dns, fallback: tuple[IPv4Address, ...]) -> tuple[IPv4Address, ..
 
 
 class ResolvConf:
-    """The qube's resolv.conf, and the unit that reads it."""
+    """The qube's resolv.conf, by the helper that listens on `helper`."""
 
-    def __init__(self, path: Path, unit: str) -> None:
+    def __init__(self, path: Path, helper: Path) -> None:
         self._path = path
-        self._unit = unit
-        self._resolvers: dict[str, tuple[IPv4Address, ...]] = {}  # of every tunnel that has some
-        self._before: bytes | None = None
-        self._reloaded: str | None = None
+        self._helper = helper
+        self._resolvers: dict[str, tuple[Address, ...]] = {}  # of every tunnel that has some
+        self._done: bytes | None = None  # what the helper last said ok to
+        self._lock = asyncio.Lock()
 
-    async def write(self, owner: str, resolvers: tuple[IPv4Address, ...]) -> None:
-        """Name `resolvers` of the tunnel `owner` too, and have qubes-firewall take note.
-
-        Raises `OSError` or `SystemRefused`.
-        """
-        self._resolvers[owner] = resolvers
-        await self._make_true(self._text())
+    async def write(self, owner: str, resolvers: tuple[Address, ...]) -> None:
+        """Name `resolvers` of the tunnel `owner` too, and have qubes-firewall take note; raises `SystemRefused`."""
+        async with self._lock:
+            self._resolvers[owner] = resolvers
+            await self._make_true()
 
     async def mend(self) -> None:
         """Write it anew if somebody else did, as Qubes does whenever the uplink changes; raises as `write`."""
-        if self._resolvers:
-            await self._make_true(self._text())
+        async with self._lock:
+            if self._resolvers:
+                await self._make_true()
 
-    def _text(self) -> str:
-        named = dict.fromkeys(resolver for each in self._resolvers.values() for resolver in each)
-        return HEADER + "".join(f"nameserver {resolver}\n" for resolver in named)
-
-    async def _make_true(self, text: str) -> None:
-        present = self._read()
-        if present is not None and not present.startswith(HEADER.encode()):
-            self._before = present
-        if present != text.encode():
-            self._replace(text.encode())
-            self._reloaded = None
-        if self._reloaded != text:
-            await self._reload()
-            self._reloaded = text
-
-    def restore(self, owner: str = "") -> None:
-        """Name the resolvers of `owner` no more; after the last one put back what was there before `write`.
+    async def restore(self, owner: str = "") -> None:
+        """Name the resolvers of `owner` no more; after the last one have put back what was there before `write`.
 
         What somebody else has written since is left alone.
         """
-        self._resolvers.pop(owner, None)
-        present = self._read()
-        if present is None or not present.startswith(HEADER.encode()):
+        async with self._lock:
+            self._resolvers.pop(owner, None)
+            present = self._read()
+            if present is None or not present.startswith(HEADER):
+                return
+            try:
+                await self._ask(self._lines())
+            except SystemRefused as error:
+                _log.warning("resolv.conf cannot be put back: %s", printable(str(error)))
+
+    def _lines(self) -> bytes:
+        named = dict.fromkeys(resolver for each in self._resolvers.values() for resolver in each)
+        return "".join(f"nameserver {resolver}\n" for resolver in named).encode()
+
+    async def _make_true(self) -> None:
+        lines, present = self._lines(), self._read()
+        if not lines and (present is None or not present.startswith(HEADER)):
             return
-        virtual = "".join(f"nameserver {resolver}\n" for resolver in VIRTUAL_RESOLVERS).encode()
-        try:
-            before = self._before if self._before is not None else virtual
-            self._replace(self._text().encode() if self._resolvers else before)
-        except OSError as error:
-            _log.warning("%s cannot be put back: %s", self._path, error.strerror)
+        if self._done != lines or present != HEADER + lines:
+            await self._ask(lines)
+            self._done = lines
 
     def _read(self) -> bytes | None:
         try:
@@ -101,37 +98,21 @@ class ResolvConf:
         except OSError:
             return None
 
-    def _replace(self, text: bytes) -> None:
-        """Atomically, and in the place of a symbolic link; where the file is a mount of its own, in place."""
-        descriptor, temporary = tempfile.mkstemp(prefix=".resolv-", dir=self._path.parent)
+    async def _ask(self, lines: bytes) -> None:
+        """Hand `lines` to the helper and wait until it has done what they ask; raises `SystemRefused`."""
+        self._done = None
         try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(text)
-                os.fchmod(file.fileno(), 0o644)
-            os.replace(temporary, self._path)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-            if error.errno != errno.EBUSY:
-                raise
-            self._path.write_bytes(text)
-
-    async def _reload(self) -> None:
-        """Reload qubes-firewall where it runs; if it does not come back, the tunnel must not open."""
-        if not self._unit or not os.path.isdir("/run/systemd/system"):
-            return
-        if await _systemctl("is-active", "--quiet", self._unit) != 0:
-            return
-        if await _systemctl("try-reload-or-restart", self._unit) != 0:
-            raise SystemRefused(f"{self._unit} could not be reloaded", f"see systemctl status {self._unit}")
-
-
-async def _systemctl(*arguments: str) -> int:
-    null = asyncio.subprocess.DEVNULL
-    process = await asyncio.create_subprocess_exec("systemctl", *arguments, stdin=null, stdout=null, stderr=null)
-    try:
-        return await asyncio.wait_for(process.wait(), RELOAD_TIMEOUT)
-    except TimeoutError:
-        process.kill()
-        await process.wait()
-        return -1
+            async with asyncio.timeout(HELPER_TIME):
+                reader, writer = await asyncio.open_unix_connection(self._helper, limit=MAX_ANSWER)
+                try:
+                    writer.write(lines)
+                    writer.write_eof()
+                    answer = await reader.read(MAX_ANSWER)
+                finally:
+                    writer.close()
+        except (OSError, TimeoutError) as error:
+            why = getattr(error, "strerror", None) or "no answer in time"
+            raise SystemRefused(f"resolv.conf: {why}", "does qubes-miragevpn-dns.socket run?") from error
+        if answer != b"ok\n":
+            why = printable(answer.decode("utf-8", "replace").strip(), 200) or "no answer"
+            raise SystemRefused(f"resolv.conf: {why}", "see journalctl -u 'qubes-miragevpn-dns@*'")

@@ -67,7 +67,7 @@ class Service:
         first = assign({}, indexes, self._choices.chosen.assignments)
         self._enforcer = Enforcer(self._netconf, self._uplink, first, needed=NEEDED_TABLES)
         self._resolver = Resolver(self._uplink_resolvers, TRANSPORT_MARK)
-        self._resolv_conf = ResolvConf(settings.resolv_conf, settings.firewall_unit)
+        self._resolv_conf = ResolvConf(settings.resolv_conf, settings.dns_helper)
         self._downstream = Downstream(self._downstream_changed)
         self.downstream: dict[str, frozenset[Address]] = {}  # interfaces and the addresses behind them
         self._tunnels = {index: self._tunnel(index) for index in indexes}
@@ -108,7 +108,7 @@ class Service:
                 stack.callback(ChangeSignal(kind, self._attention.set).close)
             self._signature = await self._enforcer.start()
             self._profiles.tidy()
-            self._resolv_conf.restore()  # of a service that was killed
+            await self._resolv_conf.restore()  # of a service that was killed
             self._downstream.seen(await self._netconf.links())
             await self._serve_downstream()
             await self._control.start()

@@ -70,10 +70,10 @@ class Settings:
     control_socket: Path = Path("/run/qubes-miragevpn/control.sock")
     control_group: str = "qubes"  # may connect, if the group exists
     resolv_conf: Path = Path("/etc/resolv.conf")
+    dns_helper: Path = Path("/run/qubes-miragevpn-dns.sock")  # root's, which writes resolv.conf
     uplink: str = "eth0"
     uplink_resolvers: tuple[IPv4Address | IPv6Address, ...] = ()  # empty: qubesdb, else the virtual resolvers
     fallback_resolvers: tuple[IPv4Address, ...] = ()  # inside the tunnel, when the server pushes none
-    firewall_unit: str = "qubes-firewall.service"  # reloaded when resolv.conf changed; empty: never
     autoconnect: bool = True  # connect at boot
     rollback_after: float = 30.0  # seconds that a switch with rollback has to connect
     check_interval: float = 5.0  # seconds between looks at the barriers that no event asked for
@@ -135,10 +135,10 @@ _PARSERS: Mapping[str, Callable[[str], Any]] = {
     "control_socket": _path,
     "control_group": _name,
     "resolv_conf": _path,
+    "dns_helper": _path,
     "uplink": _interface,
     "uplink_resolvers": _addresses,
     "fallback_resolvers": _addresses4,
-    "firewall_unit": _name,
     "autoconnect": _yes_or_no,
     "rollback_after": _seconds,
     "check_interval": _seconds,

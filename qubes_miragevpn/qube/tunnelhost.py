@@ -158,7 +158,7 @@ class QubeHost:
             if self._tun is not None:
                 self._tun.close()
                 self._tun = None
-            self._resolv_conf.restore(self._name)
+            await self._resolv_conf.restore(self._name)
             with contextlib.suppress(MirageError):
                 await self._uplink.unpin(self._name)
 

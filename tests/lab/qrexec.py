@@ -24,8 +24,6 @@ CONFIG_FOLDERS = ("/run/qubes/rpc-config", "/usr/local/etc/qubes/rpc-config", "/
 PROBLEM, NOT_FOUND = 125, 127
 MAX_COMMAND = 65000
 DEFAULT_USER = "user"
-# This clone and its interpreter may lie where only root can read; everything else is the user's own right.
-SETPRIV = ("setpriv", "--inh-caps", "+dac_read_search", "--ambient-caps", "+dac_read_search")
 OTHER_BYTES = re.compile(r"[^A-Za-z0-9+._-]")
 
 
@@ -66,7 +64,7 @@ def call(
         "SHELL": "/bin/sh",
     }
     program = shlex.join([found, *([argument] if argument else [])])
-    identity = [] if user == "root" else [*SETPRIV, "--reuid", user, "--regid", user, "--init-groups"]
+    identity = [] if user == "root" else ["setpriv", "--reuid", user, "--regid", user, "--init-groups"]
     clean = ["env", "-i", *(f"{key}={value}" for key, value in environment.items())]
     process = qube.popen(
         [*clean, *identity, "/bin/sh", "-lc", f"exec {program}"],

@@ -5,6 +5,7 @@ Nothing of it has a name on the host: no entry in /run/netns, no interface, no m
 what runs in the qube are dead, the kernel takes the rest away; the holder dies with the lab (PDEATHSIG), so
 even a lab that was killed leaves no network behind. /etc and /usr are copy-on-write and /run is empty in every qube:
 programs are installed and write /etc/resolv.conf or /run/qubes-service there as they would in a real one.
+/dev/net/tun has the mode that udev gives it. This clone and its interpreter can be read by every user of a qube.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import shlex
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -31,7 +33,8 @@ _libc = ctypes.CDLL(None, use_errno=True)
 # `su` on Debian leaves these out, and nft, ip and sysctl are there.
 ENVIRONMENT = {**os.environ, "PATH": os.environ.get("PATH", "/usr/bin:/bin") + ":/usr/local/sbin:/usr/sbin:/sbin"}
 
-# $1 is the qube's name, $2 the folder on the host in which the copy-on-write layers live (a tmpfs of the qube).
+# $1 is the qube's name, $2 the folder on the host in which the copy-on-write layers live (a tmpfs of the qube), the
+# rest what `hidden` returns: that folder holds nothing in the qube but what is named there.
 # /etc and /usr are what a qube gets from its template: it may write there, and the template does not change.
 _BOOT = """
 set -e
@@ -48,9 +51,42 @@ rm -f /etc/resolv.conf
 : > /etc/resolv.conf
 mkdir -p /run/qubes /run/qubes-service
 ip link set lo up
+mknod -m 666 "$2/tun" c 10 200
+[ ! -e /dev/net/tun ] || mount --bind "$2/tun" /dev/net/tun
+folder=$2 hidden=$3
+shift 3
+if [ "$hidden" ]; then
+    mkdir "$folder/hidden"
+    mount --rbind "$hidden" "$folder/hidden"
+    mount -t tmpfs -o mode=0755 tmpfs "$hidden"
+    for seen; do
+        mkdir -p "$seen"
+        mount --bind "$folder/hidden${seen#"$hidden"}" "$seen"
+    done
+    umount -l "$folder/hidden"
+fi
 echo ready
 exec sleep infinity
 """
+
+
+def hidden() -> list[str]:
+    """A folder on the way to this clone or its interpreter that others may not enter, and what is needed of it.
+
+    "" and nothing more where everybody may come along.
+    """
+    needed = {str(REPOSITORY), *(os.path.realpath(path) for path in (sys.prefix, sys.base_prefix))}
+    for path in sorted(needed):
+        for folder in reversed(Path(path).parents):
+            if not folder.stat().st_mode & 0o001:
+                inside = sorted(each for each in needed if Path(each).is_relative_to(folder))
+                kept = [
+                    one
+                    for one in inside
+                    if not any(one != other and Path(one).is_relative_to(other) for other in inside)
+                ]
+                return [str(folder), *kept]
+    return [""]
 
 
 class LabError(Exception):
@@ -77,7 +113,7 @@ class Qube:
         folder.mkdir()
         command = ["setpriv", "--pdeathsig", "KILL", "unshare", "--net", "--mount", "--uts", "--propagation", "private"]
         holder = subprocess.Popen(
-            [*command, "sh", "-c", _BOOT, "sh", name, str(folder)],
+            [*command, "sh", "-c", _BOOT, "sh", name, str(folder), *hidden()],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

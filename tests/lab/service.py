@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """sys-vpn as a product: what the package installs there, the early step, and the service, started as systemd would.
 
-The files of the repository are put where the package puts them, and the units' own ExecStart lines are run, with the
-readiness and watchdog protocol of systemd at the other end of NOTIFY_SOCKET. Nothing is configured for the
-lab but the profiles: paths, numbers and pauses are those of a real qube.
+The files of the repository are put where the package puts them, and the units' own ExecStart lines are run, as the
+units' user with the units' capabilities, with the readiness and watchdog protocol of systemd at the other end of
+NOTIFY_SOCKET, and with root's helper behind its socket. Nothing is configured for the lab but the profiles: paths,
+numbers and pauses are those of a real qube.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from tests.lab import qrexec
@@ -28,6 +30,7 @@ from tests.lab.qube import REPOSITORY, LabError, Qube, drain
 NOTIFY = "/run/systemd/notify"
 PROFILES = "/etc/qubes-miragevpn/profiles"
 SERVICE_UNIT, EARLY_UNIT = "qubes-miragevpn.service", "qubes-miragevpn-lockdown.service"
+SOCKET_UNIT, HELPER_UNIT = "qubes-miragevpn-dns.socket", "qubes-miragevpn-dns@.service"
 UNITS = REPOSITORY / "install" / "vm" / "systemd"
 
 WRAPPER = f"""#!/bin/sh
@@ -41,26 +44,37 @@ def unit_values(unit: str, key: str) -> list[str]:
     return [value.strip() for name, _, value in (line.partition("=") for line in lines) if name.strip() == key]
 
 
-def capabilities() -> list[str]:
-    """The command that runs another with the capabilities of the unit, and no way to get more.
-
-    One more than the unit's: this clone and its interpreter may lie where root itself has no right but this.
-    """
-    (bounds,) = unit_values(SERVICE_UNIT, "CapabilityBoundingSet")
-    names = [name.removeprefix("CAP_").lower() for name in (*bounds.split(), "CAP_DAC_READ_SEARCH")]
-    kept = ",".join(f"+{name}" for name in names)
-    return ["setpriv", "--groups", "qubes", "--no-new-privs", "--bounding-set", f"-all,{kept}", "--inh-caps", "-all"]
+def identity() -> list[str]:
+    """The command that runs another as the unit's user, with the unit's capabilities, and no way to get more."""
+    (user,), (group,) = unit_values(SERVICE_UNIT, "User"), unit_values(SERVICE_UNIT, "Group")
+    (bounds,), (ambient,) = (
+        unit_values(SERVICE_UNIT, "CapabilityBoundingSet"),
+        unit_values(SERVICE_UNIT, "AmbientCapabilities"),
+    )
+    bound, given = (
+        ",".join(["-all", *(f"+{name.removeprefix('CAP_').lower()}" for name in names.split())])
+        for names in (bounds, ambient)
+    )
+    return [
+        *("setpriv", "--reuid", user, "--regid", group, "--init-groups", "--no-new-privs"),
+        *("--bounding-set", bound, "--inh-caps", given, "--ambient-caps", given),
+    ]
 
 
 def install(qube: Qube) -> None:
     """Put the repository's files where the package puts them in a VM."""
     qube.write("/usr/bin/miragevpn", WRAPPER, 0o755)
+    vm = UNITS.parent
     for source, target in (
-        (REPOSITORY / "install" / "vm", "/usr/lib/qubes-miragevpn"),
+        (vm, "/usr/lib/qubes-miragevpn"),
         (UNITS, "/usr/lib/systemd/system"),
+        (vm / "sysusers.d", "/usr/lib/sysusers.d"),
+        (vm / "tmpfiles.d", "/usr/lib/tmpfiles.d"),
         (REPOSITORY / "qubes-rpc", "/etc/qubes-rpc"),
     ):
         shutil.copytree(source, qube.path(target), dirs_exist_ok=True)
+    shutil.copy(vm / "qubes-miragevpn-dns.py", qube.path("/usr/lib/qubes-miragevpn/qubes-miragevpn-dns"))
+    qube.run("systemd-sysusers", "/usr/lib/sysusers.d/qubes-miragevpn.conf")
 
 
 def early(lab: Lab) -> None:
@@ -76,6 +90,45 @@ def add_profiles(lab: Lab, providers: Providers, current: str | None = None) -> 
         lab.vpn.write(f"{PROFILES}/{provider.offer.profile}.ovpn", provider.profile_text, 0o600)
     if current is not None:
         lab.vpn.write("/etc/qubes-miragevpn/state/chosen.json", json.dumps({"tunnels": {"0": current}}), 0o600)
+
+
+class Helper:
+    """systemd's part in `qubes-miragevpn-dns.socket`: a socket, and root's program for each connection to it."""
+
+    def __init__(self, qube: Qube) -> None:
+        self._qube = qube
+        (path,), (user,), (mode,) = (
+            unit_values(SOCKET_UNIT, key) for key in ("ListenStream", "SocketUser", "SocketMode")
+        )
+        (self._program,) = unit_values(HELPER_UNIT, "ExecStart")
+        (self._state,) = unit_values(HELPER_UNIT, "RuntimeDirectory")
+        qube.path(f"/run/{self._state}").mkdir(mode=0o700)
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._listener.bind(str(qube.path(path)))
+        qube.run("chown", user, path)
+        qube.path(path).chmod(int(mode, 8))
+        self._listener.listen()
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        with suppress(OSError):  # closed
+            while True:
+                connection, _peer = self._listener.accept()
+                with connection:
+                    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "RUNTIME_DIRECTORY": f"/run/{self._state}"}
+                    self._qube.popen(
+                        [sys.executable, "-I", "-S", self._program],
+                        stdin=connection,
+                        stdout=connection,
+                        env=environment,
+                    )
+
+    def close(self) -> None:
+        """Take no more connections."""
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        self._listener.close()
 
 
 class Service:
@@ -94,8 +147,10 @@ class Service:
         self._listener.settimeout(0.1)
         lab.vpn.path("/run/systemd").mkdir(exist_ok=True)
         self._listener.bind(str(lab.vpn.path(NOTIFY)))
+        lab.vpn.path(NOTIFY).chmod(0o777)
         self._thread = threading.Thread(target=self._listen, daemon=True)
         self._thread.start()
+        self._helper = Helper(lab.vpn)
         lab.on_close(self.close)
 
     # --- systemd's part -----------------------------------------------------------------------------------
@@ -103,6 +158,12 @@ class Service:
     def launch(self) -> None:
         """Start it as the unit says; `wait_ready` may follow."""
         (command,) = unit_values(SERVICE_UNIT, "ExecStart")
+        (folder,) = unit_values(SERVICE_UNIT, "RuntimeDirectory")
+        (user,) = unit_values(SERVICE_UNIT, "User")
+        vpn = self.lab.vpn
+        vpn.run("install", "-d", "-o", user, "-g", user, f"/run/{folder}")
+        for step in unit_values(SERVICE_UNIT, "ExecStartPre"):
+            vpn.run(*shlex.split(step.removeprefix("+")))
         self._ready.clear()
         environment = {
             "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin",
@@ -111,7 +172,7 @@ class Service:
             "WATCHDOG_USEC": str(int(self.watchdog * 1e6)),
         }
         pipe: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "stdin": subprocess.DEVNULL}
-        self.process = self.lab.vpn.popen([*capabilities(), *shlex.split(command)], env=environment, **pipe)
+        self.process = vpn.popen([*identity(), *shlex.split(command)], env=environment, **pipe)
         assert self.process.stdout is not None
         drain(self.process.stdout, lambda line: self.log.append(line.decode(errors="replace").rstrip()))
 
@@ -162,6 +223,7 @@ class Service:
         self._closed = True
         self._thread.join()
         self._listener.close()
+        self._helper.close()
 
     def _listen(self) -> None:
         while not self._closed:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The service with the capabilities that its unit leaves it: everything works, and nothing is there beyond them."""
+"""The service as its unit's user, with the one capability: everything works, and nothing is there beyond that."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,8 +11,10 @@ import pytest
 
 from tests.lab.places import SITE_A, SITE_B
 from tests.lab.scene import Scene, scene
+from tests.lab.service import identity
 
-NET_ADMIN, DAC_READ_SEARCH = 1 << 12, 1 << 2
+USER = "qubes-miragevpn"
+NET_ADMIN = 1 << 12
 PASSWORD = "correct horse battery"
 
 
@@ -31,13 +34,66 @@ def _status(live: Scene) -> dict[str, str]:
     return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
 
-def test_one_capability(live: Scene) -> None:
-    """And the one that only the lab adds, to read this clone wherever it lies."""
+def test_one_capability_and_a_user_of_its_own(live: Scene) -> None:
+    """Nothing of root's is left but the one power; its groups are its own and that of those who may call it."""
     status = _status(live)
-    for key in ("CapBnd", "CapEff", "CapPrm"):
-        assert int(status[key], 16) & ~DAC_READ_SEARCH == NET_ADMIN, key
-    assert int(status["CapInh"], 16) == int(status["CapAmb"], 16) == 0
+    for key in ("CapBnd", "CapEff", "CapPrm", "CapInh", "CapAmb"):
+        assert int(status[key], 16) == NET_ADMIN, key
     assert status["NoNewPrivs"] == "1"
+    ids = live.lab.vpn.run("id", "-u", USER).stdout.strip()
+    assert ids != "0" and status["Uid"].split() == [ids] * 4
+    assert sorted(status["Groups"].split()) == sorted([status["Gid"].split()[0], "98"])
+
+
+def test_what_is_not_its_own_it_can_neither_read_nor_write(live: Scene) -> None:
+    """As its user, with its powers: root's files and devices, resolv.conf, its own settings; its store it can."""
+    vpn = live.lab.vpn
+    vpn.write("/etc/secret", "root's", 0o600)
+    for words in ("cat /etc/secret", "cat /etc/shadow", "touch /etc/x", "touch /etc/resolv.conf", "touch /run/x"):
+        assert vpn.run(*identity(), "sh", "-c", words, check=False).returncode != 0, words
+    assert vpn.run(*identity(), "touch", "/etc/qubes-miragevpn/service.conf", check=False).returncode != 0
+    vpn.run(*identity(), "sh", "-c", "cat /etc/qubes-miragevpn/profiles/*.ovpn && touch /etc/qubes-miragevpn/state/x")
+
+
+def test_a_store_that_root_filled_or_another_number_left(live: Scene) -> None:
+    """Root's step before the start makes it the service's, and follows no link out of it."""
+    vpn, store = live.lab.vpn, "/etc/qubes-miragevpn"
+    vpn.write(f"{store}/profiles/of-root/x.ovpn", "client\n", 0o644)
+    vpn.run("chown", "-R", "4711:4711", f"{store}/credentials")
+    vpn.run("ln", "-s", "/etc/secret", f"{store}/profiles/link")
+    vpn.run("ln", "-s", "/etc/qubes-rpc", f"{store}/settings/folder")
+    before = vpn.run("stat", "-c", "%U %a", "/etc/secret", "/etc/qubes-rpc", "/etc/qubes-rpc/miragevpn.Status").stdout
+    live.service.stop()
+    live.service.start()
+    live.must_carry(SITE_A)
+    shown = vpn.run("find", store, "-mindepth", "2", "-not", "-type", "l", "-printf", "%u %m %y %P\n").stdout
+    assert "of-root/x.ovpn" in shown
+    for line in shown.splitlines():
+        user, mode, kind = line.split()[:3]
+        assert (user, mode) == (USER, "700" if kind == "d" else "600"), line
+    assert vpn.run("stat", "-c", "%U %a", store).stdout == "root 750\n"
+    assert (
+        before
+        == vpn.run("stat", "-c", "%U %a", "/etc/secret", "/etc/qubes-rpc", "/etc/qubes-rpc/miragevpn.Status").stdout
+    )
+    vpn.run("rm", "-r", f"{store}/profiles/of-root", f"{store}/profiles/link", f"{store}/settings/folder")
+
+
+def test_only_the_service_hands_resolvers_in(live: Scene) -> None:
+    """Nobody else may connect to root's helper; and it takes nothing but addresses of resolvers."""
+    vpn = live.lab.vpn
+    program = (
+        "import socket, sys\n"
+        "link = socket.socket(socket.AF_UNIX); link.connect('/run/qubes-miragevpn-dns.sock')\n"
+        "link.sendall(sys.argv[1].encode()); link.shutdown(socket.SHUT_WR); print(link.recv(999).decode().strip())"
+    )
+    before = vpn.path("/etc/resolv.conf").read_text()
+    assert SITE_A.resolver in before
+    user = ["setpriv", "--reuid", "user", "--regid", "user", "--init-groups"]
+    assert vpn.run(*user, sys.executable, "-c", program, "nameserver 9.9.9.9", check=False).returncode != 0
+    for text in ("options debug", "nameserver 9.9.9.9; x", "nameserver 127.0.0.1", "nameserver fe80::1%eth0"):
+        assert vpn.run(*identity(), sys.executable, "-c", program, text).stdout.startswith("refused: "), text
+    assert vpn.path("/etc/resolv.conf").read_text() == before
 
 
 def test_everything_works_with_it(live: Scene) -> None:
@@ -54,7 +110,7 @@ def test_everything_works_with_it(live: Scene) -> None:
 
 
 def test_secrets_stay_where_they_are(live: Scene) -> None:
-    """A password is in its file, for root's eyes alone, and neither in a log, an argument, an environment, a reply."""
+    """A password is in its file, for the service's eyes alone; not in a log, an argument, an environment, a reply."""
     assert live.service.process is not None
     proc = Path(f"/proc/{live.service.process.pid}")
     seen = [(proc / name).read_bytes().decode(errors="replace") for name in ("cmdline", "environ")]

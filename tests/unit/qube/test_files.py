@@ -4,16 +4,19 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import runpy
+from collections.abc import Callable, Coroutine
 from dataclasses import fields
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from qubes_miragevpn.base.errors import ConfigError, SystemRefused
 from qubes_miragevpn.config.model import Dns
-from qubes_miragevpn.qube import dns
-from qubes_miragevpn.qube.dns import ResolvConf, choose
+from qubes_miragevpn.qube.dns import HEADER, ResolvConf, choose
 from qubes_miragevpn.qube.settings import _PARSERS, Settings, control_socket, load
 
 
@@ -85,11 +88,6 @@ def test_callers_need_no_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- resolvers --------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return Settings(resolv_conf=tmp_path / "resolv.conf", firewall_unit="")
-
-
 R1, R2, R3 = (IPv4Address(f"10.8.0.{n}") for n in (1, 2, 3))
 
 
@@ -102,80 +100,183 @@ def test_choosing_resolvers(caplog: pytest.LogCaptureFixture) -> None:
     assert "10.137.0.9 refused" in caplog.text
 
 
-def test_resolv_conf(settings: Settings) -> None:
-    path = settings.resolv_conf
+class Helper:
+    """The helper's socket with root's program behind it, on files of the test's; `refusing`: its answer instead."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path, self.socket = folder / "resolv.conf", folder / "helper.sock"
+        self.state = folder / "state"
+        self.state.mkdir()
+        self.asked: list[bytes] = []
+        self.refusing = b""
+
+    def play(self, story: Callable[[ResolvConf], Coroutine[Any, Any, None]]) -> None:
+        """Run `story` with a service's end of it."""
+
+        async def run() -> None:
+            server = await asyncio.start_unix_server(self._serve, self.socket)
+            async with server:
+                await story(ResolvConf(self.path, self.socket))
+
+        asyncio.run(run())
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked = await reader.read()
+        self.asked.append(asked)
+        answer = self.refusing or PROGRAM["main"](self.environ, asked).encode() + b"\n"
+        writer.write(answer)
+        writer.close()
+
+    @property
+    def environ(self) -> dict[str, str]:
+        return {"MIRAGEVPN_RESOLV_CONF": str(self.path), "RUNTIME_DIRECTORY": str(self.state)}
+
+
+PROGRAM = runpy.run_path(str(Path(__file__).parents[3] / "install" / "vm" / "qubes-miragevpn-dns.py"))
+
+
+@pytest.fixture
+def helper(tmp_path: Path) -> Helper:
+    return Helper(tmp_path)
+
+
+def test_resolv_conf(helper: Helper) -> None:
+    path = helper.path
     path.write_text("nameserver 10.139.1.1\n")
-    file = ResolvConf(path, "")
-    asyncio.run(file.write("vpn0", (R1, R2)))
-    assert path.read_text() == f"{dns.HEADER}nameserver 10.8.0.1\nnameserver 10.8.0.2\n"
-    assert path.stat().st_mode & 0o777 == 0o644
-    asyncio.run(file.write("vpn0", (R3,)))
-    file.restore("vpn0")
-    assert path.read_text() == "nameserver 10.139.1.1\n"
-    path.write_text("nameserver 192.0.2.1\n")  # somebody else wrote: it is theirs
-    file.restore("vpn0")
-    assert path.read_text() == "nameserver 192.0.2.1\n"
+
+    async def play(file: ResolvConf) -> None:
+        await file.write("vpn0", (R1, IPv6Address("2001:db8::53")))
+        assert path.read_bytes() == HEADER + b"nameserver 10.8.0.1\nnameserver 2001:db8::53\n"
+        assert path.stat().st_mode & 0o777 == 0o644
+        await file.write("vpn0", (R3,))
+        await file.write("vpn0", (R3,))
+        assert len(helper.asked) == 2, "what is so already is not asked for again"
+        await file.restore("vpn0")
+        assert path.read_text() == "nameserver 10.139.1.1\n"
+        path.write_text("nameserver 192.0.2.1\n")  # somebody else wrote: it is theirs
+        await file.restore("vpn0")
+        assert path.read_text() == "nameserver 192.0.2.1\n"
+
+    helper.play(play)
     assert [each.name for each in path.parent.iterdir() if each.name.startswith(".")] == []
 
 
-def test_resolv_conf_of_several_tunnels(settings: Settings) -> None:
+def test_resolv_conf_of_several_tunnels(helper: Helper) -> None:
     """It names the resolvers of all that are open; Qubes' rewriting it is mended while one is."""
-    path = settings.resolv_conf
+    path = helper.path
     path.write_text("nameserver 10.139.1.1\n")
-    file = ResolvConf(path, "")
-    asyncio.run(file.mend())
-    assert path.read_text() == "nameserver 10.139.1.1\n"
-    asyncio.run(file.write("vpn0", (R1, R2)))
-    asyncio.run(file.write("vpn1", (R2, R3)))
-    both = f"{dns.HEADER}nameserver 10.8.0.1\nnameserver 10.8.0.2\nnameserver 10.8.0.3\n"
-    assert path.read_text() == both
-    path.write_text("nameserver 10.139.1.2\n")
-    asyncio.run(file.mend())
-    assert path.read_text() == both
-    file.restore("vpn0")
-    assert path.read_text() == f"{dns.HEADER}nameserver 10.8.0.2\nnameserver 10.8.0.3\n"
-    file.restore("vpn1")
-    file.restore("vpn1")
-    assert path.read_text() == "nameserver 10.139.1.2\n"
+
+    async def play(file: ResolvConf) -> None:
+        await file.mend()
+        assert path.read_text() == "nameserver 10.139.1.1\n"
+        await file.write("vpn0", (R1, R2))
+        await file.write("vpn1", (R2, R3))
+        both = HEADER + b"nameserver 10.8.0.1\nnameserver 10.8.0.2\nnameserver 10.8.0.3\n"
+        assert path.read_bytes() == both
+        path.write_text("nameserver 10.139.1.2\n")
+        await file.mend()
+        assert path.read_bytes() == both
+        await file.restore("vpn0")
+        assert path.read_bytes() == HEADER + b"nameserver 10.8.0.2\nnameserver 10.8.0.3\n"
+        await file.write("vpn1", ())
+        assert path.read_text() == "nameserver 10.139.1.2\n"
+        await file.restore("vpn1")
+        assert path.read_text() == "nameserver 10.139.1.2\n"
+
+    helper.play(play)
 
 
-def test_resolv_conf_of_a_killed_service(settings: Settings) -> None:
-    settings.resolv_conf.write_text(f"{dns.HEADER}nameserver 10.8.0.1\n")
-    ResolvConf(settings.resolv_conf, "").restore()
-    assert settings.resolv_conf.read_text() == "nameserver 10.139.1.1\nnameserver 10.139.1.2\n"
+def test_resolv_conf_of_a_killed_service(helper: Helper) -> None:
+    helper.path.write_bytes(HEADER + b"nameserver 10.8.0.1\n")
+    helper.play(lambda file: file.restore())
+    assert helper.path.read_text() == "nameserver 10.139.1.1\nnameserver 10.139.1.2\n"
 
 
-def test_a_link_to_the_stub_is_replaced(settings: Settings, tmp_path: Path) -> None:
+def test_a_link_to_the_stub_is_replaced(helper: Helper, tmp_path: Path) -> None:
     stub = tmp_path / "stub"
     stub.write_text("nameserver 127.0.0.53\n")
-    settings.resolv_conf.symlink_to(stub)
-    asyncio.run(ResolvConf(settings.resolv_conf, "").write("vpn0", (R1,)))
-    assert not settings.resolv_conf.is_symlink() and stub.read_text() == "nameserver 127.0.0.53\n"
+    helper.path.symlink_to(stub)
+    helper.play(lambda file: file.write("vpn0", (R1,)))
+    assert not helper.path.is_symlink() and stub.read_text() == "nameserver 127.0.0.53\n"
 
 
-def test_qubes_firewall_is_reloaded_once_for_each_change(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only where it is active; if it does not come back, the tunnel must not open."""
+def test_what_the_helper_does_not_do_keeps_the_tunnel_closed(helper: Helper, tmp_path: Path) -> None:
+    """Refused, silent, not there: the tunnel must not open; what failed once is asked for again."""
+
+    async def play(file: ResolvConf) -> None:
+        for helper.refusing, words in ((b"refused: the disk is full\n", "the disk is full"), (b"\n", "no answer")):
+            for _ in range(2):
+                with pytest.raises(SystemRefused, match=words):
+                    await file.write("vpn0", (R1,))
+        assert len(helper.asked) == 4
+        with pytest.raises(SystemRefused, match=r"qubes-miragevpn-dns\.socket"):
+            await ResolvConf(helper.path, tmp_path / "none").write("vpn0", (R1,))
+
+    helper.play(play)
+
+
+# --- root's helper ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "untrusted",
+    [
+        b"nameserver",
+        b"nameserver ",
+        b"nameserver 1.2.3",
+        b"nameserver 1.2.3.4 ",
+        b"nameserver  1.2.3.4",
+        b"nameserver 1.2.3.4\r",
+        b"nameserver 1.2.3.4\noptions debug",
+        b"search evil.example",
+        b"# nameserver 1.2.3.4",
+        b"nameserver 1.2.3.4 # x",
+        b"nameserver 1.2.3.4\0",
+        b"nameserver \xff",
+        b"nameserver fe80::1%eth0",
+        b"nameserver 2001:db8::1%x",
+        b"nameserver 127.0.0.1",
+        b"nameserver 0.0.0.0",
+        b"nameserver ::1",
+        b"nameserver 224.0.0.251",
+        b"".join(b"nameserver 10.0.0.%d\n" % number for number in range(65)),
+        b"\n" * 5000,
+    ],
+)
+def test_the_helper_refuses(helper: Helper, untrusted: bytes) -> None:
+    """Nothing is written, and the answer says nothing of what was sent."""
+    helper.path.write_text("theirs\n")
+    answer = PROGRAM["main"](helper.environ, untrusted)
+    assert answer.startswith("refused: ") and helper.path.read_text() == "theirs\n"
+
+
+def test_the_helper_writes_what_it_understood(helper: Helper) -> None:
+    assert (
+        PROGRAM["main"](helper.environ, b"nameserver 2001:DB8:0::1\n\nnameserver 9.9.9.9\nnameserver 9.9.9.9") == "ok"
+    )
+    assert helper.path.read_bytes() == HEADER + b"nameserver 2001:db8::1\nnameserver 9.9.9.9\n"
+    assert PROGRAM["HEADER"] == HEADER
+
+
+def test_qubes_firewall_is_reloaded_where_it_is_active(helper: Helper, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it does not come back, the answer is no; nothing is reloaded when the old file is put back."""
     calls: list[str] = []
     codes = {"is-active": 0, "try-reload-or-restart": 0}
 
-    async def systemctl(*arguments: str) -> int:
+    def systemctl(*arguments: str) -> int:
         calls.append(arguments[0])
         return codes[arguments[0]]
 
-    monkeypatch.setattr(dns, "_systemctl", systemctl)
-    monkeypatch.setattr(dns.os.path, "isdir", lambda path: True)
-    file = ResolvConf(settings.resolv_conf, "qubes-firewall.service")
+    space = PROGRAM["main"].__globals__
+    monkeypatch.setitem(space, "systemctl", systemctl)
+    monkeypatch.setattr(os.path, "isdir", lambda path: True)
 
-    async def play() -> None:
-        await file.write("vpn0", (R1,))
-        await file.write("vpn0", (R1,))
-        assert calls == ["is-active", "try-reload-or-restart"]
-        codes["try-reload-or-restart"] = 1
-        with pytest.raises(SystemRefused):
-            await file.write("vpn0", (R2,))
-        with pytest.raises(SystemRefused):
-            await file.write("vpn0", (R2,))
-        codes["is-active"] = 3
-        await file.write("vpn0", (R2,))
+    def ask(text: bytes) -> str:
+        return str(space["main"](helper.environ, text))
 
-    asyncio.run(play())
+    assert ask(b"nameserver 10.8.0.1\n") == "ok" and calls == ["is-active", "try-reload-or-restart"]
+    assert ask(b"") == "ok" and len(calls) == 2
+    codes["try-reload-or-restart"] = 1
+    assert ask(b"nameserver 10.8.0.1\n") == "refused: qubes-firewall.service could not be reloaded"
+    codes["is-active"] = 3
+    assert ask(b"nameserver 10.8.0.1\n") == "ok"

@@ -430,7 +430,7 @@ class HostPlay:
     async def write(self, owner: str, resolvers: Any) -> None:
         self._do("resolvers " + " ".join(map(str, resolvers)))
 
-    def restore(self, owner: str) -> None:
+    async def restore(self, owner: str) -> None:
         self._do("restore resolv.conf")
 
     async def pin(self, address: Any, owner: str) -> None:

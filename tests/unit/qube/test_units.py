@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from qubes_miragevpn.qube.settings import Settings
+
 SYSTEMD = Path(__file__).parents[3] / "install" / "vm" / "systemd"
+HELPER = "/usr/lib/qubes-miragevpn/qubes-miragevpn-dns"
 SCRIPT = "/usr/lib/qubes-miragevpn/qubes-miragevpn-lockdown"
 
 STAND_INS = {
@@ -46,7 +49,7 @@ def test_the_uplinks_unit_ends_with_the_lockdown() -> None:
 def test_the_lockdown_is_kept_whatever_becomes_of_the_service() -> None:
     """Stopping, failing or removing the service stops nothing else."""
     service, lockdown = SYSTEMD / "qubes-miragevpn.service", SYSTEMD / "qubes-miragevpn-lockdown.service"
-    assert values(service, "Requires") == [lockdown.name]
+    assert values(service, "Requires") == [f"{lockdown.name} qubes-miragevpn-dns.socket"]
     for key in ("PartOf", "BindsTo", "StopWhenUnneeded", "ExecStop", "ExecStopPost", "Conflicts"):
         assert values(lockdown, key) == []
     assert values(service, "ExecStop") == values(service, "ExecStopPost") == []
@@ -61,10 +64,11 @@ def test_systemd_finds_nothing_wrong(tmp_path: Path) -> None:
     for file in tmp_path.rglob("*.*"):
         if file.is_file():
             words = file.read_text()
-            for program in ("/usr/bin/miragevpn service", f"{SCRIPT} uplink", SCRIPT):
+            for program in ("/usr/bin/miragevpn service", f"{SCRIPT} uplink", SCRIPT, HELPER):
                 words = words.replace(f"={program}", "=/bin/true")
             file.write_text(words)
     units = ["qubes-miragevpn.service", "qubes-miragevpn-lockdown.service", "qubes-network.service"]
+    units += ["qubes-miragevpn-dns.socket"]
     command = ["systemd-analyze", "--man=no", "verify", *units, "qubes-network-uplink@eth0.service"]
     done = subprocess.run(
         command, env={**os.environ, "SYSTEMD_UNIT_PATH": f"{tmp_path}:"}, cwd=tmp_path, capture_output=True, text=True,
@@ -83,3 +87,32 @@ def test_systemd_finds_nothing_wrong(tmp_path: Path) -> None:
         check=False, timeout=25,
     )  # fmt: skip
     assert "cycle" in again.stderr
+
+
+SYSUSERS = SYSTEMD.parent / "sysusers.d" / "qubes-miragevpn.conf"
+TMPFILES = SYSTEMD.parent / "tmpfiles.d" / "qubes-miragevpn.conf"
+
+
+def test_the_steps_that_run_as_root() -> None:
+    """Few, without input but for the resolvers, and in doc/architecture.md."""
+    service, helper = SYSTEMD / "qubes-miragevpn.service", SYSTEMD / "qubes-miragevpn-dns@.service"
+    assert values(service, "ExecStartPre") == [f"+/usr/bin/systemd-tmpfiles --create {TMPFILES.name}"]
+    assert values(helper, "ExecStart") == [HELPER] and values(helper, "CapabilityBoundingSet") == [""]
+    socket = SYSTEMD / "qubes-miragevpn-dns.socket"
+    assert values(socket, "SocketUser") == values(service, "User") and values(socket, "SocketMode") == ["0600"]
+    text = (Path(__file__).parents[3] / "doc" / "architecture.md").read_text()
+    for name in ("qubes-miragevpn-lockdown", "qubes-miragevpn-dns", "systemd-tmpfiles", "30-qubes-miragevpn"):
+        assert f"`{name}" in text, name
+
+
+def test_the_user_of_the_unit_is_made_and_owns_what_the_service_writes() -> None:
+    lines = [line.split() for line in SYSUSERS.read_text().splitlines() if line and not line.startswith("#")]
+    assert ["u", "qubes-miragevpn"] in [line[:2] for line in lines] and ["m", "qubes-miragevpn", "qubes"] in lines
+    rows = [line.split() for line in TMPFILES.read_text().splitlines() if line and not line.startswith("#")]
+    owned = {row[1] for row in rows if row[0] == "Z" and row[3:5] == ["qubes-miragevpn"] * 2}
+    settings = Settings()
+    for folder in (settings.profile_dir, settings.credentials_dir, settings.profile_settings_dir):
+        assert str(folder) in owned
+    assert str(settings.state_file.parent) in owned
+    assert ["z", "/etc/qubes-miragevpn/service.conf", "0640", "root", "qubes-miragevpn", "-"] in rows
+    assert "/etc/qubes-miragevpn" not in owned, "the folder is root's: so service.conf stays root's"
