@@ -67,6 +67,7 @@ from qubes_miragevpn.protocol.happenings import (
 from qubes_miragevpn.protocol.limits import peer_limits, within_proxy
 from qubes_miragevpn.protocol.login import Login
 from qubes_miragevpn.protocol.pushes import Pushes
+from qubes_miragevpn.protocol.ration import Pace, Ration
 from qubes_miragevpn.protocol.remotes import Try
 from qubes_miragevpn.protocol.session import Session
 from qubes_miragevpn.protocol.wire.messages import (
@@ -89,6 +90,8 @@ PEER = 0
 
 PUSH_FIRST = 1.0  # seconds to wait for a server that pushes unasked
 PUSH_AGAIN = 5.0  # seconds between PUSH_REQUESTs
+PATIENCE = Pace(20, 60.0)
+"""Of messages that the user sees, or that set a timer: a server could fill logs, and a screen with questions."""
 _NO_ANSWER = "(server unreachable, or its tls-auth or tls-crypt key is another)"
 _NO_VERDICT = " (the server said nothing to our certificate: it may not accept it)"
 
@@ -124,6 +127,7 @@ class Conversation:
         self._key_id: int | None = None  # newest established key
         self._server_options = ""
         self._pushes = Pushes()
+        self._patience = Ration(PATIENCE)
         self._next_request = 0.0
         self._pulled: PulledOptions | None = None
         self._cipher = ""
@@ -284,6 +288,12 @@ class Conversation:
                 assert_never(other)
 
     def _message(self, message: Message, now: float) -> None:
+        rationed = isinstance(message, AuthPending | Asked | UrlShown | Other) or (
+            isinstance(message, PushReply) and self._pulled is not None
+        )
+        if rationed and not self._patience.take(now):
+            self.effects.append(Drop(f"more than {PATIENCE.most} messages for the user in {PATIENCE.period:g} s"))
+            return
         match message:
             case PushReply(options, more):
                 if self._pulled is None and self._key_id is not None:

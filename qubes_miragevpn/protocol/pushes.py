@@ -6,14 +6,13 @@ Both come in parts, each but the last with ``push-continuation 2``. Bounded in p
 
 from __future__ import annotations
 
-from collections import deque
-
 from qubes_miragevpn.base.errors import Consequence, PeerError
 from qubes_miragevpn.config.pushed import Updated, apply_update
+from qubes_miragevpn.protocol.ration import Pace, Ration
 
 MAX_PARTS = 64  # that continue each other; at ~1 KB each no honest server comes near
 MAX_BYTES = 64 * 1024
-UPDATES, UPDATE_PERIOD = 20, 60.0  # whole updates within so many seconds; each may reconfigure the machine
+UPDATES = Pace(20, 60.0)  # of whole updates; each may reconfigure the machine
 
 
 class Pushes:
@@ -23,7 +22,7 @@ class Pushes:
         self.options: tuple[str, ...] = ()
         self._parts: list[str] = []
         self._count = 0
-        self._updated: deque[float] = deque(maxlen=UPDATES)
+        self._updates = Ration(UPDATES)
 
     def reply(self, options: tuple[str, ...], *, more: bool) -> bool:
         """Take a part of the reply; return whether it is whole. Raises `PeerError` (end of session)."""
@@ -38,9 +37,8 @@ class Pushes:
         whole = self._gather(options, more)
         if whole is None:
             return None
-        if len(self._updated) == UPDATES and now < self._updated[0] + UPDATE_PERIOD:
+        if not self._updates.take(now):
             raise PeerError("the server changes the settings without end", Consequence.END_SESSION)
-        self._updated.append(now)
         updated = apply_update(self.options, whole)
         self.options = updated.options
         return updated

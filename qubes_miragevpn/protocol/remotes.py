@@ -82,8 +82,8 @@ class Remotes:
         return Pause(self._growing_pause())
 
     def resolved(self, remote: Remote, addresses: tuple[IPv4Address | IPv6Address, ...]) -> None:
-        """Addresses for the `Lookup` of `remote`, in the order to try them; those of another family are left out."""
-        fitting = [a for a in addresses if _fits(remote.hop[2], a)]
+        """Addresses for the `Lookup` of `remote`, in the order to try them; those that cannot be it are left out."""
+        fitting = [a for a in addresses if _fits(remote.hop[2], a) and _one_machines(a)]
         self._addresses.extend(Try(remote, address) for address in fitting[:MAX_ADDRESSES])
 
     def unresolved(self, remote: Remote) -> bool:
@@ -142,6 +142,11 @@ def _literal(remote: Remote) -> IPv4Address | IPv6Address | None:
         return ip_address(remote.hop[0])
     except ValueError:
         return None
+
+
+def _one_machines(address: IPv4Address | IPv6Address) -> bool:
+    """Whoever answers for a name may name any machine (it proves itself later), but neither none nor all of them."""
+    return not (address.is_unspecified or address.is_multicast or int(address) == 2**32 - 1)
 
 
 def _fits(family: Family, address: IPv4Address | IPv6Address) -> bool:

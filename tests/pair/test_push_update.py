@@ -10,7 +10,7 @@ import pytest
 
 from qubes_miragevpn.config.model import Proto, Remote
 from qubes_miragevpn.protocol import contract as c
-from qubes_miragevpn.protocol.pushes import MAX_PARTS, UPDATE_PERIOD, UPDATES
+from qubes_miragevpn.protocol.pushes import MAX_PARTS, UPDATES
 from tests.interop.pki import Pki
 from tests.pair.test_handshake import connected, transfer
 from tests.pair.test_login import Office, accept, last, stop, waits
@@ -67,13 +67,13 @@ def test_what_cannot_be_changed_takes_a_new_connection(pki: Pki, monkeypatch: py
 
 def test_updates_without_end_end_the_session(pki: Pki, monkeypatch: pytest.MonkeyPatch) -> None:
     world, office, client = working(pki, monkeypatch)
-    for n in range(UPDATES):
+    for n in range(UPDATES.most):
         office.say(f"PUSH_UPDATE,route 10.{n + 2}.0.0 255.255.0.0")
-    assert len(client.effects(c.TunnelChanged)) == UPDATES and not client.effects(c.TunnelDown)
-    world.run(UPDATE_PERIOD)
+    assert len(client.effects(c.TunnelChanged)) == UPDATES.most and not client.effects(c.TunnelDown)
+    world.run(UPDATES.period)
     office.say("PUSH_UPDATE,route 10.200.0.0 255.255.0.0")
     assert not client.effects(c.TunnelDown)
-    for n in range(UPDATES):
+    for n in range(UPDATES.most):
         if not client.effects(c.TunnelDown):
             office.say(f"PUSH_UPDATE,route 10.{n + 2}.0.0 255.255.0.0")
     assert client.effects(c.TunnelDown)

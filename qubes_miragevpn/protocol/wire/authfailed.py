@@ -17,7 +17,6 @@ address that is not plain https or http to a host is refused, and every text com
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 from dataclasses import dataclass
 from enum import Enum
@@ -108,7 +107,7 @@ def _challenge(rest: str) -> Challenge | None:
     flags, state, username, text = [*rest.split(":", 3), "", "", ""][:4]
     try:
         name = base64.b64decode(username, validate=True).decode("utf-8")
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:  # not base64, not ASCII to begin with, or not UTF-8 in the end
         return None
     if rest.count(":") < 3 or len(state) > MAX_STATE or len(name) > MAX_TEXT or not name.isprintable():
         return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable
+from typing import Protocol
 
 from qubes_miragevpn.dataplane.interface import KeyExhausted, KeyInUse, PeerExited, PeerSilent
 from qubes_miragevpn.protocol import contract as c
@@ -23,6 +24,13 @@ MAX_EFFECTS = 40
 """Of one event for one session: an honest handshake flight is a dozen packets, a push brings a handful of settings."""
 
 
+class Driven(Protocol):
+    """Something that drives a machine."""
+
+    @property
+    def machine(self) -> Client | Server: ...
+
+
 def sessions(machine: Client | Server) -> list[Session]:
     """The sessions that a machine holds now."""
     if isinstance(machine, Server):
@@ -30,7 +38,7 @@ def sessions(machine: Client | Server) -> list[Session]:
     return [machine._state._session] if isinstance(machine._state, Conversation) else []
 
 
-def require_sound(side: Side, effects: Iterable[c.Effect]) -> None:
+def require_sound(side: Driven, effects: Iterable[c.Effect]) -> None:
     """Texts are printable, and nothing that a peer can fill grows beyond its bound."""
     machine = side.machine
     for effect in effects:
