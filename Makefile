@@ -1,11 +1,9 @@
 # qubes-miragevpn. `make help` lists what there is.
 
 SHELL := /bin/bash
-VERSION := $(shell cat version)
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 DESTDIR ?=
-RPM_TOP ?= $(CURDIR)/build/rpm
 PROVIDER ?= own
 ROUNDS ?= 3
 WORKERS ?= 3
@@ -23,7 +21,7 @@ LIBDIR := /usr/lib/qubes-miragevpn
 UNITS := /usr/lib/systemd/system
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo lab test soak lint fuzz bench install-vm install-dom0 rpm clean
+.PHONY: help setup demo lab test soak lint fuzz bench install-vm install-dom0 deb rpm clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,9 +37,11 @@ lab: setup ## the same network, left up to walk around in (root)
 
 test: setup lint ## lint, then the tests of every group (root; otherwise ALLOW_SKIP=1)
 	@tools/native test
+	@tools/setup packages
 	@$(PYTHON) -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 soak: setup ## the long tests: every scenario with every barrier alone, hundreds of kills (root; KILLS=n SEED=n)
+	@tools/setup packages
 	@SOAK=1 KILLS=$(KILLS) SEED=$(SEED) $(PYTHON) -m pytest -m soak -o faulthandler_timeout=3600 $(PYTEST_ARGS)
 
 lint: setup ## ruff and mypy --strict; for the native data plane rustfmt and clippy
@@ -61,7 +61,8 @@ install-vm: ## install into a Qubes template (or DESTDIR): package, units, barri
 	@$(INSTALL_PYTHON) -c 'import setuptools' || { echo 'install python3-setuptools first' >&2; exit 4; }
 	$(INSTALL_PYTHON) -W ignore setup.py -q build --build-base build/py --executable /usr/bin/python3 install \
 		--root $(or $(DESTDIR),/) --install-lib $(PYTHON_SITE) --install-scripts /usr/bin \
-		--single-version-externally-managed --record build/installed-files
+		--single-version-externally-managed --record build/installed-files $(COMPILE)
+	install -D -m 755 -t $(DESTDIR)/usr/bin install/vm/miragevpn
 	install -D -m 755 install/vm/qubes-miragevpn-lockdown $(DESTDIR)$(LIBDIR)/qubes-miragevpn-lockdown
 	install -D -m 755 install/vm/qubes-miragevpn-dns.py $(DESTDIR)$(LIBDIR)/qubes-miragevpn-dns
 	install -D -m 644 -t $(DESTDIR)$(LIBDIR)/nft install/vm/nft/*.nft
@@ -92,17 +93,13 @@ endif
 install-dom0: ## install into dom0 (or DESTDIR): the qrexec policy
 	install -D -m 664 -t $(DESTDIR)/etc/qubes/policy.d install/dom0/*.policy
 
-rpm: ## build packages for a Fedora template and for dom0 into build/rpm
-	@tools/setup rpmbuild
-	@mkdir -p $(RPM_TOP)/SOURCES $(RPM_TOP)/SPECS
-	git archive --prefix=qubes-miragevpn-$(VERSION)/ -o $(RPM_TOP)/SOURCES/qubes-miragevpn-$(VERSION).tar.gz HEAD
-	@# --nodeps: on Debian rpmbuild does not see what dpkg installed; the build fails by itself if something is missing
-	@for spec in rpm_spec/*.spec.in; do \
-		made=$(RPM_TOP)/SPECS/$$(basename $$spec .in); \
-		sed 's/@VERSION@/$(VERSION)/g' $$spec >$$made && \
-		rpmbuild --quiet --nodeps --define '_topdir $(RPM_TOP)' -ba $$made || exit 1; \
-	done
-	@find $(RPM_TOP) -name '*.rpm'
+deb: ## build the package for a Debian template into build/deb
+	@tools/setup packages
+	@tools/package deb
+
+rpm: ## build the packages for a Fedora template and for dom0 into build/rpm
+	@tools/setup packages
+	@tools/package rpm
 
 clean: ## remove what was built, and the virtualenv
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache native/target

@@ -22,17 +22,18 @@ import pytest
 
 TESTS = Path(__file__).parent
 
-GROUPS = ("unit", "vectors", "pair", "interop", "lab", "bench")
+GROUPS = ("unit", "vectors", "pair", "packages", "interop", "lab", "bench")
 """The order in which groups run: cheap and telling first."""
 
 GROUP_NEEDS = {
+    "packages": ("needs_builders",),
     "interop": ("needs_root", "needs_tun", "needs_openvpn"),
     "lab": ("needs_root", "needs_tun"),
     "bench": ("needs_root", "needs_tun", "needs_openvpn"),
 }
 """Markers that every test of a folder bears."""
 
-TIME_LIMIT = {"interop": 60.0, "lab": 120.0, "bench": 120.0}
+TIME_LIMIT = {"packages": 180.0, "interop": 60.0, "lab": 120.0, "bench": 120.0}
 DEFAULT_TIME_LIMIT = 30.0
 
 
@@ -64,11 +65,18 @@ def _no_proxies() -> str:
     return " and ".join(lacking)
 
 
+def _no_builders() -> str:
+    wanted = ("rpmbuild", "dpkg-buildpackage", "dh", "dh_python3", "mmdebstrap")
+    lacking = [name for name in (wanted if shutil.which("apt-get") else wanted[:1]) if not shutil.which(name)]
+    return ", ".join(lacking)
+
+
 MISSING = {
     "needs_root": cache(_no_root),
     "needs_tun": cache(_no_tun),
     "needs_openvpn": cache(_no_openvpn),
     "needs_proxies": cache(_no_proxies),
+    "needs_builders": cache(_no_builders),
 }
 """For each marker, what this machine lacks, or ""."""
 

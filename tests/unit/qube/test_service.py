@@ -428,13 +428,25 @@ def test_shell_programs_parse() -> None:
         subprocess.run(["sh", "-n", str(path)], check=True)
 
 
-@pytest.mark.parametrize(("present", "expected"), [(True, "lockdown"), (False, "lockdown all")])
-def test_the_firewall_hook(present: bool, expected: str, tmp_path: Path) -> None:
-    """A table that is there is left alone: qubes-firewall restarts while a tunnel is open. No feature: nothing."""
-    (tmp_path / "nft").write_text(f"#!/bin/sh\nexit {0 if present else 1}\n")
+@pytest.mark.parametrize(
+    ("present", "installed", "expected"),
+    [
+        (True, True, "lockdown"),
+        (False, True, "lockdown all"),
+        (True, False, ""),
+        (False, False, "nft -f -: policy drop"),
+    ],
+)
+def test_the_firewall_hook(present: bool, installed: bool, expected: str, tmp_path: Path) -> None:
+    """A table that is there is left alone: qubes-firewall restarts while a tunnel is open. No feature: nothing.
+
+    Where Debian kept the hook of a removed package, a qube with the feature is closed still.
+    """
+    loaded = 'echo "nft $*: $(grep -o "policy drop")"'
+    (tmp_path / "nft").write_text(f'#!/bin/sh\n[ "$1" = list ] && exit {0 if present else 1}\n{loaded}\n')
     (tmp_path / "lockdown").write_text('#!/bin/sh\necho lockdown "$@"\n')
-    for name in ("nft", "lockdown"):
-        (tmp_path / name).chmod(0o755)
+    (tmp_path / "nft").chmod(0o755)
+    (tmp_path / "lockdown").chmod(0o755 if installed else 0o644)
     hook = (INSTALL / "qubes-firewall.d" / "30-qubes-miragevpn").read_text()
     flag = tmp_path / "flag"
     hook = hook.replace("/usr/lib/qubes-miragevpn/qubes-miragevpn-lockdown", str(tmp_path / "lockdown"))
@@ -442,8 +454,9 @@ def test_the_firewall_hook(present: bool, expected: str, tmp_path: Path) -> None
     environ = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
 
     def run() -> str:
-        return subprocess.run(["sh", "-c", hook], env=environ, capture_output=True, text=True, check=True).stdout
+        done = subprocess.run(["sh", "-c", hook], env=environ, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
 
     assert run() == ""
     flag.touch()
-    assert run() == f"{expected}\n"
+    assert run() == expected
