@@ -339,6 +339,8 @@ def _timers(timers: Timers, usual: Timers) -> Iterator[str]:
         yield line_of("reneg-sec", timers.reneg_sec, timers.reneg_sec_least)
     if (timers.connect_retry, timers.connect_retry_max_pause) != (usual.connect_retry, usual.connect_retry_max_pause):
         yield line_of("connect-retry", timers.connect_retry, timers.connect_retry_max_pause)
+    if timers.inactive:
+        yield line_of("inactive", timers.inactive, timers.inactive_bytes or None)
     if timers.ping:
         yield line_of("ping", timers.ping)
     if timers.ping_exit:

@@ -47,6 +47,7 @@ from qubes_miragevpn.protocol.contract import (
     Stop,
     StopKind,
     TimerExpired,
+    TrafficCounted,
     TransportDown,
     TransportUp,
     UserCommand,
@@ -137,6 +138,9 @@ class Client:
                     self._state.packet(packet, now)
             case TimerExpired():
                 self._tick(now)
+            case TrafficCounted(_, carried):
+                if isinstance(self._state, Conversation):
+                    self._state.counted(carried, now)
             case NameResolved(request, addresses):
                 if isinstance(self._state, Resolving) and self._state.request == request:
                     self._remotes.resolved(self._state.step.remote, addresses)
@@ -173,6 +177,8 @@ class Client:
                 assert_never(other)
 
     def _command(self, command: Command, now: float) -> None:
+        if isinstance(self._state, Conversation) and self._state.leaving and command is not Command.DISCONNECT:
+            return
         match command:
             case Command.CONNECT:
                 if isinstance(self._state, Idle):
@@ -192,8 +198,9 @@ class Client:
                     self._state.renegotiate(now)
             case Command.DISCONNECT:
                 if isinstance(self._state, Conversation):
-                    self._state.say_goodbye(now)
-                self._stop(StopKind.ASKED, "disconnected")
+                    self._state.leave(now)
+                else:
+                    self._stop(StopKind.ASKED, "disconnected")
 
     # --- attempts
 
@@ -312,6 +319,8 @@ class Client:
                 self._lose(over.reason, now, elsewhere=over.elsewhere)
             case End.REFUSED:
                 self._lose(over.reason, now, refused=True)
+            case End.LEFT:
+                self._stop(StopKind.ASKED, over.reason)
             case End.FORBIDDEN:
                 self._stop(StopKind.CONNECTION, over.reason)
             case End.UNAUTHORISED:
@@ -355,6 +364,9 @@ class Client:
     def _lose(self, reason: str, now: float, *, refused: bool = False, elsewhere: bool = False) -> None:
         """End the attempt and go on with the next. `refused`: the peer is not one we may talk to."""
         state = self._state
+        if isinstance(state, Conversation) and state.leaving:
+            self._stop(StopKind.ASKED, "disconnected")
+            return
         if refused:
             self._refused = reason
         else:

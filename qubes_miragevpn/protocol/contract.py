@@ -77,6 +77,14 @@ class PacketReceived:
 
 
 @dataclass(frozen=True)
+class TrafficCounted:
+    """The answer to `CountTraffic`: bytes of inner packets that `peer` sent and was sent since it was added."""
+
+    peer: int
+    carried: int
+
+
+@dataclass(frozen=True)
 class TimerExpired:
     """The time of `next_deadline` has come."""
 
@@ -135,6 +143,7 @@ Event = (
     | TransportDown
     | PacketReceived
     | TimerExpired
+    | TrafficCounted
     | KeyExhausted
     | KeyInUse
     | PeerSilent
@@ -254,6 +263,13 @@ class SendInner:
 
 
 @dataclass(frozen=True)
+class CountTraffic:
+    """Say how much `peer` has carried so far; answer with `TrafficCounted`."""
+
+    peer: int
+
+
+@dataclass(frozen=True)
 class TunnelUp:
     """The client's tunnel works with these settings; `summary` says how, for the log."""
 
@@ -357,6 +373,7 @@ Effect = (
     | ActivateKey
     | RetireKey
     | SendInner
+    | CountTraffic
     | TunnelUp
     | TunnelChanged
     | TunnelDown

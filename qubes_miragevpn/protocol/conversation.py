@@ -38,6 +38,7 @@ from qubes_miragevpn.protocol.contract import (
     AddPeer,
     AskChallenge,
     CloseTransport,
+    CountTraffic,
     Drop,
     Effect,
     InstallKey,
@@ -64,6 +65,7 @@ from qubes_miragevpn.protocol.happenings import (
     MessageReceived,
     UseKey,
 )
+from qubes_miragevpn.protocol.leaving import Farewell, Lifetime
 from qubes_miragevpn.protocol.limits import peer_limits, within_proxy
 from qubes_miragevpn.protocol.login import Login
 from qubes_miragevpn.protocol.pushes import Pushes
@@ -121,7 +123,8 @@ class Conversation:
         self._number = number  # of the next question
         self._began = now
         self._settings_by = now + config.common.timers.hand_window
-        self._leave_at = float("inf")  # ``session-timeout``
+        self._lifetime = Lifetime(now)  # that of the tunnel, once it works
+        self._farewell: Farewell | None = None  # while we leave
         self._question: int | None = None  # the server's, which waits for its answer
         self._heard = False  # the server answered with something valid
         self._key_id: int | None = None  # newest established key
@@ -142,6 +145,8 @@ class Conversation:
 
     def packet(self, packet: bytes, now: float) -> None:
         """Take one control packet."""
+        if self._farewell is not None:
+            return
         self._guarded(lambda: self._receive(packet, now), now)
 
     def _receive(self, packet: bytes, now: float) -> None:
@@ -161,9 +166,13 @@ class Conversation:
             problem = "no TLS handshake" if self._key_id is None else "the server pushed no settings"
             hint = self.suspicion if self._heard else f" {_NO_ANSWER}"
             raise Over(End.LOST, f"{problem} within {self._settings_by - self._began:g} s{hint}")
-        if now >= self._leave_at:
-            self.say_goodbye(now)
-            raise Over(End.FORBIDDEN, "the session has lasted as long as it may (session-timeout)")
+        if self._farewell is not None:
+            self._say_again(self._farewell, now)
+            return
+        if self._lifetime.over(now):
+            self._end_for_good("the session has lasted as long as it may (session-timeout)", now)
+        if self._lifetime.look(now):
+            self.effects.append(CountTraffic(PEER))
         self._guarded(lambda: self._tick_session(now), now)
 
     def _tick_session(self, now: float) -> None:
@@ -180,7 +189,9 @@ class Conversation:
     def next_deadline(self) -> float | None:
         """When `tick` has something to do."""
         timers = self._config.common.timers
-        times = [self._session.next_deadline(), None if self._leave_at == float("inf") else self._leave_at]
+        if self._farewell is not None:
+            return self._farewell.at
+        times = [self._session.next_deadline(), self._lifetime.deadline]
         if not self._heard:
             times.append(self._began + timers.connect_timeout)
         if self._pulled is None:
@@ -189,9 +200,18 @@ class Conversation:
                 times.append(self._next_request)
         return min((t for t in times if t is not None), default=None)
 
+    def counted(self, carried: int, now: float) -> None:
+        """Take the count of what the tunnel has carried so far."""
+        if self._lifetime.too_idle(carried, now):
+            self._end_for_good("next to nothing was carried for too long (inactive)", now)
+
+    def _end_for_good(self, reason: str, now: float) -> None:
+        self._say_goodbye(now)
+        raise Over(End.FORBIDDEN, reason)
+
     def plane_event(self, event: PeerEvent, now: float) -> None:
         """Take an event of the data plane, which only knows of us once the tunnel works."""
-        if self._pulled is None:
+        if self._pulled is None or self._farewell is not None:
             return
         match event:
             case KeyExhausted(_, key_id):
@@ -210,16 +230,38 @@ class Conversation:
             case CompressedDropped(_, reason):
                 self._say(Level.WARNING, f"the server compresses; such packets are dropped: {reason}")
 
-    def say_goodbye(self, now: float) -> None:
-        """Tell the server that we leave, in the way it understands."""
+    def leave(self, now: float) -> None:
+        """Tell the server that we leave; raises `Over` when that is done, at once or with `tick`."""
+        lost_easily = self._say_goodbye(now)
+        pushed = None if self._pulled is None else self._pulled.explicit_exit_notify
+        times = self._config.common.explicit_exit_notify if pushed is None else pushed
+        self._farewell, left_before = Farewell(times if lost_easily else 1, now), self._farewell
+        if self._farewell.over or left_before is not None:
+            raise Over(End.LEFT, "disconnected")
+
+    @property
+    def leaving(self) -> bool:
+        """Nothing is left to do here but to say farewell."""
+        return self._farewell is not None
+
+    def _say_again(self, farewell: Farewell, now: float) -> None:
+        if farewell.due(now):
+            self.effects.append(SendInner(PEER, OCC_EXIT))
+        if farewell.over:
+            raise Over(End.LEFT, "disconnected")
+
+    def _say_goodbye(self, now: float) -> bool:
+        """Tell the server that we leave, in the way it understands; True if that may get lost on the way."""
         if self._pulled is None:
-            return
+            return False
         if not self._pulled.cc_exit:
-            if self.step.remote.proto is Proto.UDP and self._installed:
-                self.effects.append(SendInner(PEER, OCC_EXIT))
-            return
+            if self.step.remote.proto is not Proto.UDP or not self._installed:
+                return False
+            self.effects.append(SendInner(PEER, OCC_EXIT))
+            return True
         with suppress(Over):  # the session is dead already, so there is nobody to tell
             self._guarded(lambda: self._session.send_message("EXIT", now), now)
+        return False
 
     def close(self, reason: str) -> None:
         """Undo everything that was asked for."""
@@ -380,7 +422,9 @@ class Conversation:
         self._install(self._key_id)
         self._take_token(pulled)
         lasts = self._config.session_timeout if pulled.session_timeout is None else pulled.session_timeout
-        self._leave_at = now + lasts if lasts else float("inf")
+        timers = self._config.common.timers
+        idle, least = (timers.inactive, timers.inactive_bytes) if pulled.inactive is None else pulled.inactive
+        self._lifetime = Lifetime(now, lasts, idle, least)
         if pulled.reneg_sec is not None:
             self._session.renew_after(pulled.reneg_sec)
         if pulled.dynamic_tls_crypt:

@@ -15,6 +15,7 @@ class End(Enum):
     REFUSED = "refused"  # this server is not one we may talk to; try others
     UNAUTHORISED = "unauthorised"  # the server refused user name and password, or our certificate
     FORBIDDEN = "forbidden"  # do not come back
+    LEFT = "left"  # the user wanted to leave, and the server knows
 
 
 class Over(Exception):

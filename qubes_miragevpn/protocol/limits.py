@@ -21,6 +21,8 @@ from qubes_miragevpn.protocol.sizes import (
 )
 
 SOCKS4_HEADER, SOCKS6_HEADER = 10, 22  # reserved 2, fragment 1, type 1, address, port 2
+LEAST_MSS = 88
+"""What ``mssfix`` asks for at the least, as Linux (TCP_MIN_MSS): a size below the overhead must not switch it off."""
 _IPV6_MORE = 20  # bytes by which an IPv6 header is longer than one of IPv4
 
 
@@ -67,8 +69,8 @@ def peer_limits(
         ping=ping,
         silence=silence,
         replay_window=common.replay_window,
-        mss4=max(mss, 0),
-        mss6=max(mss - _IPV6_MORE, 0),
+        mss4=max(mss, LEAST_MSS) if common.mssfix else 0,
+        mss6=max(mss - _IPV6_MORE, LEAST_MSS) if common.mssfix else 0,
         reneg_bytes=common.timers.reneg_bytes,
         reneg_pkts=common.timers.reneg_pkts,
         payload=PayloadRules(framing, common.decompress, _fragment(common, carrier, outer)),
@@ -83,9 +85,7 @@ def _outer_headers(endpoint: SockAddr, proto: Proto) -> int:
 
 
 def _mss(common: Common, carrier: Carrier, outer: int) -> int:
-    """The largest MSS for inner IPv4; 0: it is left alone."""
-    if not common.mssfix:
-        return 0
+    """The largest MSS for inner IPv4, if there is to be one."""
     if common.mssfix_of is SizeOf.INNER:
         return common.mssfix - IPV4_TCP_HEADERS
     size = common.mssfix - (outer if common.mssfix_of is SizeOf.OUTER else 0)

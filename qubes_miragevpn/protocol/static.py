@@ -38,6 +38,7 @@ from qubes_miragevpn.protocol.contract import (
     AddPeer,
     CloseTransport,
     Command,
+    CountTraffic,
     Effect,
     Event,
     InstallKey,
@@ -51,12 +52,14 @@ from qubes_miragevpn.protocol.contract import (
     Stop,
     StopKind,
     TimerExpired,
+    TrafficCounted,
     TransportDown,
     TransportUp,
     TunnelDown,
     TunnelUp,
     UserCommand,
 )
+from qubes_miragevpn.protocol.leaving import Farewell, Lifetime
 from qubes_miragevpn.protocol.limits import peer_limits, within_proxy
 from qubes_miragevpn.protocol.remotes import GiveUp, Lookup, Pause, Remotes, Try
 
@@ -67,10 +70,12 @@ MORE_THAN_V1 = 3  # bytes: a time beside the packet id (4), but no opcode (1)
 
 @dataclass(frozen=True)
 class Working:
-    """The tunnel is up, for all that we know."""
+    """The tunnel is up, for all that we know; with a `farewell` we are leaving it."""
 
     link: Link
     step: Try
+    lifetime: Lifetime
+    farewell: Farewell | None = None
 
 
 State = Idle | Pausing | Resolving | Opening | Working
@@ -112,6 +117,8 @@ class StaticKeyPeer:
                 return until
             case Opening(_, _, deadline):
                 return deadline
+            case Working(_, _, lifetime, farewell):
+                return lifetime.deadline if farewell is None else farewell.at
         return None
 
     def _dispatch(self, event: Event, now: float) -> None:
@@ -129,9 +136,13 @@ class StaticKeyPeer:
                 self._say(Level.WARNING, f"cannot resolve {host}: {printable(reason)}")
                 self._next_step(now)
             case TransportUp(link, endpoint) if isinstance(state, Opening) and state.link == link:
-                self._up(state, endpoint)
+                self._up(state, endpoint, now)
             case TransportDown(link, reason) if isinstance(state, Opening | Working) and state.link == link:
                 self._lose(f"connection lost: {printable(reason)}", now)
+            case TrafficCounted(_, carried) if isinstance(state, Working):
+                if state.lifetime.too_idle(carried, now):
+                    self._say_goodbye()
+                    self._stop(StopKind.CONNECTION, "next to nothing was carried for too long (inactive)")
             case PeerSilent() if isinstance(state, Working):
                 if self._common.timers.ping_exit:
                     self._stop(StopKind.CONNECTION, "the other end fell silent (ping-exit)")
@@ -147,17 +158,27 @@ class StaticKeyPeer:
 
     def _command(self, command: Command, now: float) -> None:
         state = self._state
+        leaving = isinstance(state, Working) and state.farewell is not None
         match command:
             case Command.CONNECT | Command.RECONNECT if isinstance(state, Idle | Pausing):
                 self._next_step(now)
-            case Command.RECONNECT if isinstance(state, Opening | Working):
+            case Command.RECONNECT if isinstance(state, Opening | Working) and not leaving:
                 self._remotes.again(state.step, lasted=True)
                 self._clear("reconnecting")
                 self._next_step(now)
             case Command.DISCONNECT:
-                if isinstance(state, Working) and self._common.explicit_exit_notify:
-                    self._out += [SendInner(PEER, OCC_EXIT)] * self._common.explicit_exit_notify
+                if isinstance(state, Working) and not leaving and self._say_goodbye():
+                    farewell = Farewell(self._common.explicit_exit_notify, now)
+                    if not farewell.over:
+                        self._state = replace(state, farewell=farewell)
+                        return
                 self._stop(StopKind.ASKED, "disconnected")
+
+    def _say_goodbye(self) -> bool:
+        """Tell the other end that we leave, if that is wanted; False if it is not."""
+        if self._common.explicit_exit_notify:
+            self._out.append(SendInner(PEER, OCC_EXIT))
+        return bool(self._common.explicit_exit_notify)
 
     # --- attempts
 
@@ -178,7 +199,7 @@ class StaticKeyPeer:
             case GiveUp():
                 self._stop(StopKind.CONNECTION, "no remote could be reached (connect-retry-max)")
 
-    def _up(self, attempt: Opening, endpoint: SockAddr) -> None:
+    def _up(self, attempt: Opening, endpoint: SockAddr, now: float) -> None:
         try:
             settings = parse_push(self._config.tunnel, self._config.client, _address(endpoint))
         except PeerError as error:
@@ -186,7 +207,9 @@ class StaticKeyPeer:
             return
         for line in settings.dropped:
             self._say(Level.WARNING, f"not used: {line}")
-        self._state = Working(attempt.link, attempt.step)
+        timers, longest = self._common.timers, self._config.client.session_timeout
+        lifetime = Lifetime(now, longest, timers.inactive, timers.inactive_bytes)
+        self._state = Working(attempt.link, attempt.step, lifetime)
         self._out += [
             AddPeer(PEER, attempt.link, endpoint, NO_PEER_ID, self._limits(attempt, endpoint)),
             InstallKey(PEER, KEY_ID, self._keys()),
@@ -232,10 +255,24 @@ class StaticKeyPeer:
                 self._next_step(now)
             case Opening(_, _, deadline) if now >= deadline:
                 self._lose("the transport did not open in time", now)
+            case Working(_, _, _, Farewell() as farewell):
+                if farewell.due(now):
+                    self._say_goodbye()
+                if farewell.over:
+                    self._stop(StopKind.ASKED, "disconnected")
+            case Working(_, _, lifetime):
+                if lifetime.over(now):
+                    self._say_goodbye()
+                    self._stop(StopKind.CONNECTION, "the tunnel has lasted as long as it may (session-timeout)")
+                elif lifetime.look(now):
+                    self._out.append(CountTraffic(PEER))
 
     def _lose(self, reason: str, now: float) -> None:
-        self._say(Level.WARNING, reason)
         state = self._state
+        if isinstance(state, Working) and state.farewell is not None:
+            self._stop(StopKind.ASKED, "disconnected")
+            return
+        self._say(Level.WARNING, reason)
         self._clear(reason)
         if isinstance(state, Working):  # the next numbering must have a newer time
             self._state = Pausing(now + max(self._remotes.again(state.step, lasted=False), 1.0))

@@ -129,6 +129,9 @@ class Side:
             case c.RetireKey(peer, key_id):
                 del self.keys[key_id]
                 self.channel.retire_key(peer, key_id)
+            case c.CountTraffic(peer):
+                count = self.channel.counters(peer)
+                self.world.soon(lambda: self.event(c.TrafficCounted(peer, count.bytes_in + count.bytes_out)))
             case c.SendInner(peer, payload):
                 self.channel.send_inner(peer, payload, now)
         self.seen.append(effect)

@@ -162,6 +162,8 @@ class Builder:
         filled: dict[str, Any] = settings.fields(Timers)
         if (reneg := settings.last("reneg-sec")) is not None:
             filled["reneg_sec"], filled["reneg_sec_least"] = reneg.args
+        if (idle := settings.last("inactive")) is not None and not server:
+            filled["inactive"], filled["inactive_bytes"] = idle.args[0], idle.args[1] or 0
         if (retry := settings.last("connect-retry")) is not None:
             pause, limit = retry.args
             filled["connect_retry"] = pause

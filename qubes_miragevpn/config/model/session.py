@@ -61,6 +61,8 @@ class Timers:
     ping: float = 0.0  # keep-alive sent after silence of our own
     ping_restart: float = 120.0  # peer silent for so long: restart (server: drop the peer)
     ping_exit: float = 0.0  # peer silent for so long: stop
+    inactive: float = 0.0  # the tunnel ends after so many seconds in which less was carried than
+    inactive_bytes: int = 0  # so much; pings do not count
     connect_timeout: float = 120.0  # a remote must answer within (``server-poll-timeout``)
     connect_retry: float = 1.0  # first pause between two passes over the remotes
     connect_retry_max_pause: float = 300.0  # the pause doubles up to this

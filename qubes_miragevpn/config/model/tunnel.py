@@ -103,6 +103,7 @@ class PulledOptions:
     ping_exit: float | None = None
     reneg_sec: float | None = None
     session_timeout: float | None = None
+    inactive: tuple[float, int] | None = None  # seconds, bytes
     auth_token: Secret | None = None  # to log in with instead of the password from now on
     auth_token_user: str | None = None  # the user name that goes with it
     explicit_exit_notify: int | None = None

@@ -246,6 +246,10 @@ def _on_ping_exit(reply: Reply, after: float) -> None:
     reply.values |= {"ping_exit": after, "ping_restart": 0.0}
 
 
+def _on_inactive(reply: Reply, after: float, least: int | None) -> None:
+    reply.values["inactive"] = (after, least or 0)
+
+
 def _on_reneg_sec(reply: Reply, after: float, _: float | None) -> None:
     own = reply.config.common.timers.reneg_sec
     if after < MIN_RENEG_SEC or 0 < own < after:
@@ -319,6 +323,7 @@ _TAKEN: Mapping[str, tuple[Callable[..., None], bool]] = {
     "ping-restart": (_on_ping_restart, False),
     "ping-exit": (_on_ping_exit, False),
     "reneg-sec": (_on_reneg_sec, False),
+    "inactive": (_on_inactive, False),
     "session-timeout": (_keep("session_timeout"), False),
     "auth-token": (_on_auth_token, False),
     "auth-token-user": (_on_auth_token_user, False),

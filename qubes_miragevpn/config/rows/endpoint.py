@@ -152,7 +152,7 @@ ROWS = (
     ),
     Row(
         "explicit-exit-notify",
-        "tell the peer when leaving (UDP), so many times",
+        "tell the peer when leaving (UDP), so many times, one a second; at most five are sent",
         (Arg("times", integer(0, 10), optional=True),),
         client=APPLIED,
         server=APPLIED,

@@ -125,6 +125,14 @@ ROWS = (
         fills=(ClientConfig, "session_timeout"),
     ),
     Row(
+        "inactive",
+        "end when nothing was carried, or less than so many bytes, for; a VPN qube connects again",
+        (Arg("time", seconds(0)), Arg("bytes", integer(0, 10**12 - 1), optional=True)),
+        client=APPLIED,
+        server=NoEffect("a server stays"),
+        pushed=APPLIED,
+    ),
+    Row(
         "replay-window",
         "how far packets may arrive out of order; the second number has no effect",
         (Arg("packets", integer(1, 65536)), Arg("time", seconds(0, 600), optional=True)),

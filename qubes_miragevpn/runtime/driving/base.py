@@ -34,6 +34,7 @@ from qubes_miragevpn.protocol.contract import (
     AddPeer,
     CloseTransport,
     Command,
+    CountTraffic,
     Drop,
     Effect,
     Event,
@@ -47,6 +48,7 @@ from qubes_miragevpn.protocol.contract import (
     Stop,
     StopKind,
     TimerExpired,
+    TrafficCounted,
     Transmit,
     TransportDown,
     UserCommand,
@@ -206,6 +208,9 @@ class Driver:
                 self._plane.retire_key(peer, key_id)
             case SendInner(peer, payload):
                 self._plane.send_inner(peer, payload)
+            case CountTraffic(peer):
+                count = self._plane.counters(peer)
+                self._feed(TrafficCounted(peer, count.bytes_in + count.bytes_out))
             case Notify(level, text):
                 log.log(_LEVELS[level], "%s", printable(text, 500))
             case Drop(reason):

@@ -153,6 +153,8 @@ def timers(source: random.Random, *, server: bool) -> Timers:
         connect_retry=1.0 if server else source.choice((1.0, 5.0)),
         connect_retry_max_pause=300.0 if server else source.choice((300.0, 60.0)),
     )
+    if not server and source.random() < 0.3:
+        made = replace(made, inactive=600.0, inactive_bytes=source.choice((0, 1000)))
     if made.reneg_sec and source.random() < 0.3:
         made = replace(made, reneg_sec_least=600.0)
     return filled(source, made, server=server)  # type: ignore[no-any-return]

@@ -212,7 +212,7 @@ PROFILES = {
     "surfshark": (SURFSHARK, ["tun-mtu-extra", "fast-io"]),
     "proton": (PROTON, []),
     "airvpn": (AIRVPN, []),
-    "nordvpn": (NORDVPN, ["tun-mtu-extra", "inactive", "fast-io"]),
+    "nordvpn": (NORDVPN, ["tun-mtu-extra", "fast-io"]),
     "windscribe": (WINDSCRIBE, ["keysize", "what the other end compresses", "ns-cert-type server"]),
     "vpnbook": (
         VPNBOOK,

@@ -132,7 +132,7 @@ def test_taken(options: str, path: str, value: Any) -> None:
         "redirect-private def1", "block-outside-dns", "register-dns", "setenv-safe A B", "echo x", "sndbuf 9",
         "rcvbuf 9",
         "mssfix 9", "verb 11", "route-delay 5", "persist-key", "persist-tun", "ip-win32 dynamic", "auth-token a b",
-        "auth-token-user x", "inactive 10", "nonsense", "client", "dev tun9", "data-ciphers AES-128-GCM",
+        "auth-token-user x", "inactive x", "nonsense", "client", "dev tun9", "data-ciphers AES-128-GCM",
         "keepalive 1 2",
         "dhcp-option WINS 10.0.0.1", "dhcp-option NTP 10.0.0.1", "dhcp-option DNS dns.example", "dhcp-option DNS",
         "dhcp-option DNS 127.0.0.1", "dhcp-option DNS 0.0.0.0", "dhcp-option DNS 224.0.0.1", "dhcp-option DNS ::1",

@@ -302,7 +302,7 @@ def mss(mssfix: int, endpoint: str, proto: Proto) -> tuple[int, int]:
         (1492, "::ffff:192.0.2.1", Proto.UDP, (1400, 1380)),
         (1492, "192.0.2.1", Proto.TCP, (1386, 1366)),
         (0, "192.0.2.1", Proto.UDP, (0, 0)),
-        (50, "192.0.2.1", Proto.UDP, (0, 0)),
+        (50, "192.0.2.1", Proto.UDP, (88, 88)),
     ],
 )
 def test_mss(mssfix: int, endpoint: str, proto: Proto, expected: tuple[int, int]) -> None:

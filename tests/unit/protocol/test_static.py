@@ -18,6 +18,7 @@ from qubes_miragevpn.protocol.contract import (
     AddPeer,
     CloseTransport,
     Command,
+    CountTraffic,
     Effect,
     InstallKey,
     NameResolved,
@@ -31,6 +32,7 @@ from qubes_miragevpn.protocol.contract import (
     Stop,
     StopKind,
     TimerExpired,
+    TrafficCounted,
     TransportDown,
     TransportUp,
     TunnelDown,
@@ -142,9 +144,34 @@ def test_ping_exit_ends_for_good() -> None:
 def test_goodbye() -> None:
     peer = machine("explicit-exit-notify 2\n")
     up(peer)
-    effects = peer.handle(DISCONNECT, 1.0)
-    assert effects[:2] == [SendInner(1, OCC_EXIT)] * 2
-    assert effects[-1] == Stop(StopKind.ASKED, "disconnected")
+    assert peer.handle(DISCONNECT, 1.0) == [SendInner(1, OCC_EXIT)]
+    assert peer.handle(RECONNECT, 1.5) == [] == peer.handle(TimerExpired(), 1.5)
+    assert peer.next_deadline() == 2.0
+    effects = peer.handle(TimerExpired(), 2.0)
+    assert effects[0] == SendInner(1, OCC_EXIT) and effects[-1] == Stop(StopKind.ASKED, "disconnected")
+
+
+def test_whoever_asks_twice_leaves_at_once() -> None:
+    peer = machine("explicit-exit-notify 5\n")
+    up(peer)
+    peer.handle(DISCONNECT, 1.0)
+    effects = peer.handle(DISCONNECT, 1.5)
+    assert SendInner(1, OCC_EXIT) not in effects and isinstance(effects[-1], Stop)
+
+
+def test_inactive_and_session_timeout() -> None:
+    peer = machine("inactive 16\n")
+    up(peer)
+    assert peer.handle(TimerExpired(), 1.0) == [CountTraffic(1)]
+    assert peer.handle(TrafficCounted(1, 100), 1.0) == [] == peer.handle(TrafficCounted(1, 100), 16.5)
+    assert peer.handle(TrafficCounted(1, 100), 17.0)[-1] == Stop(
+        StopKind.CONNECTION, "next to nothing was carried for too long (inactive)"
+    )
+    peer = machine("session-timeout 50\nexplicit-exit-notify\n")
+    up(peer)
+    assert peer.next_deadline() == 50.0
+    effects = peer.handle(TimerExpired(), 50.0)
+    assert SendInner(1, OCC_EXIT) in effects and "session-timeout" in effects[-1].reason  # type: ignore[union-attr]
 
 
 def test_names_are_looked_up_and_late_answers_forgotten() -> None:
