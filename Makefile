@@ -19,6 +19,7 @@ PYTHON_SITE ?= $(shell $(INSTALL_PYTHON) -c 'import sysconfig as s; \
 	print(s.get_path("purelib", names[0]))')
 LIBDIR := /usr/lib/qubes-miragevpn
 UNITS := /usr/lib/systemd/system
+SERVICES = $(wildcard qubes-rpc/miragevpn.*)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo lab test soak lint fuzz bench install-vm install-dom0 deb rpm clean
@@ -77,7 +78,11 @@ install-vm: ## install into a Qubes template (or DESTDIR): package, units, barri
 	install -D -m 755 -t $(DESTDIR)/etc/qubes/qubes-firewall.d install/vm/qubes-firewall.d/*
 	install -D -m 755 -t $(DESTDIR)/etc/qubes/suspend-post.d install/vm/suspend-post.d/*.sh
 	install -D -m 755 -t $(DESTDIR)/etc/qubes/post-install.d install/vm/post-install.d/*.sh
-	install -D -m 755 -t $(DESTDIR)/etc/qubes-rpc qubes-rpc/*
+	install -D -m 755 -t $(DESTDIR)/etc/qubes-rpc $(SERVICES)
+	install -d $(DESTDIR)/etc/qubes/rpc-config
+	for service in $(notdir $(SERVICES)); do \
+		install -m 644 install/vm/rpc-config/miragevpn $(DESTDIR)/etc/qubes/rpc-config/$$service || exit 1; \
+	done
 	install -D -m 644 -t $(DESTDIR)/usr/share/man/man1 doc/man/*.1
 	install -d -m 750 $(DESTDIR)/etc/qubes-miragevpn
 	install -d -m 700 $(addprefix $(DESTDIR)/etc/qubes-miragevpn,/profiles /credentials /settings /state)

@@ -37,6 +37,7 @@ COMMANDS = {
     "events": "remote",
     "answer": "remote",
     "assign": "remote",
+    "remove-tunnel": "remote",
     "import": "remote",
     "remove": "remote",
     "rename": "remote",

@@ -48,7 +48,9 @@ def run(arguments: argparse.Namespace) -> int:
     from qubes_miragevpn.qube.settings import control_socket
 
     row = ROWS[arguments.verb]
-    fields = {name: getattr(arguments, name, None) for name in ("name", "to", "tunnel", "address", "rollback")}
+    fields = {
+        name: getattr(arguments, name, None) for name in ("name", "to", "tunnel", "address", "rollback", "release")
+    }
     _check_names(fields)
     payload = row.payload(arguments) if row.payload is not None else b""
     try:
@@ -170,6 +172,16 @@ ROWS = {
         (
             (("address",), {"metavar": "ADDRESS", "help": "the qube's IP address, as in qvm-ls --network"}),
             (("tunnel",), {"metavar": "TUNNEL", "help": "vpn0 to vpn15, or default"}),
+        ),
+    ),
+    "remove-tunnel": Row(
+        "close a tunnel and forget it; the qubes assigned to it stay closed",
+        (
+            (("tunnel",), {"metavar": "TUNNEL", "help": "vpn1 to vpn15"}),
+            (
+                ("--default",),
+                {"action": "store_true", "default": None, "dest": "release", "help": "have them use vpn0 again"},
+            ),
         ),
     ),
     "import": Row(

@@ -43,6 +43,8 @@ class Fleet(Protocol):
 
     async def assign(self, address: Address, index: int | None) -> None: ...
 
+    async def remove_tunnel(self, index: int, *, release: bool) -> None: ...
+
 
 class Answers:
     """The verbs, over what the service holds."""
@@ -65,6 +67,7 @@ class Answers:
             "connect": self._connect,
             "disconnect": self._disconnect,
             "assign": self._assign,
+            "remove-tunnel": self._remove_tunnel,
             "answer": self._answer,
             "events": self._events,
             "import": self._import,
@@ -119,7 +122,8 @@ class Answers:
 
     def changed(self, index: int) -> None:
         """Tell the listeners what tunnel `index` does now."""
-        self._hub.publish(self._told(index))
+        if index in self._tunnels:
+            self._hub.publish(self._told(index))
 
     def _tunnel(self, request: Request) -> Tunnel:
         tunnel = self._tunnels.get(_index(request))
@@ -173,6 +177,15 @@ class Answers:
         assigned = {"address": str(address), "tunnel": request.tunnel or "default"}
         self._hub.publish({"event": "assigned", **assigned})
         return assigned
+
+    async def _remove_tunnel(self, request: Request) -> dict[str, Any]:
+        tunnel = self._tunnel(request)
+        if tunnel.index == 0:
+            raise Refused("vpn0 stays: disconnect it")
+        await self._fleet.remove_tunnel(tunnel.index, release=bool(request.release))
+        removed = {"tunnel": tunnel_name(tunnel.index)}
+        self._hub.publish({"event": "removed", **removed})
+        return removed
 
     # --- profiles -----------------------------------------------------------------------------------------
 

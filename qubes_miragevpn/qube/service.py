@@ -33,7 +33,7 @@ from qubes_miragevpn.qube.firewall.watch import NFTABLES, RULES, ChangeSignal
 from qubes_miragevpn.qube.profiles import Profiles
 from qubes_miragevpn.qube.profiles.chosen import Choices, Passing
 from qubes_miragevpn.qube.resolver import Resolver
-from qubes_miragevpn.qube.rpc.control import ControlServer
+from qubes_miragevpn.qube.rpc.control import ControlServer, Refused
 from qubes_miragevpn.qube.sdnotify import Notifier
 from qubes_miragevpn.qube.settings import TRANSPORT_MARK, Settings, tunnel_name
 from qubes_miragevpn.qube.states import State
@@ -77,6 +77,8 @@ class Service:
         self._signature: Signature = NO_UPLINK
         self._stop = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._lives: dict[int, asyncio.Task[Any]] = {}  # of the tunnels
+        self._removing: set[int] = set()  # tunnels on their way out, which nobody may make again meanwhile
 
     def _tunnel(self, index: int) -> Tunnel:
         def start(config: ClientConfig, profile: str, enter: Enter) -> Running:
@@ -111,9 +113,9 @@ class Service:
             await self._resolv_conf.restore()  # of a service that was killed
             self._downstream.seen(await self._netconf.links())
             await self._serve_downstream()
+            await self._first_wishes()  # before anybody can ask for something else
             await self._control.start()
             stack.push_async_callback(self._control.close)
-            await self._first_wishes()
             self._notifier.send(READY="1")
             _log.info("closed and watching; %d profiles", len(self._profiles.names()))
             await self._run_tasks(watcher)
@@ -132,14 +134,16 @@ class Service:
 
     async def _run_tasks(self, watcher: Watcher) -> None:
         """Run everything until asked to stop, or until one part fails: then the service fails, closed."""
-        for life in (*(tunnel.run() for tunnel in self._tunnels.values()), self._watch(watcher), self._heal()):
+        for index, tunnel in self._tunnels.items():
+            self._lives[index] = self._begin(tunnel.run())
+        for life in (self._watch(watcher), self._heal()):
             self._begin(life)
         try:
             await self._stop.wait()
             self._notifier.send(STOPPING="1")
             ended = [task for task in self._tasks if task.done() and not task.cancelled()]
             if not ended:
-                await self._leave()
+                await self._leave(*self._tunnels.values())
         finally:
             for task in self._tasks:
                 task.cancel()
@@ -148,15 +152,20 @@ class Service:
             error = task.exception()
             raise error if error is not None else RuntimeError("a part of the service ended by itself")
 
-    def _begin(self, life: Coroutine[Any, Any, None]) -> None:
+    def _begin(self, life: Coroutine[Any, Any, None]) -> asyncio.Task[Any]:
         """Run a part of the service; when it ends, everything does."""
         task = asyncio.get_running_loop().create_task(life)
         self._tasks.add(task)
-        task.add_done_callback(lambda _: self._stop.set())
+        task.add_done_callback(self._ended)
+        return task
 
-    async def _leave(self) -> None:
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        if task in self._tasks:
+            self._stop.set()
+
+    async def _leave(self, *tunnels: Tunnel) -> None:
         """Close the tunnels in good order; one that takes too long is cut off."""
-        leaving = [asyncio.create_task(tunnel.leave()) for tunnel in self._tunnels.values()]
+        leaving = [asyncio.create_task(tunnel.leave()) for tunnel in tunnels]
         _, late = await asyncio.wait(leaving, timeout=LEAVE)
         for task in late:
             task.cancel()
@@ -224,11 +233,43 @@ class Service:
 
     async def add_tunnel(self, index: int) -> Tunnel:
         """Return tunnel `index`, made if there is none yet; it opens nothing before it is connected and assigned."""
+        if index in self._removing:
+            raise Refused("the tunnel is being removed")
         if index not in self._tunnels:
-            self._tunnels[index] = self._tunnel(index)
-            await self._serve_downstream()
-            self._begin(self._tunnels[index].run())
+            tunnel = self._tunnels[index] = self._tunnel(index)
+            try:
+                await self._serve_downstream()
+            except BaseException:
+                del self._tunnels[index]  # without a life it would be wanted for ever
+                raise
+            self._lives[index] = self._begin(tunnel.run())
         return self._tunnels[index]
+
+    async def remove_tunnel(self, index: int, *, release: bool) -> None:
+        """End tunnel `index` (not 0) and forget it: interface, rules, table, profile; raises `Refused` if it is going.
+
+        Qubes that are assigned to it stay so, and closed. With `release` they use the tunnel for the rest again.
+        """
+        tunnel, life = self._tunnels.get(index), self._lives.get(index)
+        if tunnel is None or life is None or index in self._removing:
+            raise Refused("the tunnel is being made or removed")
+        self._removing.add(index)
+        try:
+            await self._leave(tunnel)
+            self._tasks.discard(life)
+            life.cancel()
+            await asyncio.gather(life, return_exceptions=True)
+            del self._tunnels[index], self._lives[index]
+            chosen = self._choices.chosen
+            self._choices.remember(
+                tunnels={n: name for n, name in chosen.tunnels.items() if n != index},
+                assignments={a: n for a, n in chosen.assignments.items() if n != index or not release},
+            )
+            await self._serve_downstream()
+            await self._enforcer.remove(index)
+            self._note()
+        finally:
+            self._removing.discard(index)
 
     async def assign(self, address: Address, index: int | None) -> None:
         """Have the qube with `address` use tunnel `index`, or (None) the one for the rest; in force at the return."""
@@ -282,6 +323,9 @@ class Service:
         self._answers.changed(changed)
         if self._stop.is_set():
             return  # tunnels that end with the service are wanted again by the next one
+        self._note()
+
+    def _note(self) -> None:
         self._choices.note(Passing({n: (each.lasting_profile, each.wanted) for n, each in self._tunnels.items()}))
 
 

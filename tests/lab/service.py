@@ -73,6 +73,8 @@ def install(qube: Qube) -> None:
         (REPOSITORY / "qubes-rpc", "/etc/qubes-rpc"),
     ):
         shutil.copytree(source, qube.path(target), dirs_exist_ok=True)
+    for service in (REPOSITORY / "qubes-rpc").iterdir():
+        qube.write(f"/etc/qubes/rpc-config/{service.name}", (vm / "rpc-config" / "miragevpn").read_text())
     shutil.copy(vm / "qubes-miragevpn-dns.py", qube.path("/usr/lib/qubes-miragevpn/qubes-miragevpn-dns"))
     qube.run("systemd-sysusers", "/usr/lib/sysusers.d/qubes-miragevpn.conf")
 

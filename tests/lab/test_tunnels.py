@@ -24,6 +24,8 @@ from tests.lab.qube import Qube
 from tests.lab.scene import Scene, scene
 from tests.lab.service import PROFILES
 
+REFUSED = 7
+
 
 def _third_provider(lab: Lab) -> Provider:
     """Provider C in a namespace of its own, with its resolver."""
@@ -161,4 +163,36 @@ def test_a_tunnel_that_is_disconnected_and_a_qube_that_is_plugged_in(stage: Stag
     assert seen_address(new).startswith("no: "), "a tunnel that is not there"
     assert service.call("Connect", "vpn2", source="dom0").code == 0
     stage.wait(third, True)
+    stage.scene.must_be_tight()
+    assert service.call("Assign", f"{new.address.ip4}+default", source="dom0").code == 0
+
+
+def test_a_tunnel_that_is_removed(stage: Stage) -> None:
+    """Interface, rules and table go, the others' traffic goes on; its qube stays closed until somebody says other."""
+    service, vpn, third = stage.scene.service, stage.scene.lab.vpn, stage.ways[2]
+    assert service.call("RemoveTunnel", "vpn0", source="dom0").code == REFUSED
+    assert service.call("RemoveTunnel", "vpn2", source="dom0").code == 0
+
+    def left() -> str:
+        words = [
+            ("ip", "link"),
+            ("ip", "rule"),
+            ("ip", "-6", "rule"),
+            ("nft", "list", "table", "inet", "qubes-miragevpn"),
+        ]
+        words += [("ip", *family, "route", "show", "table", "5162") for family in ((), ("-6",))]
+        return "\n".join(vpn.run(*each, check=False).stdout for each in words)
+
+    assert not any(word in left() for word in ("vpn2", "5162", "unreachable default")), left()
+    assert stage.ways[0].carried() and stage.ways[1].carried() and not third.carried()
+    assert service.call("Status", "vpn2").code == REFUSED
+    service.kill()
+    service.start()
+    for way in stage.ways[:2]:
+        stage.wait(way, True)
+    assert not third.carried() and "vpn2" not in left()
+    assert service.call("Switch", f"{SITE_C.name}+vpn2", source="dom0").code == 0
+    stage.wait(third, True)
+    vpn.run("miragevpn", "remove-tunnel", "vpn2", "--default")
+    assert seen_address(third.appvm) == SITE_A.public4, "it uses the tunnel for the rest"
     stage.scene.must_be_tight()

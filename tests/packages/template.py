@@ -46,7 +46,7 @@ def dependencies() -> list[str]:
 
 
 def root(suite: str) -> Path:
-    """The clean Debian (`suite`, or "": this machine's) with our dependencies; made if it is not there: half a minute."""
+    """The clean Debian (`suite`, or "": this machine's) with our dependencies; made where missing: half a minute."""
     included = sorted({*dependencies(), *BESIDE})
     suite = suite or machine_suite()
     key = hashlib.sha256(" ".join(included).encode()).hexdigest()[:12]

@@ -27,11 +27,25 @@ drwx------ root root /etc/qubes-miragevpn/state/
 -rwxr-xr-x root root /etc/qubes-rpc/miragevpn.ImportProfile
 -rwxr-xr-x root root /etc/qubes-rpc/miragevpn.Profiles
 -rwxr-xr-x root root /etc/qubes-rpc/miragevpn.RemoveProfile
+-rwxr-xr-x root root /etc/qubes-rpc/miragevpn.RemoveTunnel
 -rwxr-xr-x root root /etc/qubes-rpc/miragevpn.SetCredentials
 -rwxr-xr-x root root /etc/qubes-rpc/miragevpn.Status
 -rwxr-xr-x root root /etc/qubes-rpc/miragevpn.Switch
 -rwxr-xr-x root root /etc/qubes/post-install.d/30-qubes-miragevpn.sh
 -rwxr-xr-x root root /etc/qubes/qubes-firewall.d/30-qubes-miragevpn
+-rw-r--r-- root root /etc/qubes/rpc-config/miragevpn.Answer
+-rw-r--r-- root root /etc/qubes/rpc-config/miragevpn.Assign
+-rw-r--r-- root root /etc/qubes/rpc-config/miragevpn.Connect
+-rw-r--r-- root root /etc/qubes/rpc-config/miragevpn.Details
+-rw-r--r-- root root /etc/qubes/rpc-config/miragevpn.Disconnect
+-rw-r--r-- root root /etc/qubes/rpc-config/miragevpn.Events
+-rw-r--r-- root root /etc/qubes/rpc-config/miragevpn.ImportProfile
+-rw-r--r-- root root /etc/qubes/rpc-config/miragevpn.Profiles
+-rw-r--r-- root root /etc/qubes/rpc-config/miragevpn.RemoveProfile
+-rw-r--r-- root root /etc/qubes/rpc-config/miragevpn.RemoveTunnel
+-rw-r--r-- root root /etc/qubes/rpc-config/miragevpn.SetCredentials
+-rw-r--r-- root root /etc/qubes/rpc-config/miragevpn.Status
+-rw-r--r-- root root /etc/qubes/rpc-config/miragevpn.Switch
 -rwxr-xr-x root root /etc/qubes/suspend-post.d/30-qubes-miragevpn.sh
 -rwxr-xr-x root root /usr/bin/miragevpn
 -rw-r--r-- root root /usr/lib/qubes-bind-dirs.d/30_qubes-miragevpn.conf
@@ -58,7 +72,7 @@ DOM0 = """
 -rw-rw-r-- root qubes /etc/qubes/policy.d/90-default-miragevpn.policy
 """
 
-KEPT_IN_ETC = re.compile(r"/etc/qubes(-rpc|/(post-install|qubes-firewall|suspend-(pre|post))\.d)/")
+KEPT_IN_ETC = re.compile(r"/etc/qubes(-rpc|/rpc-config|/(post-install|qubes-firewall|suspend-(pre|post))\.d)/")
 """The conffiles: what an administrator may change. The store is none: dpkg neither writes nor removes what is in it."""
 
 PYTHON = re.compile(r"/usr/lib/python3[^/]*/(dist|site)-packages/")

@@ -105,6 +105,16 @@ class Enforcer:
             self._forget()
             await self._set_firewall(self._wanted())
 
+    async def remove(self, index: int) -> None:
+        """Forget tunnel `index`, which nobody is assigned to any more: what it wanted, its table, its flows."""
+        async with self._lock:
+            self._demands.pop(index, None)
+            await self._set_firewall(self._wanted())
+            self._carried.pop(index, None)
+            self._forget(tunnel_mark(index))
+            for route in await self._netconf.routes(tunnel_table(index)):
+                await self._netconf.delete_route(route)
+
     async def _change(self, index: int, wanted: Demand) -> None:
         before = self._demands.get(index, Demand())
         reopened = before.live != wanted.live

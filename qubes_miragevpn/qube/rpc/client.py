@@ -18,7 +18,7 @@ from qubes_miragevpn.base.errors import MirageError
 from qubes_miragevpn.qube.rpc.messages import MAX_REPLY, BadMessage, Request, parse_reply, render_request
 
 TIMEOUT = 5.0  # seconds for the whole exchange
-PAYLOAD_TIMEOUT = 20.0  # the same where a profile is handed in, which is checked before the answer
+LONG_TIMEOUT = 20.0  # the same where a profile is handed in, which is checked before the answer, or a tunnel ends
 
 
 class NoService(MirageError):
@@ -32,8 +32,7 @@ class ServiceRefused(MirageError):
 def call(path: Path, request: Request) -> Any:
     """Return the result of `request`; raises `NoService`, `ServiceRefused`."""
     with _asked(path, request) as link:
-        seconds = PAYLOAD_TIMEOUT if request.payload else TIMEOUT
-        return _result(_line(link, time.monotonic() + seconds))
+        return _result(_line(link, time.monotonic() + _patience(request)))
 
 
 def listen(path: Path, request: Request, output: int) -> Iterator[Any]:
@@ -48,12 +47,16 @@ def listen(path: Path, request: Request, output: int) -> Iterator[Any]:
             yield _result(_line(link, time.monotonic() + TIMEOUT, one=True))
 
 
+def _patience(request: Request) -> float:
+    return LONG_TIMEOUT if request.payload or request.verb == "remove-tunnel" else TIMEOUT
+
+
 @contextlib.contextmanager
 def _asked(path: Path, request: Request) -> Iterator[socket.socket]:
     """A connection on which the request has been sent; turns what goes wrong into `NoService`."""
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as link:
-            link.settimeout(PAYLOAD_TIMEOUT if request.payload else TIMEOUT)
+            link.settimeout(_patience(request))
             link.connect(str(path))
             with contextlib.suppress(BrokenPipeError):  # a refusal may have come before we said a word
                 link.sendall(render_request(request))

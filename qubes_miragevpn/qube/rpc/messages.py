@@ -56,6 +56,7 @@ VERBS: Mapping[str, Verb] = {
     "connect": _verb("", "tunnel"),
     "disconnect": _verb("", "tunnel"),
     "assign": _verb("address", "tunnel"),
+    "remove-tunnel": _verb("tunnel", "release"),
     "answer": _verb("", "tunnel", payload=MAX_CREDENTIALS),
     "events": _verb(),
     "import": _verb("name", payload=MAX_IMPORT),
@@ -76,6 +77,7 @@ class Request:
     tunnel: str | None = None  # the tunnel meant (``vpn1``); none is vpn0, or when assigning the one for the rest
     address: str | None = None  # assign: of the qube, in canonical form
     rollback: bool | None = None  # switch: back to the old profile if the new one does not connect
+    release: bool | None = None  # remove-tunnel: the qubes assigned to it use the one for the rest again
     caller: str | None = None
     payload: bytes = field(default=b"", repr=False)
 
@@ -139,6 +141,7 @@ _FIELDS: Mapping[str, Callable[[Any], Any]] = {
     "tunnel": _tunnel,
     "address": _address,
     "rollback": _flag,
+    "release": _flag,
     "caller": _qube,
 }
 

@@ -97,14 +97,22 @@ def _assign(words: Sequence[str]) -> Fields:
     return fields if words[1] == DEFAULT else {**fields, "tunnel": words[1]}
 
 
+def _remove_tunnel(words: Sequence[str]) -> Fields:
+    """A tunnel's name, and what becomes of the qubes that are assigned to it if they are not to stay closed."""
+    if not TUNNEL_NAME.match(words[0]) or list(words[1:]) not in ([], [DEFAULT]):
+        raise BadCall("the argument is not TUNNEL or TUNNEL+default")
+    return {"tunnel": words[0], "release": True} if words[1:] else {"tunnel": words[0]}
+
+
 SERVICES = (
-    Service("miragevpn.Status", "status", "[TUNNEL]", _tunnel, "ask", "the state, and since when"),
+    Service("miragevpn.Status", "status", "[TUNNEL]", _tunnel, "deny", "the state, and since when"),
     Service("miragevpn.Details", "details", "", _nothing, "deny", "every tunnel's status, and who uses which"),
     Service("miragevpn.Profiles", "profiles", "", _nothing, "deny", "the profiles' names, the current and default one"),
     Service("miragevpn.Switch", "switch", "NAME[+TUNNEL][+rollback]", _switch, "deny", "the status"),
     Service("miragevpn.Connect", "connect", "[TUNNEL]", _tunnel, "deny", "the status"),
     Service("miragevpn.Disconnect", "disconnect", "[TUNNEL]", _tunnel, "deny", "the status"),
     Service("miragevpn.Assign", "assign", "ADDRESS+TUNNEL or ADDRESS+default", _assign, "deny", "the assignment"),
+    Service("miragevpn.RemoveTunnel", "remove-tunnel", "TUNNEL[+default]", _remove_tunnel, "deny", "the tunnel"),
     Service("miragevpn.Answer", "answer", "[TUNNEL]", _tunnel, "deny", "that it was taken", explains=True),
     Service("miragevpn.Events", "events", "", _nothing, "deny", "a line for every change, until the caller leaves"),
     Service("miragevpn.ImportProfile", "import", "NAME", _profile, "deny", "name and warnings", explains=True),

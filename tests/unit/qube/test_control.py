@@ -81,7 +81,7 @@ def error_of(reply: bytes) -> str:
 # --- the language -----------------------------------------------------------------------------------------
 
 
-VALUES = {"name": "se-1", "to": "se-2", "tunnel": "vpn1", "address": "10.137.0.21", "rollback": True}
+VALUES = {"name": "se-1", "to": "se-2", "tunnel": "vpn1", "address": "10.137.0.21", "rollback": True, "release": True}
 """A value for each field."""
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from qubes_miragevpn.qube import qdb
+from qubes_miragevpn.qube.firewall.nft import FirewallError
 from qubes_miragevpn.qube.firewall.routing import narrowed
 from qubes_miragevpn.qube.profiles.chosen import Passing
 from qubes_miragevpn.qube.rpc.control import Refused
@@ -357,6 +358,72 @@ def test_several_tunnels_by_request(tmp_path: Path) -> None:
         await again._netconf.close()
         await ask(Request("assign", address="10.137.0.3"))
         assert served[-1] == {0: {"vif3.0"}, 1: frozenset()}
+
+    with_service(tmp_path, play)
+
+
+@pytest.mark.parametrize("release", [False, True])
+def test_a_tunnel_is_removed_by_request(tmp_path: Path, release: bool) -> None:
+    """Closed first, then forgotten; its qubes stay assigned to it, which is closed, or use the other again."""
+
+    async def play(service: Service) -> None:
+        (tmp_path / "profiles" / "a.ovpn").write_bytes(WHOLE)
+        did: list[Any] = []
+
+        async def assign(assignment: Any) -> None:
+            did.append(("assign", assignment))
+
+        async def enforce(index: int, wanted: Any) -> None:
+            did.append(("enforce", index, wanted.live))
+
+        async def remove(index: int) -> None:
+            did.append(("remove", index))
+            with pytest.raises(Refused, match="being removed"):
+                await ask(Request("switch", "a", tunnel="vpn1"))
+
+        async def routes() -> list[NetRoute]:
+            return [NetRoute(ip_network("10.137.0.3/32"), dev="vif3.0")]
+
+        enforcer = service._enforcer
+        enforcer.assign, enforcer.enforce, enforcer.remove = assign, enforce, remove  # type: ignore[method-assign]
+        service._netconf.routes = routes  # type: ignore[method-assign,assignment]
+        service._downstream.seen([link(3, "vif3.0")])
+        ask = service._answers.answer
+        with pytest.raises(Refused, match="no such tunnel"):
+            await ask(Request("remove-tunnel", tunnel="vpn1"))
+        with pytest.raises(Refused, match="vpn0 stays"):
+            await ask(Request("remove-tunnel", tunnel="vpn0"))
+        await ask(Request("assign", address="10.137.0.3", tunnel="vpn1"))
+        await service.add_tunnel(1)
+        service._choices.use(1, "a")
+        listener = await ask(Request("events"))
+        await listener.next(), await listener.next()
+        did.clear()
+        assert await ask(Request("remove-tunnel", tunnel="vpn1", release=release or None)) == {"tunnel": "vpn1"}
+        assert did[0] == ("enforce", 1, None) and did[-1] == ("remove", 1)
+        assert did[-2] == ("assign", {0: None} if release else {0: frozenset()})
+        heard = [await listener.next()]
+        while heard[-1]["event"] != "removed":  # type: ignore[index]
+            heard.append(await listener.next())
+        assert heard[-1] == {"event": "removed", "tunnel": "vpn1"} and heard[-2]["state"] == "closed"  # type: ignore[index]
+        assert not service._stop.is_set(), "the service goes on"
+        assert set(service._tunnels) == {0} and service._choices.chosen.tunnels == {}
+        kept = {} if release else {"10.137.0.3": "vpn1"}
+        assert (await ask(Request("details")))["assigned"] == kept
+        assert set(service._choices.passing.tunnels) == {0}  # type: ignore[union-attr]
+
+    with_service(tmp_path, play)
+
+
+def test_a_tunnel_that_cannot_be_made_is_not_there(tmp_path: Path) -> None:
+    async def play(service: Service) -> None:
+        async def refuse() -> None:
+            raise FirewallError("no")
+
+        service._serve_downstream = refuse  # type: ignore[method-assign]
+        with pytest.raises(FirewallError):
+            await service.add_tunnel(1)
+        assert set(service._tunnels) == {0} and service._lives == {}
 
     with_service(tmp_path, play)
 

@@ -46,6 +46,7 @@ ARGUMENTS: dict[str, dict[str, dict[str, Any]]] = {
         "10.137.0.21+vpn1": {"address": "10.137.0.21", "tunnel": "vpn1"},
         "10.137.0.21+default": {"address": "10.137.0.21"},
     },
+    "remove-tunnel": {"vpn1": {"tunnel": "vpn1"}, "vpn15+default": {"tunnel": "vpn15", "release": True}},
     "answer": {"": {}, "vpn1": {"tunnel": "vpn1"}},
     "events": {"": {}},
     "import": {"se-1": {"name": "se-1"}},
@@ -84,12 +85,34 @@ def test_the_policy_is_the_tables() -> None:
     lines = [line.split() for line in POLICY.read_text().splitlines() if line and not line.startswith("#")]
     for row in SERVICES:
         mine = [line for line in lines if line[0] == row.name]
-        expected = [[row.name, "*", "@anyvm", "@anyvm", "deny"]]
-        if row.policy == "ask":
-            expected.insert(0, [row.name, "*", "@anyvm", "@tag:miragevpn", "ask"])
-        assert mine == expected
+        assert mine == [[row.name, "*", "@anyvm", "@anyvm", "deny"]] and row.policy == "deny"
     assert {line[0] for line in lines} == {row.name for row in SERVICES}
     assert "#" not in "".join("".join(line) for line in lines)
+
+
+def test_the_policy_has_an_example_for_every_service() -> None:
+    """Commented out, and a rule as it stands behind the comment sign."""
+    lines = [line[1:].split() for line in POLICY.read_text().splitlines() if line.startswith("# miragevpn.")]
+    assert sorted(line[0] for line in lines) == sorted(row.name for row in SERVICES)
+    for line in lines:
+        _, argument, source, target, action, *options = line
+        assert argument == "*" or argument.startswith("+")
+        assert source in ("mgmt-vpn", "@tag:miragevpn-client") and target in ("@default", "@tag:miragevpn")
+        assert (action, options) in (
+            ("allow", []), ("allow", ["target=sys-vpn"]), ("ask", ["default_target=sys-vpn"])
+        ), line  # fmt: skip
+
+
+def test_every_service_has_a_configuration() -> None:
+    """The same for each: no session is waited for, and nobody but the default user runs it."""
+    assert (REPOSITORY / "install" / "vm" / "rpc-config" / "miragevpn").read_text() == "wait-for-session=0\n"
+    told = subprocess.run(
+        ["make", "--no-print-directory", "-n", "install-vm", "DESTDIR=/x", "PYTHON_SITE=/y"],
+        cwd=REPOSITORY, capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    names = next(line for line in told.splitlines() if line.startswith("for service in "))
+    assert set(names.removeprefix("for service in ").split(";")[0].split()) == {row.name for row in SERVICES}
+    assert "install/vm/rpc-config/miragevpn /x/etc/qubes/rpc-config/$service" in told
 
 
 def test_the_document_is_the_tables() -> None:
