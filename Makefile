@@ -22,7 +22,7 @@ UNITS := /usr/lib/systemd/system
 SERVICES = $(wildcard qubes-rpc/miragevpn.*)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo lab test soak lint fuzz bench install-vm install-dom0 deb rpm clean
+.PHONY: help setup demo lab test matrix soak lint fuzz bench install-vm install-dom0 deb rpm clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ test: setup lint ## lint, then the tests of every group (root; otherwise ALLOW_S
 	@tools/native test
 	@tools/setup packages
 	@$(PYTHON) -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
+
+matrix: setup ## our client and our server against openvpn 2.6, in every way, as a table with verdicts (root)
+	@$(PYTHON) -m tests.interop.matrix
 
 soak: setup ## the long tests: every scenario with every barrier alone, hundreds of kills (root; KILLS=n SEED=n)
 	@tools/setup packages

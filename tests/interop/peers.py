@@ -32,7 +32,7 @@ class Case:
     """One combination; the defaults are the plainest that works."""
 
     proto: str = "udp"
-    wrap: str = "none"  # none, tls-auth, tls-auth-both (no direction), tls-crypt, tls-crypt-v2, tls-crypt-v2-beside
+    wrap: str = "none"  # none, tls-auth(-swapped, -both: no direction), tls-crypt, tls-crypt-v2, tls-crypt-v2-beside
     tls: str = "1.3"
     cipher: str = "AES-256-GCM"
     family: int = 4
@@ -53,7 +53,8 @@ def _wrap_lines(case: Case, pki: Pki, static: str, direction: int) -> list[str]:
     if case.wrap.startswith("tls-crypt-v2"):
         own = _inline("tls-crypt-v2", pki.v2_server if direction == 0 else pki.v2_client)
         return [own, _inline("tls-crypt", static)] if case.wrap.endswith("beside") and direction == 0 else [own]
-    if case.wrap == "tls-auth":
+    if case.wrap in ("tls-auth", "tls-auth-swapped"):
+        direction = 1 - direction if case.wrap.endswith("swapped") else direction
         return [f"key-direction {direction}", _inline("tls-auth", static)]
     if case.wrap == "tls-auth-both":
         return [_inline("tls-auth", static)]

@@ -7,7 +7,6 @@ import pytest
 
 from tests.interop.conftest import Bench
 from tests.interop.peers import OPENVPN, Case
-from tests.interop.test_matrix import name
 
 OFTEN = ("reneg-sec 2",)
 AT_LEAST = 2
@@ -18,7 +17,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("case", CASES, ids=name)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.proto}-{case.wrap}")
 def test_both_renegotiate(bench: Bench, kinds: tuple[str, str], case: Case) -> None:
     server, client = bench.both(case, *kinds)
     openvpn = server if server.kind == OPENVPN else client

@@ -31,7 +31,6 @@ class Row:
 
 
 NEGOTIATED = [
-    Row("AES-256-CBC", "SHA256"),
     Row("AES-256-CBC", "SHA512", proto="tcp"),
     Row("AES-192-CBC", "SHA384"),
     Row("AES-128-CBC", "SHA1"),
@@ -79,19 +78,6 @@ def test_the_providers_line_against_a_server_of_cbc(bench: Bench, digest: str) -
     client.wait_up()
     bench.exchange(100_000)
     assert "cipher AES-256-CBC" in server.log
-
-
-@pytest.mark.parametrize("proto", ["udp", "tcp"])
-def test_the_providers_line_against_a_server_that_does_not_negotiate(bench: Bench, proto: str) -> None:
-    """No cipher is pushed: the server's options string tells it."""
-    case = Case(proto=proto, cipher="AES-256-CBC", digest="SHA256")
-    old = ("compat-mode 2.3.0", "data-ciphers-fallback AES-256-CBC", "data-ciphers AES-256-CBC", "verb 4")
-    bench.server(OPENVPN, provider(server_config(case, bench.pki, OPENVPN), "AES-256-CBC", "SHA256", *old))
-    deaf = 'pull-filter ignore "cipher"'
-    client = bench.client(OURS, provider(client_config(case, bench.pki, OURS), "AES-256-CBC", "SHA256", deaf))
-    client.wait_up()
-    bench.exchange(100_000)
-    client.wait_log(r"data AES-256-CBC")
 
 
 def test_another_digest_is_said_before_nothing_works(bench: Bench) -> None:
