@@ -21,6 +21,9 @@ CLEAN = ("env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8", "DEB
 BESIDE = ("apt", "procps")
 """What every Debian has and the essential packages alone do not: apt, and sysctl for the lab."""
 
+SOURCES = (Path("/etc/apt/sources.list.d/debian.sources"), Path("/etc/apt/sources.list"))
+"""Where this machine's Debian comes from, the first that is there."""
+
 _MOUNTS = """
 set -e
 for top in usr etc var; do
@@ -46,7 +49,7 @@ def dependencies() -> list[str]:
 
 
 def root(suite: str) -> Path:
-    """The clean Debian (`suite`, or "": this machine's) with our dependencies; made where missing: half a minute."""
+    """A clean Debian (`suite`, or "": this machine's) with our dependencies; half a minute if it is not there yet."""
     included = sorted({*dependencies(), *BESIDE})
     suite = suite or machine_suite()
     key = hashlib.sha256(" ".join(included).encode()).hexdigest()[:12]
@@ -54,23 +57,13 @@ def root(suite: str) -> Path:
         target = folder / f"{suite}-{key}"
         if not target.exists():
             making = folder / "making"
-            shutil.rmtree(making, ignore_errors=True)
-            sources = [path for path in _sources() if suite == machine_suite() and path.exists()]
-            run(
-                "mmdebstrap",
-                "--quiet",
-                "--variant=essential",
-                f"--include={','.join(included)}",
-                suite,
-                making,
-                *sources[:1],
-            )
+            for old in (making, *folder.glob(f"{suite}-*")):
+                shutil.rmtree(old, ignore_errors=True)
+            sources = [path for path in SOURCES if suite == machine_suite() and path.exists()]
+            options = ("--quiet", "--variant=essential", f"--include={','.join(included)}")
+            run("mmdebstrap", *options, suite, making, *sources[:1])
             making.rename(target)
     return target
-
-
-def _sources() -> tuple[Path, ...]:
-    return Path("/etc/apt/sources.list.d/debian.sources"), Path("/etc/apt/sources.list")
 
 
 def become(qube: Qube, template: Path) -> None:
