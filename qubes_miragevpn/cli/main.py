@@ -27,6 +27,7 @@ COMMANDS = {
     "check": "check",
     "genkey": "genkey",
     "pki": "pki",
+    "clients": "clients",
     "service": "service",
     "status": "remote",
     "profiles": "remote",

@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qubes_miragevpn.base.exitcodes import ExitCode
@@ -50,19 +51,22 @@ def run(arguments: argparse.Namespace) -> int:
     for warning in loaded.warnings:
         _log.warning("%s", warning)
     demand_net_admin()
-    return asyncio.run(_serve(loaded.config))
+    return asyncio.run(_serve(loaded.config, named.folder))
 
 
-async def _serve(config: ServerConfig) -> int:
+async def _serve(config: ServerConfig, folder: Path) -> int:
     from qubes_miragevpn.cli.foreground import report_end, run_in_foreground
+    from qubes_miragevpn.cli.main import version
     from qubes_miragevpn.protocol.server import Server
     from qubes_miragevpn.runtime.driver import ServerDriver
+    from qubes_miragevpn.runtime.operating.console import Console
     from qubes_miragevpn.runtime.plain.serverhost import ServerHost
     from qubes_miragevpn.runtime.pump import Pump
 
     machine = Server(config, entropy=os.urandom, unix_time=lambda: int(time.time()))
-    host = ServerHost(config)
+    host, console = ServerHost(config), Console(config.operating, folder, f"miragevpn {version()}")
     try:
+        await console.start()
         tun, name = await host.up()
         plane = Pump(server=True, client_to_client=config.client_to_client)
         driver = ServerDriver(machine, plane, config, tun)
@@ -70,22 +74,25 @@ async def _serve(config: ServerConfig) -> int:
         def listening(where: SockAddr) -> None:
             proto = config.listen.proto.value
             _log.info("listening on %s port %d/%s, clients in %s on %s", *where[:2], proto, config.network, name)
+            console.serve(driver, str(config.network.network_address + 1))
 
         status = _status(driver)
         actions = {signal.SIGUSR1: status, signal.SIGUSR2: status}
         stop = await run_in_foreground(driver, driver.run(listening), _log, actions)
         return report_end(stop, driver.counters(), _log)
     finally:
+        await console.close()
         await host.close()
 
 
 def _status(driver: ServerDriver) -> Any:
-    from qubes_miragevpn.cli.foreground import totals
+    from qubes_miragevpn.cli.foreground import amount
 
-    def log_peers() -> None:
-        peers = driver.peers()
-        _log.info("%d clients", len(peers))
-        for peer in peers:
-            _log.info("%s (%s): %s", peer.name, ", ".join(peer.addresses), totals(peer.counters))
+    def log_clients() -> None:
+        members = driver.roster("").members
+        _log.info("%d clients", len(members))
+        for each in members:
+            moved = f"received {amount(each.bytes_in)}, sent {amount(each.bytes_out)}"
+            _log.info("%s at %s (%s): %s", each.name, each.endpoint, ", ".join(each.inner), moved)
 
-    return log_peers
+    return log_clients

@@ -32,6 +32,7 @@ class Named:
 
     text: bytes
     file: str
+    folder: Path  # from which relative paths count
     read_file: Callable[[str], bytes]
     surroundings: Surroundings
 
@@ -84,7 +85,7 @@ def read_words(words: Sequence[str]) -> Named:
         command_line=CommandLine(options, os.getcwd()),
         around=True,
     )
-    return Named(text, file or COMMAND_LINE, profile_reader(folder, confined=False), surroundings)
+    return Named(text, file or COMMAND_LINE, folder, profile_reader(folder, confined=False), surroundings)
 
 
 def ask_password(prompt: str) -> Secret | None:

@@ -28,6 +28,8 @@ from qubes_miragevpn.config.model import (
     Family,
     LandmarkRoute,
     Listen,
+    Operating,
+    OutputFile,
     PullFilter,
     Route,
     ServerConfig,
@@ -44,6 +46,7 @@ MAX_PEER_INFO = 16  # lines told; key method 2 carries 64 KiB, an honest profile
 _PEER_INFO_NAME = re.compile(r"UV_[A-Za-z0-9_]{1,60}\Z")
 _PEER_INFO_VALUE = re.compile(r"[\x20-\x7e]{0,255}\Z")
 WIDEST_NETWORK, NARROWEST_NETWORK = 16, 29  # prefix lengths that openvpn's `server` takes
+STATUS_PERIOD, METRICS_PERIOD = 60.0, 15.0  # seconds; the first is openvpn's
 
 
 @dataclass(frozen=True)
@@ -252,7 +255,21 @@ def _server(builder: Builder) -> ServerConfig:
         listen=_listen(settings),
         network=_network(entry),
         push=(*said, *(pushed.args[0] for pushed in settings.all("push"))),
+        operating=_operating(settings),
         **settings.fields(ServerConfig),
+    )
+
+
+def _operating(settings: Settings) -> Operating:
+    def file(name: str, period: float) -> OutputFile | None:
+        entry = settings.last(name)
+        return None if entry is None else OutputFile(entry.args[0], entry.args[1] or period)
+
+    return Operating(
+        status=file("status", STATUS_PERIOD),
+        metrics=file("metrics", METRICS_PERIOD),
+        management=settings.value("management"),
+        **settings.fields(Operating),
     )
 
 

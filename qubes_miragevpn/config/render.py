@@ -27,6 +27,7 @@ from qubes_miragevpn.config.model import (
     Landmark,
     LandmarkRoute,
     Local,
+    Operating,
     PeerPolicy,
     Proto,
     Proxy,
@@ -76,6 +77,15 @@ def _filled(model: Any) -> Iterator[str]:
             yield row.name if value is True else line_of(row.name, value)
 
 
+def _operating(operating: Operating) -> Iterator[str]:
+    for name, file in (("status", operating.status), ("metrics", operating.metrics)):
+        if file is not None:
+            yield line_of(name, file.path, int(file.period))
+    if operating.management is not None:
+        yield line_of("management", operating.management, "unix")
+    yield from _filled(operating)
+
+
 class _Writer:
     """Makes lines; knows whether secrets may be in them."""
 
@@ -117,6 +127,7 @@ class _Writer:
             yield line_of("local", listen.address)
         yield from self._common(config.common, Timers(ping_restart=0.0))
         yield from _filled(config)
+        yield from _operating(config.operating)
         yield from (line_of("push", option) for option in config.push)
 
     def static(self, config: StaticConfig) -> Iterator[str]:

@@ -36,6 +36,8 @@ from qubes_miragevpn.protocol.contract import (
     Command,
     CredentialsGiven,
     CredentialsRefused,
+    DismissPeer,
+    Drop,
     Effect,
     Event,
     Level,
@@ -173,6 +175,8 @@ class Client:
             case KeyExhausted() | KeyInUse() | PeerSilent() | PeerExited() | CompressedDropped() | Floated():
                 if isinstance(self._state, Conversation):
                     self._state.plane_event(event, now)
+            case DismissPeer():
+                self._out.append(Drop("a client has nobody to send away"))
             case other:
                 assert_never(other)
 

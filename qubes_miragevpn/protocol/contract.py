@@ -136,6 +136,14 @@ class UserCommand:
     command: Command
 
 
+@dataclass(frozen=True)
+class DismissPeer:
+    """The operator sends a server's peer away with this control message (RESTART or HALT, with their flags)."""
+
+    peer: int
+    message: str
+
+
 Event = (
     NameResolved
     | ResolutionFailed
@@ -155,6 +163,7 @@ Event = (
     | ChallengeAnswered
     | ChallengeRefused
     | UserCommand
+    | DismissPeer
 )
 
 # --- effects --------------------------------------------------------------------------------------------
@@ -215,11 +224,17 @@ class AddPeer:
 
 @dataclass(frozen=True)
 class AssignAddresses:
-    """Inner addresses of a server's peer; `name` is its common name, made printable."""
+    """Inner addresses of a server's peer, and what else an operator wants to know of it; told again when it moves.
+
+    `name` is its common name, `username` what it logged in with, both made printable; `endpoint` is where it is.
+    """
 
     peer: int
     name: str
     addresses: tuple[IPv4Address | IPv6Address, ...]
+    username: str = ""
+    cipher: str = ""
+    endpoint: SockAddr | None = None
 
 
 @dataclass(frozen=True)

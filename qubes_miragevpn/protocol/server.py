@@ -10,6 +10,7 @@ and clients are bounded.
 from __future__ import annotations
 
 from collections.abc import Callable
+from ipaddress import IPv4Address, IPv6Address
 from typing import assert_never
 
 from qubes_miragevpn.base.errors import Consequence, PeerError
@@ -31,6 +32,7 @@ from qubes_miragevpn.protocol.contract import (
     AssignAddresses,
     CloseTransport,
     Command,
+    DismissPeer,
     Drop,
     Effect,
     Event,
@@ -124,6 +126,8 @@ class Server:
                     self._noticed(found, event)
             case UserCommand(command):
                 self._command(command, now)
+            case DismissPeer(number, message):
+                self._with(number, lambda peer: self._dismiss(peer, message, now), now)
             case _:
                 self._out.append(Drop(f"{type(event).__name__} does not concern a server"))
         return self._out
@@ -143,6 +147,7 @@ class Server:
                 self._forget(peer, "left")
             case Floated(_, endpoint):
                 self._peers.move(peer, endpoint)  # an authentic packet came from there: so does the control channel
+                self._describe(peer)
                 self._say(Level.INFO, f"client {peer.name} is at {_shown(endpoint)} now")
             case CompressedDropped(_, reason):
                 self._say(Level.WARNING, f"client {peer.name} compresses; such packets are dropped: {reason}")
@@ -368,9 +373,7 @@ class Server:
             peer.session.protect_renegotiations()
         peer_id, limits = self._welcome.limits(peer)
         self._out.append(AddPeer(peer.number, peer.link, peer.endpoint, peer_id, limits))
-        addresses = self._welcome.addresses(peer)
-        if addresses is not None:
-            self._out.append(AssignAddresses(peer.number, peer.name, addresses))
+        addresses = self._describe(peer)
         self._install(peer, peer.key_id)
         peer.session.use_first_key()
         has = f" has {', '.join(map(str, addresses))}" if addresses else ""
@@ -380,6 +383,22 @@ class Server:
             f"client {peer.name} at {_shown(peer.endpoint)}{has} "
             f"({peer.session.tls_of(peer.key_id).describe()}, data {peer.cipher}, keys by {derivation})",
         )
+
+    def _describe(self, peer: Peer) -> tuple[IPv4Address | IPv6Address, ...] | None:
+        """Tell what is inside at its end (None: everything), and who and where it is."""
+        addresses = self._welcome.addresses(peer)
+        if addresses is not None:
+            username = printable(peer.username, 64)
+            told = AssignAddresses(peer.number, peer.name, addresses, username, peer.cipher, peer.endpoint)
+            self._out.append(told)
+        return addresses
+
+    def _dismiss(self, peer: Peer, message: str, now: float) -> None:
+        """Send a client away: it is told, and soon forgotten."""
+        if peer.served:
+            peer.session.send_message(message, now)
+            self._say(Level.INFO, f"client {peer.name} is sent away ({printable(message)})")
+        peer.leaves_at = min(peer.leaves_at, now + EXIT_DELAY)
 
     def _install(self, peer: Peer, key_id: int) -> None:
         peer.installed.add(key_id)

@@ -14,15 +14,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from qubes_miragevpn.base.errors import MirageError, MisuseError, PeerError, SystemRefused
 from qubes_miragevpn.base.secret import Secret
 from qubes_miragevpn.base.text import printable
 from qubes_miragevpn.config.model import Proto, ServerConfig, TunnelSettings
 from qubes_miragevpn.dataplane.interface import (
-    Counters,
     DataPlane,
     Link,
     SockAddr,
@@ -37,6 +37,7 @@ from qubes_miragevpn.protocol.contract import (
     Command,
     CredentialsGiven,
     CredentialsRefused,
+    DismissPeer,
     Effect,
     NameResolved,
     OpenTransport,
@@ -58,20 +59,12 @@ from qubes_miragevpn.protocol.wire.authfailed import MAX_URL
 from qubes_miragevpn.runtime.driving.base import Driver, Machine, log
 from qubes_miragevpn.runtime.driving.host import TunnelHost
 from qubes_miragevpn.runtime.driving.jobs import Jobs
+from qubes_miragevpn.runtime.operating.roster import Member, Roster
 from qubes_miragevpn.runtime.sockets.reach import open_way
 from qubes_miragevpn.runtime.sockets.transports import Acceptor, SocketOptions, open_listener
 
 HOST_TIMEOUT = 30.0  # seconds that bringing the tunnel's interface up may take
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds before trying again after this machine failed, doubling
-
-
-@dataclass(frozen=True)
-class ServedPeer:
-    """A server's connected peer: common name (printable), inner addresses, totals."""
-
-    name: str
-    addresses: tuple[str, ...]
-    counters: Counters
 
 
 class ClientDriver(Driver):
@@ -281,6 +274,7 @@ class ServerDriver(Driver):
         self._accepted: set[Link] = set()
         self._next_link = 0
         self._served: dict[int, AssignAddresses] = {}
+        self._since: dict[int, int] = {}  # seconds of the wall clock
 
     async def run(self, listening: Callable[[SockAddr], None] | None = None) -> Stop:
         """Serve until the machine ends (`command(Command.DISCONNECT)`); `listening` is told where.
@@ -309,12 +303,33 @@ class ServerDriver(Driver):
                 self._acceptor.close()
             self._finish()
 
-    def peers(self) -> list[ServedPeer]:
-        """Who is connected."""
-        return [
-            ServedPeer(each.name, tuple(map(str, each.addresses)), self._plane.counters(peer))
-            for peer, each in self._served.items()
-        ]
+    def roster(self, title: str) -> Roster:
+        """Who is connected; `title` names the program."""
+        now = int(time.time())
+        return Roster(title, now, tuple(self._member(each) for each in self._served.values()))
+
+    def _member(self, each: AssignAddresses) -> Member:
+        counters = self._plane.counters(each.peer)
+        inner = {address.version: str(address) for address in each.addresses}
+        return Member(
+            number=each.peer,
+            name=each.name,
+            username=each.username,
+            endpoint=_place(each.endpoint),
+            ipv4=inner.get(4, ""),
+            ipv6=inner.get(6, ""),
+            bytes_in=counters.bytes_in,
+            bytes_out=counters.bytes_out,
+            since=self._since[each.peer],
+            cipher=each.cipher,
+        )
+
+    def dismiss(self, number: int, message: str) -> bool:
+        """Send a client away with this control message; False if there is none of that number."""
+        if number not in self._served:
+            return False
+        self._feed(DismissPeer(number, message))
+        return True
 
     def _attach(self, sock: socket.socket, remote: SockAddr | None) -> Link:
         link, self._next_link = self._next_link, self._next_link + 1
@@ -332,12 +347,14 @@ class ServerDriver(Driver):
             case AssignAddresses(peer, name, addresses):
                 self._plane.set_addresses(peer, addresses)
                 self._served[peer] = effect
+                self._since.setdefault(peer, int(time.time()))
                 log.debug("%s has %s", printable(name), ", ".join(map(str, addresses)) or "no address")
             case _ if not self._carry_out_common(effect):
                 raise MisuseError(f"a server machine asked for {type(effect).__name__}")
 
     def _remove_peer(self, peer: int) -> None:
         self._served.pop(peer, None)
+        self._since.pop(peer, None)
         super()._remove_peer(peer)
 
     def _close_link(self, link: Link) -> None:
@@ -357,6 +374,12 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return printable(error.strerror)
     return printable(str(error) or type(error).__name__, 500)
+
+
+def _place(endpoint: SockAddr | None) -> str:
+    if endpoint is None:
+        return ""
+    return f"[{endpoint[0]}]:{endpoint[1]}" if len(endpoint) == 4 else f"{endpoint[0]}:{endpoint[1]}"
 
 
 def _addresses(settings: TunnelSettings) -> str:

@@ -8,6 +8,8 @@ and never mixes with the operator's own configuration, so a restart always begin
 
 from qubes_miragevpn.config.model.roles import (
     ClientConfig,
+    Operating,
+    OutputFile,
     PullFilter,
     Remote,
     ServerConfig,
@@ -76,6 +78,8 @@ __all__ = [
     "NameCheck",
     "NameType",
     "NoWrap",
+    "Operating",
+    "OutputFile",
     "PeerPolicy",
     "Proto",
     "Proxy",

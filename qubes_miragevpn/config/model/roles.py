@@ -102,6 +102,26 @@ class StaticConfig:
 
 
 @dataclass(frozen=True)
+class OutputFile:
+    """A file that is written anew every `period` seconds."""
+
+    path: str
+    period: float
+
+
+@dataclass(frozen=True)
+class Operating:
+    """How a server is looked after; paths are as they were written, relative to the configuration's file."""
+
+    status: OutputFile | None = None  # who is connected, in openvpn's format `status_version`
+    status_version: int = 1
+    metrics: OutputFile | None = None  # the same for Prometheus
+    management: str | None = None  # the path of the management socket
+    management_hold: bool = False  # the server begins when it is released there
+    log_cache: int = 250  # lines of the log that can be asked for there
+
+
+@dataclass(frozen=True)
 class ServerConfig:
     """A server configuration (``mode server``, ``topology subnet``)."""
 
@@ -112,3 +132,4 @@ class ServerConfig:
     max_clients: int = 1024
     duplicate_cn: bool = False
     client_to_client: bool = False
+    operating: Operating = Operating()

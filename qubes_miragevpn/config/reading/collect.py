@@ -166,10 +166,10 @@ def _read(directive: Directive, place: Place, optional: frozenset[str], findings
         raise _misplaced(directive, row, place)
     if directive.block is not None and not row.block and row.args is not None:
         raise _error(directive, f"'{row.name}' cannot be given as a block", f"write {row.usage()}")
-    entry = _entry(row, directive, words, optional, findings)
     outcome = fate.pick(words) if isinstance(fate, ByFirstWord) else fate
     if isinstance(outcome, Refused):
         raise _error(directive, f"'{name}' {outcome.reason}", outcome.fix)
+    entry = _entry(row, directive, words, optional, findings)
     if isinstance(outcome, NoEffect):
         said = entry.warning(f"'{name}' has no effect: {outcome.reason}")
         if outcome.warn:

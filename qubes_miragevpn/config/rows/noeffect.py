@@ -75,8 +75,6 @@ _WARNED = (
     ("log", _LOG),
     ("log-append", _LOG),
     ("writepid", _PROCESS),
-    ("status", "ask `miragevpn status`"),
-    ("status-version", "ask `miragevpn status`"),
     ("chroot", _PROCESS),
     ("mlock", _PROCESS),
     ("max-routes", "the limit is fixed"),

@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
-from qubes_miragevpn.config.model import ServerConfig
-from qubes_miragevpn.config.rows.arguments import IPV4, NETMASK, Arg, Kind, choice
-from qubes_miragevpn.config.rows.row import APPLIED, NoEffect, Repeat, Row, without_effect
+from qubes_miragevpn.config.model import Operating, ServerConfig
+from qubes_miragevpn.config.rows.arguments import IPV4, NETMASK, PATH, Arg, Kind, choice, integer, seconds
+from qubes_miragevpn.config.rows.row import APPLIED, NoEffect, Refused, Repeat, Row, without_effect
 
 MAX_PUSHED_OPTION = 255  # characters (OpenVPN's OPTION_PARM_SIZE)
+
+
+_CONTROL = "remove the line; `miragevpn status` and the control socket take its place"
 
 
 def _pushed_option(word: str) -> str:
@@ -34,6 +37,51 @@ ROWS = (
     ),
     Row("duplicate-cn", "several clients may have one name", server=APPLIED, fills=(ServerConfig, "duplicate_cn")),
     Row("client-to-client", "clients reach each other", server=APPLIED, fills=(ServerConfig, "client_to_client")),
+    Row(
+        "status",
+        "a file that says who is connected, written anew every so many seconds (60)",
+        (Arg("file", PATH), Arg("seconds", seconds(1, 86400), optional=True)),
+        client=NoEffect("ask `miragevpn status`"),
+        server=APPLIED,
+    ),
+    Row(
+        "status-version",
+        "the format of that file and of the management interface: 1 to 3, as openvpn's",
+        (Arg("version", integer(1, 3)),),
+        client=NoEffect("ask `miragevpn status`"),
+        server=APPLIED,
+        fills=(Operating, "status_version"),
+    ),
+    Row(
+        "metrics",
+        "a file for Prometheus (text format, as its node exporter reads), written anew every so many seconds (15); "
+        "openvpn has no such option",
+        (Arg("file", PATH), Arg("seconds", seconds(1, 86400), optional=True)),
+        client=NoEffect("ask `miragevpn status`"),
+        server=APPLIED,
+    ),
+    Row(
+        "management",
+        "the management socket: a UNIX socket for its owner alone",
+        (Arg("path", PATH), Arg("unix", choice("unix"))),
+        client=Refused("is not supported", _CONTROL),
+        server=APPLIED,
+    ),
+    Row(
+        "management-hold",
+        "begin to serve when the management interface says so",
+        client=Refused("is not supported", _CONTROL),
+        server=APPLIED,
+        fills=(Operating, "management_hold"),
+    ),
+    Row(
+        "management-log-cache",
+        "lines of the log that the management interface remembers",
+        (Arg("lines", integer(1, 10_000)),),
+        client=Refused("is not supported", _CONTROL),
+        server=APPLIED,
+        fills=(Operating, "log_cache"),
+    ),
     without_effect("ifconfig-pool-persist", "addresses are given anew after a restart", client=False),
     without_effect("opt-verify", "the peer's options string is never enforced"),
     without_effect("tcp-nodelay", "TCP connections always send at once", warn=False),

@@ -26,6 +26,8 @@ from qubes_miragevpn.config.model import (
     NameCheck,
     NameType,
     NoWrap,
+    Operating,
+    OutputFile,
     PeerPolicy,
     Proto,
     PullFilter,
@@ -270,6 +272,11 @@ def dns(source: random.Random, *, around: bool) -> Dns:
                    dnssec=source.choice(("", "yes", "optional")))  # fmt: skip
 
 
+def operating(source: random.Random) -> Operating:
+    files = (None, OutputFile("status", 60.0), OutputFile("a file", 5.0))
+    return Operating(source.choice(files), 1, source.choice(files), source.choice((None, "socket")))
+
+
 def server(source: random.Random) -> ServerConfig:
     """Any server's configuration that the language can say in one file."""
     proto, family = source.choice(tuple(Proto)), source.choice(tuple(Family))
@@ -279,5 +286,6 @@ def server(source: random.Random) -> ServerConfig:
         listen=Listen(source.choice((address, "")), source.choice((443, 1194)), proto, family),
         network=ip_network("10.8.0.0/24"),
         push=some(source, "route 10.0.0.0 255.0.0.0", 'echo "a b"', "ping 10"),
+        operating=filled(source, operating(source), server=True),
     )
     return filled(source, made, server=True)  # type: ignore[no-any-return]

@@ -521,9 +521,10 @@ def serve(listen: Listen, script: dict[Any, Any], play: Any, max_clients: int = 
 def test_a_udp_server_has_one_link_for_all() -> None:
     async def play(driver: ServerDriver, machine: Machine, plane: Plane, where: Any) -> None:
         plane.report(ControlPacket(0, ENDPOINT, b"hello"))
-        assert [(peer.name, peer.addresses) for peer in driver.peers()] == [("client\\x0a1", ("10.8.0.2",))]
+        (member,) = driver.roster("server").members
+        assert (member.number, member.name, member.ipv4, member.ipv6) == (4, "client\\x0a1", "10.8.0.2", "")
         plane.report(PeerSilent(4))
-        assert driver.peers() == []
+        assert driver.roster("server").members == ()
 
     script = {
         PacketReceived: [
