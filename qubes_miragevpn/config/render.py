@@ -215,6 +215,8 @@ class _Writer:
         if common.fragment:
             yield line_of("fragment", common.fragment, common.fragment_of.value or None)
         yield line_of("explicit-exit-notify", common.explicit_exit_notify)
+        if (common.replay_window, common.replay_time) != (Common.replay_window, Common.replay_time):
+            yield line_of("replay-window", common.replay_window, common.replay_time)
         yield from _filled(common)
 
     def _wrapped(self, common: Common) -> Iterator[str]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from qubes_miragevpn.base.errors import MisuseError, PeerError
 
 MAX_WINDOW = 65536  # the largest ``replay-window`` that OpenVPN takes; 8 KiB of bitmap
+AGES = 4  # calls of `ReplayWindow.age` until an id that was not exceeded meanwhile is too old
 CONTROL_WINDOW = 64  # control packets in flight are at most 12; the rest is room for retransmissions out of order
 
 
@@ -24,10 +25,11 @@ class Replayed(PeerError):
 class ReplayWindow:
     """The last `size` ids below and including the highest one seen; 0 is never a valid id.
 
-    `_seen` is a bitmap: bit n is set when id `_highest` - n was marked.
+    `_seen` is a bitmap: bit n is set when id `_highest` - n was marked. Time comes in by `age` alone: who
+    calls that four times as often as packets may be late has ids refused that are older.
     """
 
-    __slots__ = ("_highest", "_mask", "_seen", "_size")
+    __slots__ = ("_floor", "_highest", "_marks", "_mask", "_seen", "_size")
 
     def __init__(self, size: int) -> None:
         if not 1 <= size <= MAX_WINDOW:
@@ -36,6 +38,12 @@ class ReplayWindow:
         self._mask = (1 << size) - 1
         self._highest = 0
         self._seen = 0
+        self._floor = 0  # ids up to this one are too late
+        self._marks = (0,) * AGES  # the highest id at each of the last calls of `age`
+
+    def age(self) -> None:
+        """A quarter of the time for late packets passed: what was the highest id four calls ago is too old."""
+        self._floor, self._marks = self._marks[0], (*self._marks[1:], self._highest)
 
     def check(self, packet_id: int) -> None:
         """Raise `Replayed` if `packet_id` is 0, was marked before, or is too old to tell."""
@@ -44,6 +52,8 @@ class ReplayWindow:
             return
         if packet_id == 0:
             raise Replayed("packet id 0 is invalid")
+        if packet_id <= self._floor:
+            raise Replayed("packet is too late (replay-window)")
         if behind >= self._size:
             raise Replayed("packet id is older than the replay window")
         if self._seen >> behind & 1:
@@ -73,6 +83,10 @@ class ControlReplay:
         self._size = size
         self._time = 0
         self._window = ReplayWindow(size)
+
+    def age(self) -> None:
+        """As `ReplayWindow.age`, for the numbering that counts."""
+        self._window.age()
 
     def check(self, time: int, packet_id: int) -> None:
         """Raise `Replayed` if (`time`, `packet_id`) goes back in time, is a replay, or is too old to tell."""

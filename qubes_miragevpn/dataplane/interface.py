@@ -89,12 +89,14 @@ class PeerLimits:
     ping: float = 0.0  # send a ping after so many seconds without sending anything
     silence: float = 0.0  # report PeerSilent after so many seconds without an authenticated packet
     replay_window: int = 64
+    replay_time: float = 0.0  # a packet may be so many seconds late, and up to a quarter more; 0 however late
     mss4: int = 0  # largest TCP MSS let through in inner IPv4 SYN packets
     mss6: int = 0  # the same for inner IPv6
     reneg_bytes: int = 0  # report KeyExhausted after so many bytes / packets on a key (either direction)
     reneg_pkts: int = 0
     payload: PayloadRules = PayloadRules()
-    floats: bool = False  # UDP: follow the peer to another address, after an authentic DATA_V2 packet from there
+    floats: bool = False  # UDP: follow the peer to another address, after an authentic packet from there: DATA_V2
+    # (with several peers on the link nothing else says whose it is), or any where the peer is alone on its link
     bare: bool = False  # packets bear no opcode: whatever comes on the link is data (static key mode)
 
 
@@ -208,7 +210,7 @@ class DataPlane(Protocol):
     def attach_link(
         self, link: Link, sock: socket.socket, remote: SockAddr | None, envelope: Envelope | None = None
     ) -> None:
-        """Take over the connected (or, for a UDP server, unconnected: `remote` None) non-blocking socket.
+        """Take over the connected (or, for a UDP server and a peer that floats, unconnected: `remote` None) socket.
 
         The connection of an `envelope` is taken over as well.
         """

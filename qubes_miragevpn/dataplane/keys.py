@@ -23,10 +23,10 @@ The packet path only counts packets and bytes. The sum is looked at when a count
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from qubes_miragevpn.base.errors import PeerError
-from qubes_miragevpn.crypto.replay import ReplayWindow
+from qubes_miragevpn.crypto.replay import AGES, ControlReplay, ReplayWindow
 from qubes_miragevpn.crypto.suites import Suite
 from qubes_miragevpn.dataplane.interface import NO_PEER_ID, DataKeys, PeerLimits
 
@@ -58,7 +58,9 @@ class KeySlot(ABC):
     """Keys, counts and limits of `key_id`; the fields of the packet path are plain attributes on purpose."""
 
     __slots__ = (
+        "_age_every",
         "_suite",
+        "age_at",
         "bytes_received",
         "bytes_sent",
         "check_received_at",
@@ -121,6 +123,19 @@ class KeySlot(ABC):
         self.reneg_bytes = min(limits.reneg_bytes or _UNLIMITED, self._suite.renew_bytes or _UNLIMITED)
         self.reneg_packets = limits.reneg_pkts or _UNLIMITED
         self.check_sent_at = self.check_received_at = 0
+        self._age_every = limits.replay_time / AGES
+        self.age_at = 0.0 if limits.replay_time else float("inf")
+
+    def age(self, now: float) -> None:
+        """Make the packets too late that are, each time that `age_at` has come."""
+        for _ in range(min(int((now - self.age_at) / self._age_every) + 1, AGES + 1)):
+            for window in self._windows():
+                window.age()
+        self.age_at = now + self._age_every
+
+    def _windows(self) -> Sequence[ReplayWindow | ControlReplay]:
+        """What refuses replays here."""
+        return (self.window,)
 
     def look(self) -> bool:
         """Compare the counts with the limits: sets `spent`, returns whether the key should be replaced.

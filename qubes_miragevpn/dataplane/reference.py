@@ -162,6 +162,8 @@ class DataChannel:
         if key is None or key.spent:
             peer.dropped_other += 1
             return None
+        if now >= key.age_at:
+            key.age(now)
         try:
             plaintext = key.open(packet, body_at)
         except PeerError as error:
@@ -196,7 +198,9 @@ class DataChannel:
 
     def _may_float(self, peer: Peer, body_at: int, endpoint: SockAddr | None) -> bool:
         """Whether an authentic packet from `endpoint` would move `peer` there: never to where another peer is."""
-        if not peer.limits.floats or body_at != V2_HEADER or endpoint is None or not endpoint[1]:
+        if not peer.limits.floats or endpoint is None or not endpoint[1]:
+            return False
+        if body_at != V2_HEADER and self._peers.sole.get(peer.link) is not peer:
             return False
         return (peer.link, endpoint) not in self._peers.by_endpoint
 

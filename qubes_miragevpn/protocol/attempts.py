@@ -40,7 +40,7 @@ class Opening:
     deadline: float
 
 
-def opening(link: Link, step: Try) -> list[Effect]:
+def opening(link: Link, step: Try, *, floats: bool = False) -> list[Effect]:
     """Open a transport to the address of `step`, or to the proxy in front of it, and say so."""
     remote, address = step.remote, step.address
     port, proxy = remote.hop[1], remote.proxy
@@ -49,5 +49,5 @@ def opening(link: Link, step: Try) -> list[Effect]:
     where = f"{printable(remote.host)} port {remote.port}" if proxy is not None else f"{address} port {port}"
     return [
         Notify(Level.INFO, f"connecting to {where} ({remote.proto.value}){by}"),
-        OpenTransport(link, remote.proto, address, port, remote.local, proxy, target),
+        OpenTransport(link, remote.proto, address, port, remote.local, proxy, target, floats),
     ]

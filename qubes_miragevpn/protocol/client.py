@@ -135,8 +135,8 @@ class Client:
         match event:
             case UserCommand(command):
                 self._command(command, now)
-            case PacketReceived(link, _, packet):
-                if isinstance(self._state, Conversation) and self._state.link == link:
+            case PacketReceived(link, endpoint, packet):
+                if isinstance(self._state, Conversation) and self._state.is_from_server(link, endpoint):
                     self._state.packet(packet, now)
             case TimerExpired():
                 self._tick(now)
@@ -251,7 +251,7 @@ class Client:
                 self._numbers += 1
                 timers = self._config.at(remote).common.timers
                 self._state = Opening(self._numbers, step, now + timers.connect_timeout)
-                self._out += opening(self._numbers, step)
+                self._out += opening(self._numbers, step, floats=self._config.at(remote).common.floats)
             case Pause() | GiveUp() if self._refused and not self._unreachable:
                 self._stop(StopKind.AUTH, self._refused)
             case Pause(seconds):

@@ -183,7 +183,8 @@ class OpenTransport:
     """Open a transport and call it `link`; answer with `TransportUp` or `TransportDown`.
 
     With a `proxy`, that is what `address` and `port` are, and `target` is the server to ask it for: host, port, and the
-    family of its addresses. `local` is where the socket is bound.
+    family of its addresses. `local` is where the socket is bound. `floats`: packets from any address are taken in, of a
+    UDP socket without a proxy; whoever is handed them says which count.
     """
 
     link: Link
@@ -193,6 +194,7 @@ class OpenTransport:
     local: Local = ANYWHERE
     proxy: Proxy | None = None
     target: tuple[str, int, Family] | None = None
+    floats: bool = False
 
 
 @dataclass(frozen=True)

@@ -119,6 +119,7 @@ class Conversation:
         self._config = config
         self._session = session
         self._endpoint = endpoint
+        self._floats = config.common.floats
         self._login = login
         self._number = number  # of the next question
         self._began = now
@@ -142,6 +143,10 @@ class Conversation:
     def start(self, now: float) -> None:
         """Send the first packet."""
         self._guarded(lambda: self._session.start(now), now)
+
+    def is_from_server(self, link: Link, endpoint: SockAddr) -> bool:
+        """Whether a control packet on `link` from `endpoint` is the server's; with ``float`` the socket takes all."""
+        return link == self.link and (endpoint == self._endpoint or not self._floats)
 
     def packet(self, packet: bytes, now: float) -> None:
         """Take one control packet."""

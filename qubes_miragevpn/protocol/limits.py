@@ -52,7 +52,10 @@ def peer_limits(
     compression: Compression | None = None,
     floats: bool = False,
 ) -> PeerLimits:
-    """Limits for a peer that is reached at `endpoint` over `proto`; `compression` is what the server pushed."""
+    """Limits for a peer that is reached at `endpoint` over `proto`; `compression` is what the server pushed.
+
+    `floats`: whoever has a peer id is followed, as a server does; with ``float`` it is the profile's wish.
+    """
     framing = common.compression if compression is None else compression
     carrier = Carrier(
         SUITES[cipher],
@@ -69,12 +72,13 @@ def peer_limits(
         ping=ping,
         silence=silence,
         replay_window=common.replay_window,
+        replay_time=common.replay_time if proto is Proto.UDP else 0.0,
         mss4=max(mss, LEAST_MSS) if common.mssfix else 0,
         mss6=max(mss - _IPV6_MORE, LEAST_MSS) if common.mssfix else 0,
         reneg_bytes=common.timers.reneg_bytes,
         reneg_pkts=common.timers.reneg_pkts,
         payload=PayloadRules(framing, common.decompress, _fragment(common, carrier, outer)),
-        floats=floats and peer_id,
+        floats=(floats and peer_id) or (common.floats and proto is Proto.UDP),
     )
 
 

@@ -192,7 +192,7 @@ class StaticKeyPeer:
             case Try():
                 self._numbers += 1
                 self._state = Opening(self._numbers, step, now + self._common.timers.connect_timeout)
-                self._out += opening(self._numbers, step)
+                self._out += opening(self._numbers, step, floats=self._common.floats)
             case Pause(seconds):
                 self._state = Pausing(now + seconds)
                 self._say(Level.INFO, f"next try in {seconds:g} s")

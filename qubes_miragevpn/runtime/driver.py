@@ -17,6 +17,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from ipaddress import ip_address
 
 from qubes_miragevpn.base.errors import MirageError, MisuseError, PeerError, SystemRefused
 from qubes_miragevpn.base.secret import Secret
@@ -24,7 +25,9 @@ from qubes_miragevpn.base.text import printable
 from qubes_miragevpn.config.model import Proto, ServerConfig, TunnelSettings
 from qubes_miragevpn.dataplane.interface import (
     DataPlane,
+    Floated,
     Link,
+    PlaneEvent,
     SockAddr,
 )
 from qubes_miragevpn.protocol.contract import (
@@ -132,6 +135,13 @@ class ClientDriver(Driver):
             case _:
                 raise MisuseError(f"a client machine asked for {type(effect).__name__}")
 
+    def _occurred(self, event: PlaneEvent) -> None:
+        super()._occurred(event)
+        if isinstance(event, Floated) and not self._ended.done():
+            address = ip_address(event.endpoint[0].partition("%")[0])
+            log.warning("the other end is at %s now", address)
+            self._jobs.add("floated", lambda: self._quietly(self._host.before_transport(address)))
+
     # --- jobs
 
     async def _resolve(self, effect: Resolve) -> None:
@@ -157,7 +167,7 @@ class ClientDriver(Driver):
         except (OSError, MirageError) as error:
             self._feed(TransportDown(effect.link, _reason(error)))
         else:
-            self._plane.attach_link(effect.link, way.sock, way.remote, way.envelope)
+            self._plane.attach_link(effect.link, way.sock, way.remote if way.connected else None, way.envelope)
             self._links.add(effect.link)
             self._feed(TransportUp(effect.link, way.remote))
 

@@ -68,6 +68,7 @@ class Builder:
             dev=self.settings.value("dev", "tun"),
             **self._sizes(filled.get("tun_mtu", DEFAULT_TUN_MTU)),
             explicit_exit_notify=self._exit_notify(),
+            **self._replay(),
             **filled,
         )
 
@@ -148,6 +149,13 @@ class Builder:
         if (packet := self.settings.last("max-packet-size")) is not None:
             return {"mssfix": int(packet.args[0])}
         return {} if tun_mtu == DEFAULT_TUN_MTU else {"mssfix": tun_mtu, "mssfix_of": SizeOf.INNER}
+
+    def _replay(self) -> dict[str, Any]:
+        entry = self.settings.last("replay-window")
+        if entry is None:
+            return {}
+        window, late = entry.args
+        return {"replay_window": window} if late is None else {"replay_window": window, "replay_time": late}
 
     def _exit_notify(self) -> int:
         entry = self.settings.last("explicit-exit-notify")

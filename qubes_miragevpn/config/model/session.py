@@ -94,7 +94,9 @@ class Common:
     fragment_of: SizeOf = SizeOf.LINK
     compression: Compression = Compression.NONE
     decompress: bool = False  # let in what the peer compressed (``allow-compression asym`` or ``yes``)
-    replay_window: int = 64
+    replay_window: int = 64  # packets may be so far out of order
+    replay_time: float = 15.0  # and so many seconds late; 0 however late
+    floats: bool = False  # a peer that sends authentic packets from another address is followed there (UDP)
     explicit_exit_notify: int = 0
     max_packet_size: int = 1250  # of control packets, IP and transport headers included
     sndbuf: int = 0  # socket buffers; 0 leaves the system's value

@@ -133,6 +133,15 @@ ROWS = (
         connection=True,
     ),
     Row(
+        "float",
+        "follow the other end to another address after an authentic packet from there (UDP); in a VPN qube the "
+        "firewall lets nothing in but answers of the address that was connected to, and a change of it reconnects",
+        client=APPLIED,
+        server=NoEffect("a server follows its clients anyway", warn=False),
+        fills=(Common, "floats"),
+        connection=True,
+    ),
+    Row(
         "sndbuf",
         "send buffer of the socket",
         (Arg("bytes", integer(0, 1 << 26)),),

@@ -60,7 +60,6 @@ _WARNED = (
     ("mtu-dynamic", "the size of packets follows from tun-mtu and mssfix"),
     ("keysize", "the cipher's name fixes the key size"),
     ("ncp-disable", "the cipher is always negotiated"),
-    ("float", "packets count from the server's address only; after a change of address the tunnel reconnects"),
     ("tls-exit", "after a failed handshake the next remote is tried"),
     ("shaper", "bandwidth is not limited"),
     ("passtos", "the TOS field is not copied"),

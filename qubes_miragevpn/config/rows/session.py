@@ -134,11 +134,10 @@ ROWS = (
     ),
     Row(
         "replay-window",
-        "how far packets may arrive out of order; the second number has no effect",
+        "how far packets may arrive out of order, and (UDP) how many seconds late; 0 seconds: however late",
         (Arg("packets", integer(1, 65536)), Arg("time", seconds(0, 600), optional=True)),
         client=APPLIED,
         server=APPLIED,
-        fills=(Common, "replay_window"),
     ),
     Row(
         "push-continuation",

@@ -149,6 +149,9 @@ class EpochKey(KeySlot):
             self._iterate()  # the peer overuses its key: move on, and it will follow
         return plaintext
 
+    def _windows(self) -> list[ReplayWindow]:
+        return [key.window for key in (self.current, self.retiring) if key is not None]
+
     def _other(self, epoch: int) -> _EpochReceiver:
         """The key of an epoch that is not the current one; raises `UnknownEpoch` if it is not at hand."""
         if self.retiring is not None and self.retiring.epoch == epoch:

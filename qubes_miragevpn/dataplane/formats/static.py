@@ -35,6 +35,9 @@ class StaticKey(CbcKey):
         self._since = keys.since.to_bytes(4, "big")
         self._replay = ControlReplay(limits.replay_window)
 
+    def _windows(self) -> tuple[ControlReplay]:
+        return (self._replay,)
+
     def address(self, peer_id: int) -> None:
         """There is no header to put a number into."""
         self.header = b""

@@ -37,6 +37,7 @@ class Way:
     sock: socket.socket
     remote: SockAddr
     envelope: Envelope | None = None
+    connected: bool = True  # otherwise packets of every sender come in, each with its address
 
 
 async def open_way(
@@ -56,10 +57,12 @@ async def open_way(
                     return await _through_socks(wanted, wanted.proxy, options)
                 case SocksProxy():
                     return await _by_relay(wanted, wanted.proxy, options, resolve)
+            floats = wanted.floats and wanted.proto is Proto.UDP
             sock, remote = await open_client(
-                wanted.proto, wanted.address, wanted.port, options, local=wanted.local, timeout=timeout
-            )
-            return Way(sock, remote)
+                wanted.proto, wanted.address, wanted.port, options,
+                local=wanted.local, timeout=timeout, connected=not floats,
+            )  # fmt: skip
+            return Way(sock, remote, connected=not floats)
     except TimeoutError as error:
         if error.errno:
             raise  # the system's own: there was no answer to connect()

@@ -57,8 +57,11 @@ async def open_client(
     *,
     local: Local = ANYWHERE,
     timeout: float = CONNECT_TIMEOUT,
+    connected: bool = True,
 ) -> tuple[socket.socket, SockAddr]:
     """Open a socket connected to `address`:`port`, bound to `local`; return it with the remote's socket address.
+
+    Without `connected` a UDP socket is not told its destination, and takes packets from everywhere.
 
     Raises OSError (TimeoutError included) if the remote cannot be reached, SystemRefused if we may not.
     """
@@ -68,7 +71,10 @@ async def open_client(
         _bind_client(sock, address, local)
         remote: SockAddr = (str(address), port) if family == socket.AF_INET else (str(address), port, 0, 0)
         if proto is Proto.UDP:
-            sock.connect(remote)  # only sets the destination: never waits
+            if connected:
+                sock.connect(remote)  # only sets the destination: never waits
+            elif local == ANYWHERE:
+                sock.bind(("" if address.version == 4 else "::", 0))  # a socket without a port hears nothing
         else:
             await _connect(sock, remote, timeout)
     except BaseException:

@@ -120,6 +120,8 @@ def common(source: random.Random, *, server: bool) -> Common:
         compression=source.choice(tuple(Compression)),
         decompress=source.random() < 0.5,
         explicit_exit_notify=source.choice((0, 2)),
+        replay_window=source.choice((64, 128)),
+        replay_time=source.choice((0.0, 15.0, 30.0)),
     )
     return filled(source, made, server=server)
 

@@ -194,7 +194,7 @@ def test_fingerprints_instead_of_a_ca() -> None:
         ("<connection>\nremote b\n</connection>", Remote("b", 1194, Proto.UDP)),
         ("proto tcp\nport 7\n<connection>\nremote b\nproto udp\n</connection>", Remote("b", 7, Proto.UDP)),
         ("proto tcp\n<connection>\nremote b 9 udp4\nnobind\n</connection>", Remote("b", 9, Proto.UDP, Family.IPV4)),
-        ("<connection>\nrport 9\nremote b\nfloat\n</connection>", Remote("b", 9, Proto.UDP)),
+        ("<connection>\nrport 9\nremote b\nmultihome\n</connection>", Remote("b", 9, Proto.UDP)),
     ],
 )
 def test_remote(lines: str, remote: Remote) -> None:

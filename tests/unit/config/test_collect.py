@@ -120,5 +120,5 @@ def test_aliases_are_one_directive() -> None:
 def test_repeats_are_bounded() -> None:
     _, findings = collect(b"route 10.0.0.0\n" * 2001, file="f", place=Place.CLIENT)
     assert str(findings.errors[0]) == "f:2001: there are more than 2000 lines of 'route'"
-    _, findings = collect(b"fast-io\n" * 3 + b"float\n" * 500, file="f", place=Place.CLIENT)
+    _, findings = collect(b"fast-io\n" * 3 + b"multihome\n" * 500, file="f", place=Place.CLIENT)
     assert len(findings.warnings) == 200 and not findings.errors

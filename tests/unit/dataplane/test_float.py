@@ -30,7 +30,7 @@ def test_an_authentic_packet_moves_the_peer(suite: str) -> None:
 
 
 def test_nothing_else_moves_it() -> None:
-    """A forgery, a replay, an unknown key, an empty packet, DATA_V1, port 0."""
+    """A forgery, a replay, an unknown key, an empty packet, port 0, DATA_V1 where that could be anybody's."""
     here, there = client(), far_end(limits=FLOATS)
     first, fresh = wire(here, INNER), wire(here, INNER)
     assert there.receive(1, THERE, first, 100.0) == INNER
@@ -41,8 +41,17 @@ def test_nothing_else_moves_it() -> None:
     assert there.receive(1, ("203.0.113.9", 0), fresh, 100.0) is None
     assert place(there) == THERE and there.events == []
     old_here, old_there = client(peer_id=NO_PEER_ID), far_end(peer_id=NO_PEER_ID, limits=FLOATS)
+    old_there.add_peer(2, 1, ("203.0.113.77", 7), NO_PEER_ID, FLOATS)
     assert old_there.receive(1, ELSEWHERE, wire(old_here, INNER), 100.0) is None
     assert place(old_there) == THERE
+
+
+def test_whoever_is_alone_on_the_link_moves_without_a_peer_id_too() -> None:
+    here, there = client(peer_id=NO_PEER_ID), far_end(peer_id=NO_PEER_ID, limits=FLOATS)
+    packet = wire(here, INNER)
+    assert there.receive(1, ELSEWHERE, packet[:-1] + bytes([packet[-1] ^ 1]), 100.0) is None
+    assert place(there) == THERE and there.receive(1, ELSEWHERE, packet, 100.0) == INNER
+    assert place(there) == ELSEWHERE
 
 
 def test_without_the_limit_there_is_no_float() -> None:

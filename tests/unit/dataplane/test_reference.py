@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -453,3 +455,35 @@ def test_unknown_peers_and_silly_values_are_our_own_fault() -> None:
     ):
         with pytest.raises(MisuseError):
             misuse()
+
+
+@pytest.mark.parametrize(
+    ("suite", "changes"), [(AES, {}), (AES, {"epoch": True}), ("AES-256-CBC", {}), ("AES-256-CBC", {"since": 7})]
+)
+def test_packets_that_are_too_late_are_replays(suite: str, changes: dict[str, Any]) -> None:
+    """``replay-window``'s second number: at least so many seconds, at most a quarter more."""
+    here, there = DataChannel(), DataChannel()
+    bare = "since" in changes
+    for channel in (here, there):
+        channel.add_peer(1, 1, THERE, NO_PEER_ID if bare else 7, PeerLimits(replay_time=8.0, bare=bare))
+        channel.install_key(1, 0, replace(data_keys(suite, reverse=channel is there), **changes), 100.0)
+        channel.activate_key(1, 0, 100.0)
+    late = [wire(here, INNER) for _ in range(8)]
+    now = 100.0
+    assert there.receive(1, THERE, wire(here, INNER), now) == INNER
+    for packet, at in ((late[7], 104.0), (late[6], 107.9)):
+        assert there.receive(1, THERE, packet, at) == INNER, "late, but not too late"
+    assert there.receive(1, THERE, wire(here, INNER), 112.5) == INNER, "in order is never late"
+    assert there.receive(1, THERE, late[5], 112.5) is None
+    assert dropped(there) == (1, 0, 0)
+    fresh = [wire(here, INNER) for _ in range(3)]
+    assert there.receive(1, THERE, fresh[2], 500.0) == INNER
+    assert there.receive(1, THERE, fresh[0], 501.0) == INNER, "nobody sent for long: what was lost then is still new"
+    assert there.receive(1, THERE, fresh[1], 512.0) is None
+
+
+def test_without_a_time_nothing_is_too_late() -> None:
+    here, there = client(), far_end()
+    first, second = wire(here, INNER), wire(here, INNER)
+    assert there.receive(1, THERE, second, 100.0) == INNER
+    assert there.receive(1, THERE, first, 1e6) == INNER
