@@ -7,6 +7,7 @@ ALLOW_SKIP=1 it is named and skipped. Nothing is ever left out in silence.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import signal
@@ -71,18 +72,34 @@ def _no_builders() -> str:
     return ", ".join(lacking)
 
 
+def _no_native() -> str:
+    found = importlib.util.find_spec("qubes_miragevpn.dataplane._native")
+    return "" if found else "the native data plane (cargo, and tools/native build)"
+
+
+@cache
+def _no_cargo() -> bool:
+    ran = subprocess.run([TESTS.parent / "tools/native", "lacking"], capture_output=True, check=True)
+    return bool(ran.stdout.strip())
+
+
 MISSING = {
     "needs_root": cache(_no_root),
     "needs_tun": cache(_no_tun),
     "needs_openvpn": cache(_no_openvpn),
     "needs_proxies": cache(_no_proxies),
     "needs_builders": cache(_no_builders),
+    "needs_native": cache(_no_native),
 }
 """For each marker, what this machine lacks, or ""."""
+
+DISPENSABLE = {"needs_native": _no_cargo}
+"""What may be lacking without leave: the program itself goes on without it there. Named all the same."""
 
 CANNOT_RUN = pytest.StashKey[str]()
 _lacking: dict[str, set[str]] = {}
 _soak: set[str] = set()
+_left_out: set[str] = set()
 
 
 def _group(item: pytest.Item) -> str:
@@ -103,8 +120,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         for name in GROUP_NEEDS.get(_group(item), ()):
             item.add_marker(name)
-        lacking = [what for name, missing in MISSING.items() if item.get_closest_marker(name) and (what := missing())]
-        if not lacking:
+        names = [name for name, missing in MISSING.items() if item.get_closest_marker(name) and missing()]
+        if not names:
+            continue
+        lacking = [MISSING[name]() for name in names]
+        if all(name in DISPENSABLE and DISPENSABLE[name]() for name in names):
+            _left_out.update(lacking)
+            item.add_marker(pytest.mark.skip(reason="needs " + ", ".join(lacking)))
             continue
         _lacking.setdefault(_group(item), set()).update(lacking)
         if os.environ.get("ALLOW_SKIP") == "1":
@@ -117,13 +139,16 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """Tell the process that writes the summary, where this one only runs tests for it."""
     output = getattr(session.config, "workeroutput", None)
     if output is not None:
-        output["left out"] = ({group: sorted(lacking) for group, lacking in _lacking.items()}, sorted(_soak))
+        output["left out"] = (
+            {group: sorted(lacking) for group, lacking in _lacking.items()}, sorted(_soak), sorted(_left_out)
+        )
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
     """Hear what a process of pytest-xdist left out."""
-    lacking, soak = getattr(node, "workeroutput", {}).get("left out", ({}, ()))
+    lacking, soak, left_out = getattr(node, "workeroutput", {}).get("left out", ({}, (), ()))
+    _left_out.update(left_out)
     for group, what in lacking.items():
         _lacking.setdefault(group, set()).update(what)
     _soak.update(soak)
@@ -133,6 +158,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Name what did not run."""
     if _soak:
         terminalreporter.write_line(f"{len(_soak)} long tests are for `make soak`")
+    for what in sorted(_left_out):
+        terminalreporter.write_line(f"left out, as the program does: {what}")
     for group, lacking in sorted(_lacking.items()):
         allowed = os.environ.get("ALLOW_SKIP") == "1"
         verdict = "left out (ALLOW_SKIP=1)" if allowed else "FAILED: cannot run here (ALLOW_SKIP=1 would leave it out)"

@@ -3,7 +3,7 @@
 
 use zeroize::Zeroizing;
 
-use crate::suites::Suite;
+use crate::suites::{Digest, Suite};
 
 /// `peer_id` that means "none": packets go out as DATA_V1.
 pub const NO_PEER_ID: u32 = 0x00FF_FFFF;
@@ -41,6 +41,8 @@ pub enum Format {
 pub struct KeySpec {
     /// The cipher.
     pub suite: Suite,
+    /// The HMAC's digest; none for AEAD.
+    pub digest: Option<Digest>,
     /// How packets look.
     pub format: Format,
     /// What we seal with.

@@ -8,18 +8,22 @@
 #![forbid(unsafe_code)]
 
 mod aead;
+mod cbc;
 pub mod checksum;
 pub mod coalesce;
 pub mod errors;
 pub mod formats;
 pub mod keys;
+mod mac;
 pub mod mss;
 pub mod replay;
 pub mod segment;
 pub mod suites;
 pub mod usage;
+mod wiped;
 
 pub use errors::{Drop, KeyError, OpenError, SealError};
-pub use formats::{Opener, Sealer, make_key};
+pub use formats::{Opener, Sealer, make_key, make_key_at};
 pub use keys::{DirectionKeys, Entropy, Format, KeySpec, Limits, NO_PEER_ID};
-pub use usage::KeyUsage;
+pub use suites::{Digest, Suite};
+pub use usage::{KeyUsage, Start};
