@@ -54,8 +54,8 @@ from qubes_miragevpn.protocol.contract import (
     TransportUp,
     UserCommand,
 )
+from qubes_miragevpn.protocol.control.endpoints import Endpoints
 from qubes_miragevpn.protocol.control.legality import Role
-from qubes_miragevpn.protocol.control.tls import TlsEndpoint, make_context
 from qubes_miragevpn.protocol.conversation import Conversation
 from qubes_miragevpn.protocol.ends import End, Over
 from qubes_miragevpn.protocol.happenings import Introduction
@@ -94,7 +94,7 @@ class Client:
         self._config = config
         self._entropy = entropy
         self._unix_time = unix_time
-        self._context = make_context(common.identity, common.peer, common.tls, common.choices, server=False)
+        self._endpoints = Endpoints(common, server=False, warn=lambda text: self._say(Level.WARNING, text))
         self._wrap_keys = client_keys(common.wrap)
         self._remotes = Remotes(config.remotes, common.timers, shuffle=config.remote_random, entropy=entropy)
         self._login = Login(config)
@@ -288,7 +288,7 @@ class Client:
             config.common,
             own_sid=self._entropy(SID_SIZE),
             wrap=WrapState(keys, started=self._unix_time()),
-            tls=lambda: TlsEndpoint(self._context, config.common.peer, server=False),
+            tls=self._endpoints.new,
             entropy=self._entropy,
             introduction=lambda: self._introduce(options, info),
             stream=remote.proto is Proto.TCP,

@@ -50,8 +50,8 @@ from qubes_miragevpn.protocol.contract import (
     TransportUp,
     UserCommand,
 )
+from qubes_miragevpn.protocol.control.endpoints import Endpoints
 from qubes_miragevpn.protocol.control.legality import Role
-from qubes_miragevpn.protocol.control.tls import TlsEndpoint, make_context
 from qubes_miragevpn.protocol.happenings import (
     ClientIntroduced,
     DropKey,
@@ -87,7 +87,7 @@ class Server:
         self._config = config
         self._entropy = entropy
         self._unix_time = unix_time
-        self._context = make_context(common.identity, common.peer, common.tls, common.choices, server=True)
+        self._endpoints = Endpoints(common, server=True, warn=lambda text: self._say(Level.WARNING, text))
         self._door = server_door(common.wrap, unix_time)
         self._stateless_only = isinstance(common.wrap, TlsCryptV2Server) and common.wrap.force_cookie
         self._admission = Admission(entropy(32), common.timers.hand_window)
@@ -235,7 +235,7 @@ class Server:
             own_sid=sid,
             # Packet id 1 was spent on the stateless answer.
             wrap=WrapState(keys, started=self._unix_time(), first_id=1 if self._stream else 2),
-            tls=lambda: TlsEndpoint(self._context, common.peer, server=True),
+            tls=self._endpoints.new,
             entropy=self._entropy,
             introduction=_never_introduced,
             stream=self._stream,

@@ -7,13 +7,16 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from cryptography import x509
 
+from qubes_miragevpn.base.errors import ConfigError
 from qubes_miragevpn.base.secret import Secret
 from qubes_miragevpn.config.model import Identity, PeerPolicy, Proto, Remote, TlsVersions
 from qubes_miragevpn.protocol import contract as c
 from qubes_miragevpn.protocol.conversation import Conversation
 from tests.interop.pki import Pem, Pki
 from tests.pair.test_client import B, brief
+from tests.pair.test_handshake import connected
 from tests.pair.world import SERVER_AT, Side, World, client_config, server_config
 from tests.unit.protocol import certificates as made
 
@@ -104,3 +107,57 @@ def test_a_servers_certificate_outside_of_its_time_is_tried_again(pki: Pki, wron
     world.run(20)
     assert len(client.effects(c.OpenTransport)) >= 3 and not client.effects(c.Stop)
     assert "(is the clock right?)" in notes(client) and not client.effects(c.TunnelUp)
+
+
+# --- what is revoked later
+
+
+def serial_of(pem: Pem) -> int:
+    return x509.load_pem_x509_certificate(pem.certificate.encode()).serial_number
+
+
+class Revoking:
+    """The files of a profile: they change, or cannot be read."""
+
+    def __init__(self) -> None:
+        self.serials: frozenset[int] = frozenset()
+        self.broken = False
+
+    def __call__(self) -> tuple[bytes, frozenset[int]]:
+        if self.broken:
+            raise ConfigError("cannot read the directory 'revoked'")
+        return b"", self.serials
+
+
+def test_a_renegotiation_reads_again_what_is_revoked(pki: Pki) -> None:
+    files = Revoking()
+    policy = PeerPolicy(ca_pem=pki.ca.encode(), revoked_serials=frozenset(), reread=files)
+    world = World(server_config(pki))
+    client = world.client(client_config(pki, peer=policy))
+    connected(world, client)
+    files.serials = frozenset({serial_of(pki.server)})
+    client.event(c.UserCommand(c.Command.RENEGOTIATE))
+    world.run(10)
+    assert "is in the directory of crl-verify" in notes(client) and client.effects(c.TunnelDown)
+    assert client.effects(c.Stop)[0].kind is c.StopKind.AUTH
+
+
+def test_a_server_too(pki: Pki) -> None:
+    files = Revoking()
+    policy = PeerPolicy(ca_pem=pki.ca.encode(), revoked_serials=frozenset(), reread=files)
+    world = World(server_config(pki, peer=policy))
+    connected(world, world.client(client_config(pki)))
+    files.serials = frozenset({serial_of(pki.client)})
+    second = world.client(client_config(pki))
+    world.run(10)
+    assert not second.effects(c.TunnelUp) and "crl-verify" in notes(world.server)
+
+
+def test_a_list_that_is_gone_leaves_revoked_what_was(pki: Pki) -> None:
+    files = Revoking()
+    files.broken = True
+    policy = PeerPolicy(ca_pem=pki.ca.encode(), revoked_serials=frozenset({serial_of(pki.server)}), reread=files)
+    client = World(server_config(pki)).client(client_config(pki, peer=policy))
+    client.world.run(10)
+    assert not client.effects(c.TunnelUp)
+    assert notes(client).count("what was revoked before counts still: cannot read the directory 'revoked'") == 1

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from qubes_miragevpn.base.errors import ConfigError
 from qubes_miragevpn.base.secret import Secret
 from qubes_miragevpn.base.text import printable
 from qubes_miragevpn.config.building import material
-from qubes_miragevpn.config.model import Identity, NameCheck, NameType, PeerPolicy, TlsChoices
+from qubes_miragevpn.config.model import Identity, NameCheck, NameType, PeerPolicy, Revoked, TlsChoices
 from qubes_miragevpn.config.reading.collect import Entry, Findings, Settings
 from qubes_miragevpn.config.reading.sources import NO_COMMAND_LINE, CommandLine
 from qubes_miragevpn.crypto import tlsnames
@@ -198,6 +198,7 @@ class TrustBuilder:
             username_fields=tuple(field.args) if field else PeerPolicy.username_fields,
             crl_pem=crl_pem,
             revoked_serials=serials,
+            reread=self._rereader(),
         )
 
     def _authorities(self) -> bytes:
@@ -220,7 +221,15 @@ class TrustBuilder:
             self._judge_times(entry, self._chain(entry, found))
         return found
 
-    def _revoked(self) -> tuple[bytes, frozenset[int] | None]:
+    def _rereader(self) -> Callable[[], Revoked] | None:
+        """What reads the files of revoked certificates once more, if there are any."""
+        entry = self.settings.last("crl-verify")
+        if (entry is None or entry.block is not None) and not self.settings.has("capath"):
+            return None
+        later = replace(self, findings=Findings())
+        return later._revoked
+
+    def _revoked(self) -> Revoked:
         pem = b""
         if (capath := self.settings.last("capath")) is not None:
             pem = b"".join(material.revocations_in(capath, content) for _, content in self._files(capath, _HASHED_CRL))

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from enum import Enum
 
 from qubes_miragevpn.base.secret import Secret
@@ -79,6 +80,10 @@ class NameCheck:
     type: NameType = NameType.SUBJECT
 
 
+Revoked = tuple[bytes, frozenset[int] | None]
+"""Lists of revoked certificates, and serial numbers that are revoked."""
+
+
 @dataclass(frozen=True)
 class PeerPolicy:
     """What a peer's certificate must fulfil.
@@ -97,3 +102,5 @@ class PeerPolicy:
     username_fields: tuple[str, ...] = ("CN",)  # ``x509-username-field``: what the peer's name is made of
     crl_pem: bytes = b""  # ``crl-verify``: lists of revoked certificates
     revoked_serials: frozenset[int] | None = None  # ``crl-verify DIRECTORY dir``; None: no such directory
+    reread: Callable[[], Revoked] | None = field(default=None, compare=False, repr=False)
+    """What `crl_pem` and `revoked_serials` are by now, from the files themselves; raises `ConfigError`."""

@@ -66,7 +66,7 @@ ROWS = (
     Row("capath", "directory of certificates under hashed names, as `ca`", (_FILE,), client=APPLIED, server=APPLIED),
     Row(
         "crl-verify",
-        "certificates that are revoked: a list, or a directory of files named by serial numbers; read at the start",
+        "what is revoked: a list of certificates, or a directory of files named by serial numbers; read at each handshake",
         (_FILE, Arg("dir", choice("dir"), optional=True)),
         client=APPLIED,
         server=APPLIED,

@@ -159,6 +159,24 @@ def test_our_server_refuses_a_revoked_client(bench: Bench, place: Place) -> None
     client.kill()
 
 
+@pytest.mark.parametrize("kind", ["list", "directory"])
+def test_what_is_revoked_later_counts_at_the_next_renegotiation(bench: Bench, place: Place, kind: str) -> None:
+    """openvpn renegotiates; our client reads again what is revoked, and leaves."""
+    write(bench, "revoked/none", "")
+    write(bench, "crl.pem", place.revoke(place.pki.client))
+    case = Case(server_lines=("reneg-sec 4",), client_lines=(*ONCE.split("\n"),))
+    bench.server(OPENVPN, server_config(case, place.pki, OPENVPN))
+    how = "crl-verify crl.pem" if kind == "list" else "crl-verify revoked dir"
+    client = bench.client(OURS, client_config(case, place.pki, OURS) + how + "\n")
+    client.wait_log("up: ")
+    if kind == "list":
+        write(bench, "crl.pem", place.revoke(place.pki.server))
+    else:
+        write(bench, f"revoked/{material.serial(place.pki.server)}", "")
+    assert client.wait_exit(20) == ExitCode.AUTH
+    client.must_have_said("certificate refused: .*(it is revoked|directory of crl-verify)")
+
+
 def test_our_server_names_a_client_by_another_field(bench: Bench, place: Place) -> None:
     config = server_config(Case(), place.pki, OURS) + "x509-username-field serialNumber CN\n"
     server = bench.server(OURS, config)
