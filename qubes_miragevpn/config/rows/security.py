@@ -66,7 +66,7 @@ ROWS = (
     Row("capath", "directory of certificates under hashed names, as `ca`", (_FILE,), client=APPLIED, server=APPLIED),
     Row(
         "crl-verify",
-        "what is revoked: a list of certificates, or a directory of files named by serial numbers; read at each handshake",
+        "what is revoked, read at each handshake: a list, or a directory of files named by serial numbers",
         (_FILE, Arg("dir", choice("dir"), optional=True)),
         client=APPLIED,
         server=APPLIED,
