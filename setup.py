@@ -65,7 +65,12 @@ setup(
         "compression": ["lz4>=4", "python-lzo>=1.14"],  # looked for only where a profile lets compressed packets in
         "test": ["pytest>=8", "mypy>=1.8", "ruff>=0.4", "lz4>=4", "pytest-xdist>=3"],
     },
-    entry_points={"console_scripts": ["miragevpn=qubes_miragevpn.cli.main:main"]},
+    entry_points={
+        "console_scripts": [
+            "miragevpn=qubes_miragevpn.cli.main:main",
+            "qvm-miragevpn=qubes_miragevpn.admin.main:main",
+        ]
+    },
     # Without setuptools-rust nobody knows that word.
     **({"rust_extensions": EXTENSIONS} if EXTENSIONS else {}),
 )

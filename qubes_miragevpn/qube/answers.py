@@ -29,7 +29,7 @@ from qubes_miragevpn.qube.tunnels import Tunnel
 
 MAX_WARNINGS = 20  # of the loader's, told to whom hands a profile in
 
-_QUIET = ("status", "details", "profiles")  # asked all the time; not worth a line in the log
+_QUIET = ("status", "details", "profiles", "log")  # asked all the time; not worth a line in the log
 
 _log = logging.getLogger("miragevpn.service")
 
@@ -50,7 +50,13 @@ class Answers:
     """The verbs, over what the service holds."""
 
     def __init__(
-        self, profiles: Profiles, choices: Choices, enforcer: Enforcer, tunnels: Mapping[int, Tunnel], fleet: Fleet
+        self,
+        profiles: Profiles,
+        choices: Choices,
+        enforcer: Enforcer,
+        tunnels: Mapping[int, Tunnel],
+        fleet: Fleet,
+        recent: Callable[[], list[str]],
     ) -> None:
         self._profiles = profiles
         self._choices = choices
@@ -58,6 +64,7 @@ class Answers:
         self._tunnels = tunnels
         self._fleet = fleet
         self._hub = Hub()
+        self._recent = recent
         self._storing = asyncio.Lock()  # changes of the store, which leave the event loop, do not overlap
         self._verbs: Mapping[str, Callable[[Request], Awaitable[Any]]] = {
             "status": self._status,
@@ -70,6 +77,7 @@ class Answers:
             "remove-tunnel": self._remove_tunnel,
             "answer": self._answer,
             "events": self._events,
+            "log": self._log,
             "import": self._import,
             "remove": self._remove,
             "rename": self._rename,
@@ -108,6 +116,10 @@ class Answers:
         if not self._tunnel(request).answer(Secret(text)):
             raise Refused("the server has asked nothing")
         return {"answered": True}
+
+    async def _log(self, request: Request) -> dict[str, Any]:
+        """The end of the log. It names servers, which a status does not; secrets are in no log."""
+        return {"lines": self._recent()}
 
     async def _events(self, request: Request) -> Listener:
         """What each tunnel does now, and from now on every change."""

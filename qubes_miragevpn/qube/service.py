@@ -32,6 +32,7 @@ from qubes_miragevpn.qube.firewall.uplink import NO_UPLINK, Address, Signature, 
 from qubes_miragevpn.qube.firewall.watch import NFTABLES, RULES, ChangeSignal
 from qubes_miragevpn.qube.profiles import Profiles
 from qubes_miragevpn.qube.profiles.chosen import Choices, Passing
+from qubes_miragevpn.qube.recent import RecentLines
 from qubes_miragevpn.qube.resolver import Resolver
 from qubes_miragevpn.qube.rpc.control import ControlServer, Refused
 from qubes_miragevpn.qube.sdnotify import Notifier
@@ -71,7 +72,8 @@ class Service:
         self._downstream = Downstream(self._downstream_changed)
         self.downstream: dict[str, frozenset[Address]] = {}  # interfaces and the addresses behind them
         self._tunnels = {index: self._tunnel(index) for index in indexes}
-        self._answers = Answers(self._profiles, self._choices, self._enforcer, self._tunnels, self)
+        self._recent = RecentLines()
+        self._answers = Answers(self._profiles, self._choices, self._enforcer, self._tunnels, self, self._recent.lines)
         self._control = ControlServer(settings.control_socket, settings.control_group, self._answers.answer)
         self._attention = asyncio.Event()
         self._signature: Signature = NO_UPLINK
@@ -103,6 +105,8 @@ class Service:
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGUSR1, self.reconnect)
         async with contextlib.AsyncExitStack() as stack:
+            logging.getLogger("miragevpn").addHandler(self._recent)
+            stack.callback(logging.getLogger("miragevpn").removeHandler, self._recent)
             stack.push_async_callback(self._netconf.close)
             watcher = Watcher(links=True, addresses=False, routes=True)
             stack.callback(watcher.close)

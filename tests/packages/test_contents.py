@@ -25,6 +25,7 @@ drwx------ root root /etc/qubes-miragevpn/state/
 -rwxr-xr-x root root /etc/qubes-rpc/miragevpn.Disconnect
 -rwxr-xr-x root root /etc/qubes-rpc/miragevpn.Events
 -rwxr-xr-x root root /etc/qubes-rpc/miragevpn.ImportProfile
+-rwxr-xr-x root root /etc/qubes-rpc/miragevpn.Log
 -rwxr-xr-x root root /etc/qubes-rpc/miragevpn.Profiles
 -rwxr-xr-x root root /etc/qubes-rpc/miragevpn.RemoveProfile
 -rwxr-xr-x root root /etc/qubes-rpc/miragevpn.RemoveTunnel
@@ -40,6 +41,7 @@ drwx------ root root /etc/qubes-miragevpn/state/
 -rw-r--r-- root root /etc/qubes/rpc-config/miragevpn.Disconnect
 -rw-r--r-- root root /etc/qubes/rpc-config/miragevpn.Events
 -rw-r--r-- root root /etc/qubes/rpc-config/miragevpn.ImportProfile
+-rw-r--r-- root root /etc/qubes/rpc-config/miragevpn.Log
 -rw-r--r-- root root /etc/qubes/rpc-config/miragevpn.Profiles
 -rw-r--r-- root root /etc/qubes/rpc-config/miragevpn.RemoveProfile
 -rw-r--r-- root root /etc/qubes/rpc-config/miragevpn.RemoveTunnel
@@ -48,6 +50,7 @@ drwx------ root root /etc/qubes-miragevpn/state/
 -rw-r--r-- root root /etc/qubes/rpc-config/miragevpn.Switch
 -rwxr-xr-x root root /etc/qubes/suspend-post.d/30-qubes-miragevpn.sh
 -rwxr-xr-x root root /usr/bin/miragevpn
+-rwxr-xr-x root root /usr/bin/qvm-miragevpn
 -rw-r--r-- root root /usr/lib/qubes-bind-dirs.d/30_qubes-miragevpn.conf
 drwxr-xr-x root root /usr/lib/qubes-miragevpn/
 drwxr-xr-x root root /usr/lib/qubes-miragevpn/nft/

@@ -59,6 +59,7 @@ VERBS: Mapping[str, Verb] = {
     "remove-tunnel": _verb("tunnel", "release"),
     "answer": _verb("", "tunnel", payload=MAX_CREDENTIALS),
     "events": _verb(),
+    "log": _verb(),
     "import": _verb("name", payload=MAX_IMPORT),
     "remove": _verb("name"),
     "rename": _verb("name to"),

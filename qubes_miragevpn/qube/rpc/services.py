@@ -115,6 +115,7 @@ SERVICES = (
     Service("miragevpn.RemoveTunnel", "remove-tunnel", "TUNNEL[+default]", _remove_tunnel, "deny", "the tunnel"),
     Service("miragevpn.Answer", "answer", "[TUNNEL]", _tunnel, "deny", "that it was taken", explains=True),
     Service("miragevpn.Events", "events", "", _nothing, "deny", "a line for every change, until the caller leaves"),
+    Service("miragevpn.Log", "log", "", _nothing, "deny", "the last lines of the service's log"),
     Service("miragevpn.ImportProfile", "import", "NAME", _profile, "deny", "name and warnings", explains=True),
     Service("miragevpn.RemoveProfile", "remove", "NAME", _profile, "deny", "the name"),
     Service("miragevpn.SetCredentials", "credentials", "NAME", _profile, "deny", "set or forgotten", explains=True),

@@ -49,6 +49,7 @@ ARGUMENTS: dict[str, dict[str, dict[str, Any]]] = {
     "remove-tunnel": {"vpn1": {"tunnel": "vpn1"}, "vpn15+default": {"tunnel": "vpn15", "release": True}},
     "answer": {"": {}, "vpn1": {"tunnel": "vpn1"}},
     "events": {"": {}},
+    "log": {"": {}},
     "import": {"se-1": {"name": "se-1"}},
     "remove": {"se-1": {"name": "se-1"}},
     "credentials": {"se-1": {"name": "se-1"}},
