@@ -61,13 +61,14 @@ def _machine(config: ClientConfig | StaticConfig) -> tuple[ClientConfig, Machine
     from qubes_miragevpn.config.model import StaticConfig
     from qubes_miragevpn.protocol.client import Client
     from qubes_miragevpn.protocol.static import StaticKeyPeer
+    from qubes_miragevpn.runtime.machine import about_this_machine
 
     def unix_time() -> int:
         return int(time.time())
 
     if isinstance(config, StaticConfig):
         return config.client, StaticKeyPeer(config, entropy=os.urandom, unix_time=unix_time)
-    return config, Client(config, entropy=os.urandom, unix_time=unix_time)
+    return config, Client(config, entropy=os.urandom, unix_time=unix_time, machine=about_this_machine)
 
 
 async def _connect(config: ClientConfig, machine: Machine) -> int:

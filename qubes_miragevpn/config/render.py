@@ -111,8 +111,6 @@ class _Writer:
             asked = config.static_challenge
             yield line_of("static-challenge", asked.text, int(asked.echo), "concat" if asked.concat else None)
         yield from _inner(config)
-        if config.peer_info:
-            yield "push-peer-info"
         yield from (line_of("setenv", name, value) for name, value in config.peer_info)
         yield from (line_of("pull-filter", rule.action, rule.text) for rule in config.pull_filters)
 

@@ -56,6 +56,7 @@ from qubes_miragevpn.protocol.contract import (
 )
 from qubes_miragevpn.protocol.control.endpoints import Endpoints
 from qubes_miragevpn.protocol.control.legality import Role
+from qubes_miragevpn.protocol.control.tls import library_version
 from qubes_miragevpn.protocol.conversation import Conversation
 from qubes_miragevpn.protocol.ends import End, Over
 from qubes_miragevpn.protocol.happenings import Introduction
@@ -86,14 +87,25 @@ State = Idle | Asking | Pausing | Resolving | Opening | Conversation
 class Client:
     """The machine: see `protocol.contract` for how it is driven."""
 
-    def __init__(self, config: ClientConfig, *, entropy: Callable[[int], bytes], unix_time: Callable[[], int]) -> None:
-        """`entropy(n)` gives n random bytes, `unix_time()` the wall clock; raises `ConfigError` for unusable keys."""
+    def __init__(
+        self,
+        config: ClientConfig,
+        *,
+        entropy: Callable[[int], bytes],
+        unix_time: Callable[[], int],
+        machine: Callable[[], tuple[tuple[str, str], ...]] = tuple,
+    ) -> None:
+        """`entropy(n)` gives n random bytes, `unix_time()` the wall clock; raises `ConfigError` for unusable keys.
+
+        `machine()` gives the peer info about this machine; it is asked only where the profile says ``push-peer-info``.
+        """
         if config.credentials is not None and (unfit := Login(config).given(config.credentials)):
             raise ConfigError(f"auth-user-pass: {unfit}")
         common = config.common
         self._config = config
         self._entropy = entropy
         self._unix_time = unix_time
+        self._machine = machine
         self._endpoints = Endpoints(common, server=False, warn=lambda text: self._say(Level.WARNING, text))
         self._wrap_keys = client_keys(common.wrap)
         self._remotes = Remotes(config.remotes, common.timers, shuffle=config.remote_random, entropy=entropy)
@@ -282,7 +294,8 @@ class Client:
         keys = self._wrap_keys if remote.common is None else client_keys(config.common.wrap)
         options = occ.build(config.common, remote.proto, _family(endpoint), server=False)
         largest = max(config.common.tun_mtu_max, config.common.tun_mtu)
-        info = peerinfo.build(IV_VER, config.common.data_ciphers, largest, config.peer_info)
+        told = (("IV_SSL", library_version()), *self._machine(), *config.peer_info) if config.push_peer_info else ()
+        info = peerinfo.build(IV_VER, config.common.data_ciphers, largest, told)
         session = Session(
             Role.CLIENT,
             config.common,

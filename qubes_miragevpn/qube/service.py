@@ -42,6 +42,7 @@ from qubes_miragevpn.qube.tunnelhost import Enter, QubeHost
 from qubes_miragevpn.qube.tunnels import GOODBYE, Running, Tunnel
 from qubes_miragevpn.qube.vif import Downstream, addresses, assign
 from qubes_miragevpn.runtime.driver import ClientDriver
+from qubes_miragevpn.runtime.machine import about_this_machine
 from qubes_miragevpn.runtime.netlink.netconf import Netconf, Watcher
 from qubes_miragevpn.runtime.pump import Pump
 from qubes_miragevpn.runtime.sockets.transports import SocketOptions
@@ -300,7 +301,7 @@ class Service:
             ask=ask,
             question=self._tunnels[index].ask,
         )
-        machine = Client(config, entropy=os.urandom, unix_time=lambda: int(time.time()))
+        machine = Client(config, entropy=os.urandom, unix_time=lambda: int(time.time()), machine=about_this_machine)
         plane = Pump()
         options = SocketOptions.of(config.common)
         return Running(ClientDriver(machine, plane, host, options), host, plane.name)

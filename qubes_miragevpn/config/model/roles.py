@@ -78,7 +78,8 @@ class ClientConfig:
     route_metric: int | None = None  # metric of routes without one
     dns: Dns = field(default_factory=lambda: Dns())  # ``dhcp-option`` and ``dns`` of the profile itself
     pull_filters: tuple[PullFilter, ...] = ()
-    peer_info: tuple[tuple[str, str], ...] = ()  # ``setenv UV_NAME VALUE`` lines that ``push-peer-info`` tells
+    push_peer_info: bool = False  # the server is told about this machine: system, TLS library, hardware address
+    peer_info: tuple[tuple[str, str], ...] = ()  # and these ``setenv UV_NAME VALUE`` lines
 
     def at(self, remote: Remote) -> ClientConfig:
         """What counts while `remote` is tried."""

@@ -24,8 +24,10 @@ ROWS = (
     ),
     Row(
         "push-peer-info",
-        "tell the server the `setenv UV_NAME` lines; nothing more is told about this machine than the protocol needs",
+        "tell the server the `setenv UV_NAME` lines, the versions of system and TLS library, and the hardware address "
+        "of the uplink; without it nothing is told about this machine but what the protocol needs",
         client=APPLIED,
+        fills=(ClientConfig, "push_peer_info"),
         server=NoEffect("it is what a client does", warn=False),
     ),
     Row(

@@ -172,6 +172,11 @@ def _older_revocations(block: bytes, _: object) -> object:
     return crypto.load_crl(crypto.FILETYPE_PEM, block)  # type: ignore[attr-defined]
 
 
+def library_version() -> str:
+    """What the TLS library calls itself, printable."""
+    return printable(SSL.SSLeay_version(SSL.SSLEAY_VERSION).decode("ascii", "replace"), 60)
+
+
 def _certificates(pem: bytes, what: str) -> list[crypto.X509]:
     blocks = _PEM_CERTIFICATE.findall(pem)
     if not blocks:

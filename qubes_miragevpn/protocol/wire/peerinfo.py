@@ -51,7 +51,7 @@ class PeerCan:
 
 
 def build(version: str, ciphers: tuple[str, ...], mtu: int = 1600, more: tuple[tuple[str, str], ...] = ()) -> str:
-    """A client's peer info; `mtu` is the largest that a server may push, `more` the user's own lines (``UV_NAME``)."""
+    """A client's peer info; `mtu` is the largest that a server may push, `more` what ``push-peer-info`` adds to it."""
     lines = [
         f"IV_VER={version}",
         "IV_PLAT=linux",

@@ -228,7 +228,8 @@ def client(source: random.Random) -> ClientConfig:
             PullFilter(source.choice(("accept", "ignore", "reject")), text) for text in some(source, *TEXTS)
         ),
     )
-    return filled(source, made, server=False)  # type: ignore[no-any-return]
+    made = filled(source, made, server=False)
+    return made if made.push_peer_info else replace(made, peer_info=())
 
 
 def static(source: random.Random) -> StaticConfig:
