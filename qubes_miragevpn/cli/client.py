@@ -20,6 +20,7 @@ from qubes_miragevpn.cli.words import add_command, named_by
 
 if TYPE_CHECKING:
     from qubes_miragevpn.config.model import ClientConfig, StaticConfig
+    from qubes_miragevpn.runtime.backend import Backend
     from qubes_miragevpn.runtime.driving.base import Machine
 
 _log = logging.getLogger("miragevpn.client")
@@ -41,6 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     import asyncio
 
     from qubes_miragevpn.config.loader import load_client, load_static, looks_static
+    from qubes_miragevpn.runtime.backend import choose
     from qubes_miragevpn.runtime.plain.privilege import demand_net_admin
 
     named = named_by(arguments)
@@ -51,9 +53,10 @@ def run(arguments: argparse.Namespace) -> int:
     for warning in loaded.warnings:
         _log.warning("%s", warning)
     config, machine = _machine(loaded.config)
+    backend = choose(loaded.config)
     if not (config.ifconfig_noexec and config.route_noexec):
         demand_net_admin()
-    return asyncio.run(_connect(config, machine))
+    return asyncio.run(_connect(config, machine, backend))
 
 
 def _machine(config: ClientConfig | StaticConfig) -> tuple[ClientConfig, Machine]:
@@ -71,7 +74,7 @@ def _machine(config: ClientConfig | StaticConfig) -> tuple[ClientConfig, Machine
     return config, Client(config, entropy=os.urandom, unix_time=unix_time, machine=about_this_machine)
 
 
-async def _connect(config: ClientConfig, machine: Machine) -> int:
+async def _connect(config: ClientConfig, machine: Machine, backend: Backend) -> int:
     import asyncio
 
     from qubes_miragevpn.cli.foreground import report_end, run_in_foreground, totals
@@ -81,13 +84,14 @@ async def _connect(config: ClientConfig, machine: Machine) -> int:
     from qubes_miragevpn.runtime.plain.plainhost import Habits, PlainHost
     from qubes_miragevpn.runtime.plain.recovery import recover
     from qubes_miragevpn.runtime.plain.uplink import watch
-    from qubes_miragevpn.runtime.pump import Pump
     from qubes_miragevpn.runtime.sockets.transports import SocketOptions
 
     habits = Habits.of(config)
     ask = partial(ask_at_terminal, known=config.username)
-    host = PlainHost(config.common.dev, ask, habits, ask_challenge=ask_challenge_at_terminal)
-    driver = ClientDriver(machine, Pump(), host, SocketOptions.of(config.common))
+    host = PlainHost(
+        config.common.dev, ask, habits, ask_challenge=ask_challenge_at_terminal, open_device=backend.open_tun
+    )
+    driver = ClientDriver(machine, backend.make(), host, SocketOptions.of(config.common))
     actions = {
         signal.SIGUSR1: lambda: driver.command(Command.RECONNECT),
         signal.SIGUSR2: lambda: _log.info("%s", totals(driver.counters())),

@@ -58,18 +58,19 @@ async def _serve(config: ServerConfig, folder: Path) -> int:
     from qubes_miragevpn.cli.foreground import report_end, run_in_foreground
     from qubes_miragevpn.cli.main import version
     from qubes_miragevpn.protocol.server import Server
+    from qubes_miragevpn.runtime.backend import choose
     from qubes_miragevpn.runtime.driver import ServerDriver
     from qubes_miragevpn.runtime.operating.console import Console
     from qubes_miragevpn.runtime.plain.serverhost import ServerHost
-    from qubes_miragevpn.runtime.pump import Pump
 
     machine = Server(config, entropy=os.urandom, unix_time=lambda: int(time.time()))
-    host, console = ServerHost(config), Console(config.operating, folder, f"miragevpn {version()}")
+    backend = choose(config)
+    host = ServerHost(config, backend.open_tun)
+    console = Console(config.operating, folder, f"miragevpn {version()}")
     try:
         await console.start()
         tun, name = await host.up()
-        plane = Pump(server=True, client_to_client=config.client_to_client)
-        driver = ServerDriver(machine, plane, config, tun)
+        driver = ServerDriver(machine, backend.make(), config, tun)
 
         def listening(where: SockAddr) -> None:
             proto = config.listen.proto.value

@@ -1,11 +1,16 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The native data plane (native/binding), which is there where it could be built.
 
+`Engine` is what moves packets; `runtime.nativepump` calls it. What contradicts an earlier call of its raises
+`MisuseError`, what the system refuses `OSError`; no call waits for the network.
+
 `Key`, `segment` and `coalesce` show its parts one packet at a time: they are there to be compared with the reference.
 """
 
 from collections.abc import Callable, Sequence
 from typing import final
+
+from qubes_miragevpn.dataplane.interface import SockAddr
 
 VERSION: str
 """The version of the native code."""
@@ -80,3 +85,63 @@ def segment(frame: bytes) -> list[bytes]:
 
 def coalesce(packets: Sequence[bytes], *, tcp: bool = True, udp: bool = True) -> list[bytes]:
     """The frames (virtio-net header, packet) that well-formed IP packets are joined to."""
+
+@final
+class Rules:
+    """`PeerLimits` without its payload rules."""
+
+    def __init__(
+        self,
+        *,
+        ping: float,
+        silence: float,
+        replay_window: int,
+        mss4: int,
+        mss6: int,
+        reneg_bytes: int,
+        reneg_pkts: int,
+        floats: bool,
+    ) -> None: ...
+
+@final
+class Slot:
+    """`DataKeys` for a suite and digest that there are here; wiped from memory when it goes."""
+
+    def __init__(self, suite: str, send: Way, receive: Way, *, digest: str, epoch: bool) -> None: ...
+
+@final
+class Engine:
+    """Two threads that move packets; see `interface.DataPlane` for what the methods mean."""
+
+    dropped_full: int
+    """Data packets lost to a full socket or a network error."""
+
+    def __init__(self, server: bool) -> None: ...
+    def fileno(self) -> int:
+        """Readable while there are events."""
+
+    def close(self) -> None:
+        """End the threads; every later call does nothing."""
+
+    def events(self) -> list[tuple[object, ...]]:
+        """What happened, in order: the kind of event, then what it is about."""
+
+    def attach_tun(self, fd: int) -> str:
+        """Use `fd`, which stays the caller's to close; returns what the device can do."""
+
+    def detach_tun(self) -> None: ...
+    def attach_link(self, link: int, fd: int, stream: bool, connected: bool) -> None:
+        """Take over the descriptor `fd`, whatever becomes of the call."""
+
+    def detach_link(self, link: int) -> None: ...
+    def send(self, link: int, to: SockAddr, packet: bytes) -> None: ...
+    def add_peer(self, peer: int, link: int, to: SockAddr, peer_id: int, rules: Rules) -> None: ...
+    def update_peer(self, peer: int, peer_id: int | None = None, rules: Rules | None = None) -> None: ...
+    def set_addresses(self, peer: int, addresses: list[str]) -> None: ...
+    def remove_peer(self, peer: int) -> None: ...
+    def install_key(self, peer: int, key_id: int, key: Slot) -> None: ...
+    def activate_key(self, peer: int, key_id: int) -> None: ...
+    def retire_key(self, peer: int, key_id: int) -> None: ...
+    def send_inner(self, peer: int, payload: bytes) -> None: ...
+    def counters(self, peer: int) -> tuple[int, int, int, int, int, int, int]:
+        """In the order of `interface.Counters`."""

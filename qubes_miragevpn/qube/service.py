@@ -41,10 +41,10 @@ from qubes_miragevpn.qube.states import State
 from qubes_miragevpn.qube.tunnelhost import Enter, QubeHost
 from qubes_miragevpn.qube.tunnels import GOODBYE, Running, Tunnel
 from qubes_miragevpn.qube.vif import Downstream, addresses, assign
+from qubes_miragevpn.runtime.backend import choose
 from qubes_miragevpn.runtime.driver import ClientDriver
 from qubes_miragevpn.runtime.machine import about_this_machine
 from qubes_miragevpn.runtime.netlink.netconf import Netconf, Watcher
-from qubes_miragevpn.runtime.pump import Pump
 from qubes_miragevpn.runtime.sockets.transports import SocketOptions
 
 NEEDED_TABLES = frozenset({("ip", "qubes")})  # NAT and the check of sources; every network qube has it
@@ -290,6 +290,7 @@ class Service:
         def ask() -> Credentials | None:
             return self._profiles.credentials(profile)
 
+        backend = choose(config)
         host = QubeHost(
             tunnel_name(index),
             netconf=self._netconf,
@@ -300,9 +301,10 @@ class Service:
             enter=enter,
             ask=ask,
             question=self._tunnels[index].ask,
+            open_device=backend.open_tun,
         )
         machine = Client(config, entropy=os.urandom, unix_time=lambda: int(time.time()), machine=about_this_machine)
-        plane = Pump()
+        plane = backend.make()
         options = SocketOptions.of(config.common)
         return Running(ClientDriver(machine, plane, host, options), host, plane.name)
 

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Opening a TUN device: raw IP packets at a non-blocking descriptor.
 
-Flags are IFF_TUN | IFF_NO_PI (linux/if_tun.h, Documentation/networking/tuntap.rst). python-pytun does it where
-it is installed; otherwise the same ioctl is made here, with the same result. A missing device node or privilege is a
-`SystemRefused` that says what to do. The interface vanishes when its descriptor is closed; addresses, MTU and link
-state are `runtime.netlink.netconf`'s.
+Flags are IFF_TUN | IFF_NO_PI (linux/if_tun.h, Documentation/networking/tuntap.rst), and
+IFF_VNET_HDR for a data plane that reads and writes virtio-net headers. python-pytun does it where it is installed;
+otherwise the same ioctl is made here, with the same result. A missing device node or privilege is a `SystemRefused`
+that says what to do. The interface vanishes when its descriptor is closed; addresses, MTU and link state are
+`runtime.netlink.netconf`'s.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ IFNAMSIZ = 16  # with the terminating NUL
 _TUNSETIFF = 0x400454CA
 _IFF_TUN = 0x0001
 _IFF_NO_PI = 0x1000
+_IFF_VNET_HDR = 0x4000
 _IFREQ = struct.Struct(f"{IFNAMSIZ}sH22x")  # struct ifreq: name, flags, rest of the union
 
 
@@ -51,30 +53,32 @@ class Tun:
             os.close(fd)
 
 
-def open_tun(name: str) -> Tun:
+def open_tun(name: str, *, headers: bool = False) -> Tun:
     """Create the interface `name` (or attach to a persistent one of that name) and open it.
 
+    `headers`: every packet is preceded by a virtio-net header.
     Raises `SystemRefused` if the machine does not let us.
     """
     if not 0 < len(name.encode()) < IFNAMSIZ or "/" in name or "\0" in name:
         raise MisuseError(f"{name!r} cannot be the name of an interface")
     try:
-        return _open_by_pytun(pytun, name) if pytun is not None else _open_by_ioctl(name)
+        flags = _IFF_TUN | _IFF_NO_PI | (_IFF_VNET_HDR if headers else 0)
+        return _open_by_pytun(pytun, name, flags) if pytun is not None else _open_by_ioctl(name, flags)
     except OSError as refusal:
         raise _explained(name, refusal) from None
 
 
-def _open_by_pytun(module: ModuleType, name: str) -> Tun:
-    device = module.TunTapDevice(name=name, flags=module.IFF_TUN | module.IFF_NO_PI)  # its Error is an OSError
+def _open_by_pytun(module: ModuleType, name: str, flags: int) -> Tun:
+    device = module.TunTapDevice(name=name, flags=flags)  # its Error is an OSError
     os.set_blocking(device.fileno(), False)
     os.set_inheritable(device.fileno(), False)
     return Tun(device.fileno(), device.name, device)
 
 
-def _open_by_ioctl(name: str) -> Tun:
+def _open_by_ioctl(name: str, flags: int) -> Tun:
     fd = os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
-        answer = fcntl.ioctl(fd, _TUNSETIFF, _IFREQ.pack(name.encode(), _IFF_TUN | _IFF_NO_PI))
+        answer = fcntl.ioctl(fd, _TUNSETIFF, _IFREQ.pack(name.encode(), flags))
     except OSError:
         os.close(fd)
         raise

@@ -67,12 +67,14 @@ class PlainHost:
         habits: Habits | None = None,
         *,
         ask_challenge: AskChallenge | None = None,
+        open_device: Callable[[str], Tun] = open_tun,
         state: Path | None = None,
         resolv_conf: Path | None = None,
     ) -> None:
         self._dev = dev
         self._ask = ask
         self._ask_challenge = ask_challenge
+        self._open_device = open_device
         self._habits = habits or Habits()
         self._kept: Credentials | None = None
         self._net: Netconf | None = None
@@ -111,7 +113,7 @@ class PlainHost:
         if settings.ipv4 is None and settings.ipv6 is None:
             raise PeerError("the server gave the tunnel no address")
         if self._tun is None:
-            self._tun = open_tun("tun%d" if self._dev == "tun" else self._dev)
+            self._tun = self._open_device("tun%d" if self._dev == "tun" else self._dev)
         if self._habits.idle:
             _log.info("%s is left to others to set up: %s", self._tun.name, printable(str(settings), 500))
             return self._tun.fd

@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: BSD-2-Clause
+//! What the workers tell the owner: a bounded queue with a bell.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::sys::Bell;
+
+/// Control packets that wait for the owner; each has at most a frame's 16 KiB, most have 1.2 KB.
+const MAX_CONTROL: usize = 1024;
+
+/// The events of the Python package's `dataplane/interface.py`, and the end of a worker.
+#[derive(Debug)]
+pub enum Event {
+    /// A whole packet that is not data; who sent it, if the link is not connected.
+    Control {
+        /// Where it came from.
+        link: u64,
+        /// Who sent it.
+        from: Option<SocketAddr>,
+        /// The packet.
+        packet: Vec<u8>,
+    },
+    /// The key must be replaced soon.
+    KeyExhausted {
+        /// Whose.
+        peer: u32,
+        /// Which.
+        key_id: u8,
+    },
+    /// The first packet under the key was authenticated.
+    KeyInUse {
+        /// Whose.
+        peer: u32,
+        /// Which.
+        key_id: u8,
+    },
+    /// Nothing valid came from the peer for too long.
+    PeerSilent(u32),
+    /// The peer said on the data channel that it leaves.
+    PeerExited(u32),
+    /// The peer is at another address now.
+    Floated {
+        /// Who.
+        peer: u32,
+        /// Where.
+        to: SocketAddr,
+    },
+    /// A socket is of no more use.
+    LinkFailed {
+        /// Which.
+        link: u64,
+        /// Why, for the log.
+        reason: String,
+    },
+    /// The TUN is of no more use.
+    TunFailed(String),
+    /// A worker met a bug and ended: nothing is moved any more.
+    Broken(String),
+}
+
+#[derive(Default)]
+struct Queue {
+    items: VecDeque<Event>,
+    control: usize,
+}
+
+pub(crate) struct Events {
+    queue: Mutex<Queue>,
+    bell: Bell,
+}
+
+impl Events {
+    pub(crate) fn new() -> std::io::Result<Self> {
+        Ok(Self { queue: Mutex::new(Queue::default()), bell: Bell::new()? })
+    }
+
+    /// Tells the owner. A control packet too many is lost, as the network loses some: the control channel repeats
+    /// it. All other events are bounded by the number of peers, keys and links.
+    pub(crate) fn push(&self, event: Event) {
+        let mut queue = self.lock();
+        if matches!(event, Event::Control { .. }) {
+            if queue.control == MAX_CONTROL {
+                return;
+            }
+            queue.control += 1;
+        }
+        queue.items.push_back(event);
+        if queue.items.len() == 1 {
+            self.bell.ring();
+        }
+    }
+
+    /// The peer is somewhere else; of several moves that were not heard of yet the last one counts.
+    pub(crate) fn moved(&self, peer: u32, to: SocketAddr) {
+        let mut queue = self.lock();
+        queue.items.retain(|event| !matches!(event, Event::Floated { peer: other, .. } if *other == peer));
+        drop(queue);
+        self.push(Event::Floated { peer, to });
+    }
+
+    pub(crate) fn take(&self) -> Vec<Event> {
+        let mut queue = self.lock();
+        self.bell.hush();
+        queue.control = 0;
+        queue.items.drain(..).collect()
+    }
+
+    pub(crate) fn bell(&self) -> &Bell {
+        &self.bell
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_packets_are_bounded_and_others_are_not_lost() {
+        let events = Events::new().unwrap();
+        for _ in 0..2 * MAX_CONTROL {
+            events.push(Event::Control { link: 1, from: None, packet: vec![0] });
+        }
+        events.push(Event::PeerExited(1));
+        let taken = events.take();
+        assert_eq!(taken.len(), MAX_CONTROL + 1);
+        assert!(matches!(taken.last(), Some(Event::PeerExited(1))));
+        assert!(events.take().is_empty());
+    }
+
+    #[test]
+    fn only_the_last_move_is_told() {
+        let events = Events::new().unwrap();
+        for port in 1..100 {
+            events.moved(7, SocketAddr::from(([10, 0, 0, 1], port)));
+        }
+        assert!(matches!(events.take()[..], [Event::Floated { peer: 7, to }] if to.port() == 99));
+    }
+}

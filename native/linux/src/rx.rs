@@ -1,0 +1,390 @@
+// SPDX-License-Identifier: BSD-2-Clause
+//! From the sockets to the TUN: receive many at once, open in place, write what belongs together in one piece.
+//!
+//! The order of checks, and what each packet counts as, are `dataplane/reference.py`'s.
+
+use std::collections::HashMap;
+use std::io::{self, ErrorKind, IoSlice};
+use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use miragevpn_core::coalesce::Coalescer;
+use miragevpn_core::errors::Drop as Counter;
+use miragevpn_core::{Opener, mss};
+
+use crate::events::{Event, Events};
+use crate::ip;
+use crate::link::{FRAME_HEADER, Link, MAX_FRAME, Socket, is_gone, words};
+use crate::peer::Rules;
+use crate::sys::{self, Interest, MESSAGES, Received, Watch};
+use crate::tun::Tun;
+
+/// What one message may hold: a datagram, or several of one length.
+const MESSAGE: usize = 65536;
+/// What is read from a stream at once, and what may be left of a frame.
+const STREAM: usize = 256 * 1024;
+
+const DATA_V1: u8 = 6;
+const DATA_V2: u8 = 9;
+const PING: [u8; 16] = [0x2A, 0x18, 0x7B, 0xF3, 0x64, 0x1E, 0xB4, 0xCB, 0x07, 0xED, 0x2D, 0x0A, 0x98, 0x1F, 0xC7, 0x48];
+const OCC_MAGIC: [u8; 16] =
+    [0x28, 0x7F, 0x34, 0x6B, 0xD4, 0xEF, 0x7A, 0x81, 0x2D, 0x56, 0xB8, 0xD3, 0xAF, 0xC5, 0x45, 0x9C];
+const OCC_EXIT: u8 = 6;
+
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Dropped {
+    pub(crate) replay: u64,
+    pub(crate) auth: u64,
+    pub(crate) other: u64,
+}
+
+pub(crate) struct RxPeer {
+    pub(crate) link: u64,
+    pub(crate) endpoint: SocketAddr,
+    pub(crate) rules: Rules,
+    pub(crate) keys: [Option<Opener>; 8],
+    pub(crate) restricted: bool,
+    pub(crate) heard: Instant,
+    pub(crate) silent_since: Instant,
+    pub(crate) exited: bool,
+    pub(crate) packets: u64,
+    pub(crate) bytes: u64,
+    pub(crate) dropped: Dropped,
+}
+
+struct RxLink {
+    link: Arc<Link>,
+    stream: Vec<u8>, // what was read and not cut into frames yet, at its beginning
+    filled: usize,
+}
+
+pub(crate) struct Rx {
+    pub(crate) watch: Arc<Watch>,
+    events: Arc<Events>,
+    tun: Option<Tun>,
+    links: HashMap<u64, RxLink>,
+    buffer: Vec<u8>,
+    state: Peers,
+}
+
+/// All that a packet meets on its way; apart from the buffers that it lies in.
+pub(crate) struct Peers {
+    events: Arc<Events>,
+    pub(crate) peers: HashMap<u32, RxPeer>,
+    pub(crate) sole: HashMap<u64, u32>,
+    pub(crate) by_endpoint: HashMap<(u64, SocketAddr), u32>,
+    pub(crate) by_address: HashMap<IpAddr, u32>,
+    /// Moves that the other worker has not heard of.
+    pub(crate) moved: Vec<(u32, SocketAddr)>,
+    found: Vec<Range<usize>>,
+    coalescer: Coalescer,
+    tun_error: Option<String>,
+    deadline: Option<Instant>,
+    pub(crate) dropped_unknown: u64,
+}
+
+impl Rx {
+    pub(crate) fn new(watch: Arc<Watch>, events: Arc<Events>) -> Self {
+        let state = Peers {
+            events: events.clone(),
+            peers: HashMap::new(),
+            sole: HashMap::new(),
+            by_endpoint: HashMap::new(),
+            by_address: HashMap::new(),
+            moved: Vec::new(),
+            found: Vec::new(),
+            coalescer: Coalescer::new(false, false),
+            tun_error: None,
+            deadline: None,
+            dropped_unknown: 0,
+        };
+        Self { watch, events, tun: None, links: HashMap::new(), buffer: vec![0; MESSAGES * MESSAGE], state }
+    }
+
+    pub(crate) fn peers(&mut self) -> &mut Peers {
+        &mut self.state
+    }
+
+    pub(crate) fn attach_tun(&mut self, tun: Tun) {
+        self.state.coalescer = Coalescer::new(tun.tcp, tun.udp);
+        self.tun = Some(tun);
+    }
+
+    pub(crate) fn detach_tun(&mut self) {
+        self.tun = None;
+    }
+
+    pub(crate) fn attach_link(&mut self, link: Arc<Link>) -> io::Result<()> {
+        self.watch.add(link.fd(), Interest::Read, link.number)?;
+        let stream = if link.is_stream() { vec![0; STREAM + MAX_FRAME + FRAME_HEADER] } else { Vec::new() };
+        self.links.insert(link.number, RxLink { link, stream, filled: 0 });
+        Ok(())
+    }
+
+    pub(crate) fn detach_link(&mut self, number: u64) {
+        if let Some(known) = self.links.remove(&number) {
+            self.watch.remove(known.link.fd());
+        }
+    }
+
+    /// Takes what is there, and says how long there is nothing to do but wait for more.
+    pub(crate) fn turn(&mut self, ready: &[u64], now: Instant) -> Option<Duration> {
+        for number in ready {
+            let Some(known) = self.links.get_mut(number) else {
+                continue;
+            };
+            let gone = match &known.link.socket {
+                Socket::Udp { .. } => known.datagrams(&mut self.buffer, &mut self.state, self.tun.as_ref(), now),
+                Socket::Tcp(_) => known.frames(&mut self.state, self.tun.as_ref(), now),
+            };
+            if let Err(reason) = gone {
+                self.watch.remove(known.link.fd());
+                known.link.fail(&self.events, &reason);
+            }
+            if let Some(error) = self.state.tun_error.take() {
+                self.tun = None;
+                self.events.push(Event::TunFailed(error));
+            }
+        }
+        if self.state.deadline.is_some_and(|deadline| now >= deadline) {
+            self.state.tick(now);
+        }
+        self.state.deadline.map(|deadline| deadline.saturating_duration_since(now))
+    }
+}
+
+impl RxLink {
+    /// Reads datagrams once; an ICMP error that was waiting at the socket is read like one, and ignored.
+    fn datagrams(
+        &mut self,
+        buffer: &mut [u8],
+        state: &mut Peers,
+        tun: Option<&Tun>,
+        now: Instant,
+    ) -> Result<(), String> {
+        let Socket::Udp { connected, .. } = &self.link.socket else {
+            return Ok(());
+        };
+        let mut messages = [Received::default(); MESSAGES];
+        let got = match sys::receive(self.link.fd(), buffer, MESSAGE, !connected, &mut messages) {
+            Ok(got) => got,
+            Err(error) if is_gone(&error) => return Err(words(&error)),
+            Err(_) => return Ok(()),
+        };
+        for (n, message) in messages[..got].iter().enumerate() {
+            let (mut at, end) = (n * MESSAGE, n * MESSAGE + message.length.min(MESSAGE));
+            let step = if message.segment == 0 { MESSAGE } else { message.segment };
+            while at < end {
+                let next = end.min(at + step);
+                // Of a truncated message the last datagram is not whole; it fails authentication, like any other noise.
+                state.receive(self.link.number, message.from, buffer, at..next, now);
+                at = next;
+            }
+        }
+        state.deliver(buffer, tun);
+        Ok(())
+    }
+
+    /// Reads a stream once, and takes the frames that are whole.
+    fn frames(&mut self, state: &mut Peers, tun: Option<&Tun>, now: Instant) -> Result<(), String> {
+        match self.link.read(&mut self.stream[self.filled..]) {
+            Ok(0) => return Err("the peer closed the connection".to_owned()),
+            Ok(length) => self.filled += length,
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => return Ok(()),
+            Err(error) => return Err(words(&error)),
+        }
+        let mut at = 0;
+        let mut ended = Ok(());
+        while self.filled - at >= FRAME_HEADER {
+            let size = usize::from(u16::from_be_bytes([self.stream[at], self.stream[at + 1]]));
+            if size == 0 || size > MAX_FRAME {
+                ended = Err(format!("frame of {size} bytes on a TCP stream"));
+                break;
+            }
+            let begin = at + FRAME_HEADER;
+            if begin + size > self.filled {
+                break;
+            }
+            state.receive(self.link.number, None, &mut self.stream, begin..begin + size, now);
+            at = begin + size;
+        }
+        state.deliver(&self.stream, tun);
+        self.stream.copy_within(at..self.filled, 0);
+        self.filled -= at;
+        ended
+    }
+}
+
+impl Peers {
+    /// Takes the packet at `at` of `buffer`; if it holds one for the TUN, that is remembered in `found`.
+    fn receive(&mut self, link: u64, from: Option<SocketAddr>, buffer: &mut [u8], at: Range<usize>, now: Instant) {
+        let packet = &mut buffer[at.clone()];
+        let Some(&first) = packet.first() else {
+            return;
+        };
+        let opcode = first >> 3;
+        if opcode != DATA_V1 && opcode != DATA_V2 {
+            self.events.push(Event::Control { link, from, packet: packet.to_vec() });
+            return;
+        }
+        let Some(handle) = self.peer_of(link, from, packet) else {
+            self.dropped_unknown += 1;
+            return;
+        };
+        let Some(peer) = self.peers.get_mut(&handle) else {
+            return;
+        };
+        let moved = from.filter(|from| *from != peer.endpoint);
+        if let Some(to) = moved {
+            let may = peer.rules.floats && opcode == DATA_V2 && to.port() != 0;
+            if !may || self.by_endpoint.contains_key(&(link, to)) {
+                self.dropped_unknown += 1;
+                return;
+            }
+        }
+        let key_id = first & 7;
+        let Some(opener) = &mut peer.keys[usize::from(key_id)] else {
+            peer.dropped.other += 1;
+            return;
+        };
+        let opened = opener.open(packet);
+        if opener.usage().take_exhausted() {
+            self.events.push(Event::KeyExhausted { peer: handle, key_id });
+        }
+        let payload = match opened {
+            Ok(payload) => payload,
+            Err(error) => {
+                match error.counter() {
+                    Counter::Replay => peer.dropped.replay += 1,
+                    Counter::Auth => peer.dropped.auth += 1,
+                    Counter::Other => peer.dropped.other += 1,
+                }
+                return;
+            }
+        };
+        peer.heard = now;
+        if let Some(to) = moved {
+            self.by_endpoint.remove(&(link, peer.endpoint));
+            self.by_endpoint.insert((link, to), handle);
+            peer.endpoint = to;
+            self.moved.push((handle, to));
+            self.events.moved(handle, to);
+        }
+        if opener.usage().take_in_use() {
+            self.events.push(Event::KeyInUse { peer: handle, key_id });
+        }
+        self.take(handle, &mut buffer[at.start + payload.start..at.start + payload.end], at.start + payload.start);
+    }
+
+    fn peer_of(&self, link: u64, from: Option<SocketAddr>, packet: &[u8]) -> Option<u32> {
+        let handle = match self.sole.get(&link) {
+            Some(&handle) => handle,
+            None if packet[0] >> 3 == DATA_V2 => {
+                let id = packet.get(1..4)?;
+                u32::from_be_bytes([0, id[0], id[1], id[2]])
+            }
+            None => *self.by_endpoint.get(&(link, from?))?,
+        };
+        self.peers.get(&handle).filter(|peer| peer.link == link).map(|_| handle)
+    }
+
+    /// Tells what the authentic `inner` is, which begins at `start` of the buffer.
+    fn take(&mut self, handle: u32, inner: &mut [u8], start: usize) {
+        let Some(peer) = self.peers.get_mut(&handle) else {
+            return;
+        };
+        let Some((source, destination)) = ip::addresses(inner) else {
+            if inner == PING {
+                return; // it has done its work by being authentic
+            }
+            match inner.strip_prefix(&OCC_MAGIC) {
+                None => peer.dropped.other += 1,
+                Some([OCC_EXIT, ..]) if !peer.exited => {
+                    peer.exited = true; // repeated farewells are one event
+                    self.events.push(Event::PeerExited(handle));
+                }
+                Some(_) => {}
+            }
+            return;
+        };
+        if peer.restricted {
+            // Peers never reach each other here: a server that lets them runs on the reference.
+            if self.by_address.get(&source) != Some(&handle) || self.by_address.contains_key(&destination) {
+                peer.dropped.other += 1;
+                return;
+            }
+        }
+        peer.packets += 1;
+        peer.bytes += inner.len() as u64;
+        mss::clamp(inner, peer.rules.mss4, peer.rules.mss6);
+        self.found.push(start..start + inner.len());
+    }
+
+    /// Writes what was found in `buffer` to the TUN.
+    fn deliver(&mut self, buffer: &[u8], tun: Option<&Tun>) {
+        if let Some(tun) = tun {
+            if let Err(error) = self.write(buffer, tun) {
+                self.tun_error = Some(words(&error));
+            }
+        }
+        self.found.clear();
+    }
+
+    /// An error is one after which the TUN is of no use; a packet that it does not take is lost.
+    fn write(&mut self, buffer: &[u8], tun: &Tun) -> io::Result<()> {
+        if !tun.vnet {
+            for at in &self.found {
+                usable(tun.write(&[IoSlice::new(&buffer[at.clone()])]))?;
+            }
+            return Ok(());
+        }
+        for at in &self.found {
+            self.coalescer.push(buffer, at.clone());
+        }
+        self.coalescer.finish(buffer);
+        let mut parts: Vec<IoSlice<'_>> = Vec::with_capacity(65);
+        for frame in self.coalescer.frames() {
+            parts.clear();
+            parts.push(IoSlice::new(frame.head()));
+            parts.extend(self.coalescer.pieces(frame).map(|piece| IoSlice::new(&buffer[piece])));
+            usable(tun.write(&parts))?;
+        }
+        drop(parts);
+        self.coalescer.clear();
+        Ok(())
+    }
+
+    /// When `tick` has something to do may have changed.
+    pub(crate) fn schedule(&mut self) {
+        self.deadline = self.peers.values().filter_map(RxPeer::silent_at).min();
+    }
+
+    fn tick(&mut self, now: Instant) {
+        for (&handle, peer) in &mut self.peers {
+            if peer.silent_at().is_some_and(|at| now >= at) {
+                peer.silent_since = now;
+                self.events.push(Event::PeerSilent(handle));
+            }
+        }
+        self.schedule();
+    }
+}
+
+impl RxPeer {
+    fn silent_at(&self) -> Option<Instant> {
+        let silence = self.rules.silence?;
+        self.keys.iter().any(Option::is_some).then(|| self.heard.max(self.silent_since) + silence)
+    }
+}
+
+/// Lets pass what costs a packet only: a full queue, or a packet that the kernel does not like.
+fn usable(written: io::Result<()>) -> io::Result<()> {
+    match written {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EIO | libc::EBADFD | libc::EBADF | libc::ENODEV)) => {
+            Err(error)
+        }
+        _ => Ok(()),
+    }
+}

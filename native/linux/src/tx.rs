@@ -1,0 +1,600 @@
+// SPDX-License-Identifier: BSD-2-Clause
+//! From the TUN to the sockets: cut, seal in place, send many at once. One worker does nothing else.
+//!
+//! Sealed packets lie one behind the other in an arena, so that a row of them is one buffer for the kernel. While the
+//! socket takes no more the TUN is not read, and its queue fills, as a full interface's would; with several
+//! connections that would let one slow peer stop the others: what is for it is dropped instead.
+
+use std::collections::HashMap;
+use std::io::ErrorKind;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use miragevpn_core::segment::{Prepared, Segments, VNET_LEN, VnetHeader, prepare};
+use miragevpn_core::{SealError, Sealer, mss};
+
+use crate::events::{Event, Events};
+use crate::ip;
+use crate::link::{FRAME_HEADER, Link, MAX_FRAME, Socket, is_gone, words};
+use crate::peer::Rules;
+use crate::sys::{self, Address, Interest, MESSAGES, Run, Watch};
+use crate::tun::Tun;
+
+/// What a TUN gives in one read: a packet of 64 KiB and its header.
+const LARGEST_READ: usize = 65536 + VNET_LEN;
+/// Most that one packet may grow: header, tag, length in front; padding and initialisation vector of CBC.
+const MAX_OVERHEAD: usize = 192;
+const ARENA: usize = 320 * 1024;
+/// The arena is sent when this much is in it.
+const ENOUGH: usize = 128 * 1024;
+/// Reads of the TUN before the others have their turn.
+const MAX_READS: usize = 128;
+/// Datagrams that the kernel takes in a row (UDP_MAX_SEGMENTS), of together at most so many bytes.
+const MAX_RUN: usize = 64;
+const MAX_RUN_BYTES: usize = 65000;
+/// What may wait for a full TCP socket beside the arena.
+const MAX_BACKLOG: usize = 256 * 1024;
+
+/// Names of what is watched, above all links' numbers.
+pub(crate) const BELL: u64 = u64::MAX;
+pub(crate) const TUN: u64 = u64::MAX - 1;
+
+const PING: [u8; 16] = [0x2A, 0x18, 0x7B, 0xF3, 0x64, 0x1E, 0xB4, 0xCB, 0x07, 0xED, 0x2D, 0x0A, 0x98, 0x1F, 0xC7, 0x48];
+
+pub(crate) struct TxKey {
+    pub(crate) id: u8,
+    pub(crate) sealer: Sealer,
+}
+
+pub(crate) struct TxPeer {
+    pub(crate) link: u64,
+    pub(crate) peer_id: u32,
+    pub(crate) endpoint: SocketAddr,
+    pub(crate) rules: Rules,
+    pub(crate) keys: Vec<TxKey>,
+    pub(crate) sending: Option<u8>,
+    pub(crate) sent: Instant,
+    pub(crate) packets: u64,
+    pub(crate) bytes: u64,
+    pub(crate) dropped_other: u64,
+}
+
+struct TxLink {
+    link: Arc<Link>,
+    backlog: Vec<u8>,
+    blocked: bool,
+    in_runs: bool,
+    longest_run: usize, // datagrams of this many bytes do not fit the path in rows
+}
+
+/// A packet in the arena, as it goes to its link.
+struct Sealed {
+    at: Range<usize>,
+    link: u64,
+    to: SocketAddr,
+}
+
+/// A large packet of which some is not sealed yet; it is in `Tx::packet`.
+struct Cut {
+    segments: Segments,
+    length: usize,
+    peer: u32,
+}
+
+pub(crate) struct Tx {
+    pub(crate) watch: Arc<Watch>,
+    events: Arc<Events>,
+    tun: Option<Tun>,
+    reading: bool, // the TUN is watched
+    links: HashMap<u64, TxLink>,
+    pub(crate) peers: HashMap<u32, TxPeer>,
+    pub(crate) everything: Option<u32>,
+    pub(crate) by_address: HashMap<IpAddr, u32>,
+    packet: Vec<u8>,
+    cut: Option<Cut>,
+    arena: Vec<u8>,
+    filled: usize,
+    sealed: Vec<Sealed>,
+    next: usize, // the first of `sealed` that was not sent
+    deadline: Option<Instant>,
+    pub(crate) dropped_full: u64,
+}
+
+impl Tx {
+    pub(crate) fn new(watch: Arc<Watch>, events: Arc<Events>) -> Self {
+        Self {
+            watch,
+            events,
+            tun: None,
+            reading: false,
+            links: HashMap::new(),
+            peers: HashMap::new(),
+            everything: None,
+            by_address: HashMap::new(),
+            packet: vec![0; LARGEST_READ],
+            cut: None,
+            arena: vec![0; ARENA],
+            filled: 0,
+            sealed: Vec::new(),
+            next: 0,
+            deadline: None,
+            dropped_full: 0,
+        }
+    }
+
+    // --- what the owner does
+
+    pub(crate) fn attach_tun(&mut self, tun: Tun) {
+        self.detach_tun();
+        self.tun = Some(tun);
+        self.read_or_wait();
+    }
+
+    pub(crate) fn detach_tun(&mut self) {
+        if let Some(tun) = self.tun.take() {
+            self.watch.remove(tun.fd());
+            tun.release();
+        }
+        self.reading = false;
+        self.cut = None;
+    }
+
+    pub(crate) fn attach_link(&mut self, link: Arc<Link>) {
+        let number = link.number;
+        let known = TxLink { link, backlog: Vec::new(), blocked: false, in_runs: true, longest_run: usize::MAX };
+        self.links.insert(number, known);
+    }
+
+    pub(crate) fn has_link(&self, number: u64) -> bool {
+        self.links.contains_key(&number)
+    }
+
+    pub(crate) fn detach_link(&mut self, number: u64) {
+        if let Some(known) = self.links.remove(&number) {
+            self.watch.remove(known.link.fd());
+            if !known.backlog.is_empty() && !known.link.has_failed() {
+                let _ = known.link.write(&known.backlog); // what it takes at once
+            }
+        }
+        self.flush();
+        self.read_or_wait();
+    }
+
+    /// Sends a control packet, which waits only behind what is in the socket's way already.
+    pub(crate) fn control(&mut self, number: u64, to: SocketAddr, packet: &[u8]) {
+        let Some(known) = self.links.get_mut(&number) else {
+            return;
+        };
+        if known.link.has_failed() || packet.len() > MAX_FRAME {
+            return;
+        }
+        match &known.link.socket {
+            Socket::Udp { fd, connected } => {
+                let to = (!connected).then(|| Address::from(to));
+                let run = [Run { bytes: packet, segment: 0, to }];
+                if let Err(error) = sys::send_runs(fd.as_fd(), &run) {
+                    if is_gone(&error) {
+                        known.link.fail(&self.events, &words(&error));
+                    }
+                }
+            }
+            Socket::Tcp(_) => {
+                let mut frame = Vec::with_capacity(FRAME_HEADER + packet.len());
+                frame.extend_from_slice(&(packet.len() as u16).to_be_bytes());
+                frame.extend_from_slice(packet);
+                if known.backlog.is_empty() {
+                    known.write(&frame, &self.events);
+                } else if known.backlog.len() + frame.len() <= ARENA + MAX_BACKLOG {
+                    known.backlog.extend_from_slice(&frame);
+                } else {
+                    known.link.fail(&self.events, "the peer does not read what is sent to it");
+                }
+            }
+        }
+        self.watch_blocked(number);
+        self.read_or_wait();
+    }
+
+    /// Seals and sends what is not IP; nothing happens without a key.
+    pub(crate) fn message(&mut self, handle: u32, payload: &[u8], now: Instant) {
+        self.make_room();
+        if let Some(peer) = self.peers.get_mut(&handle) {
+            let Some(place) = Place::of(peer, &self.links) else {
+                return;
+            };
+            if ARENA - self.filled < payload.len() + MAX_OVERHEAD {
+                return; // nothing goes out at present
+            }
+            let at = self.filled + place.before;
+            self.arena[at..at + payload.len()].copy_from_slice(payload);
+            self.seal(handle, &place, payload.len(), now);
+        }
+        self.flush();
+    }
+
+    /// When `tick` has something to do may have changed.
+    pub(crate) fn schedule(&mut self) {
+        let due = self.peers.values().filter_map(TxPeer::ping_due);
+        self.deadline = due.min();
+    }
+
+    // --- the worker's turn
+
+    /// Does what is to be done now, and says how long there is nothing else to do.
+    pub(crate) fn turn(&mut self, ready: &[u64], now: Instant) -> Option<Duration> {
+        for &name in ready {
+            if name < TUN {
+                self.writable(name);
+            }
+        }
+        self.pump(now);
+        if self.deadline.is_some_and(|deadline| now >= deadline) {
+            self.tick(now);
+        }
+        self.deadline.map(|deadline| deadline.saturating_duration_since(now))
+    }
+
+    fn tick(&mut self, now: Instant) {
+        let due: Vec<u32> = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| peer.ping_due().is_some_and(|due| now >= due))
+            .map(|(&handle, _)| handle)
+            .collect();
+        for handle in due {
+            self.message(handle, &PING, now);
+            if let Some(peer) = self.peers.get_mut(&handle) {
+                peer.sent = now; // even if it was lost: the next one has its time
+            }
+        }
+        self.schedule();
+    }
+
+    /// Whether something sealed waits for its socket, or the only connection takes no more.
+    fn stuck(&self) -> bool {
+        self.next < self.sealed.len() || (self.links.len() == 1 && self.links.values().all(|known| known.blocked))
+    }
+
+    /// Watches the TUN exactly as long as there is somewhere to put what it gives.
+    fn read_or_wait(&mut self) {
+        let wanted = self.tun.is_some() && !self.stuck();
+        if let (Some(tun), true) = (&self.tun, wanted != self.reading) {
+            if wanted {
+                if let Err(error) = self.watch.add(tun.fd(), Interest::Read, TUN) {
+                    self.events.push(Event::TunFailed(words(&error)));
+                }
+            } else {
+                self.watch.remove(tun.fd());
+            }
+            self.reading = wanted;
+        }
+    }
+
+    fn pump(&mut self, now: Instant) {
+        let mut reads = 0;
+        while !self.stuck() {
+            if self.cut.is_none() {
+                if reads == MAX_READS {
+                    break;
+                }
+                reads += 1;
+                match self.tun.as_ref().map(|tun| (tun.vnet, tun.read(&mut self.packet))) {
+                    None => break,
+                    Some((vnet, Ok(length))) => self.take(vnet, length, now),
+                    Some((_, Err(error))) => {
+                        if error.kind() == ErrorKind::Interrupted {
+                            continue;
+                        }
+                        if error.kind() != ErrorKind::WouldBlock {
+                            self.detach_tun();
+                            self.events.push(Event::TunFailed(words(&error)));
+                        }
+                        break;
+                    }
+                }
+            }
+            if self.cut.is_some() {
+                self.cut_further(now);
+            }
+            if self.filled >= ENOUGH || self.cut.is_some() {
+                self.flush();
+            }
+        }
+        self.flush();
+        self.read_or_wait();
+    }
+
+    /// Takes what was read from the TUN into `self.packet`.
+    fn take(&mut self, vnet: bool, length: usize, now: Instant) {
+        let start = if vnet { VNET_LEN } else { 0 };
+        let Some((before, packet)) = self.packet[..length].split_at_mut_checked(start) else {
+            return;
+        };
+        let header = <&[u8; VNET_LEN]>::try_from(&*before).map_or_else(|_| VnetHeader::default(), VnetHeader::read);
+        let handle = match self.everything {
+            Some(handle) => handle,
+            None => match ip::addresses(packet).and_then(|(_, to)| self.by_address.get(&to)) {
+                Some(&handle) => handle,
+                None => return,
+            },
+        };
+        let Some(peer) = self.peers.get_mut(&handle) else {
+            return;
+        };
+        let Some(place) = Place::of(peer, &self.links) else {
+            peer.dropped_other += 1;
+            return;
+        };
+        match prepare(header, packet) {
+            Err(_) => peer.dropped_other += 1,
+            Ok(Prepared::Segments(segments)) => self.cut = Some(Cut { segments, length, peer: handle }),
+            Ok(Prepared::Whole) => {
+                mss::clamp(packet, peer.rules.mss4, peer.rules.mss6);
+                let size = packet.len();
+                peer.packets += 1;
+                peer.bytes += size as u64;
+                // There is room: the arena is sent long before it is full.
+                let at = self.filled + place.before;
+                self.arena[at..at + size].copy_from_slice(&self.packet[start..length]);
+                self.seal(handle, &place, size, now);
+            }
+        }
+    }
+
+    /// Seals segments of the large packet until it is done or the arena is full.
+    fn cut_further(&mut self, now: Instant) {
+        let Some(mut cut) = self.cut.take() else {
+            return;
+        };
+        while !cut.segments.is_done() {
+            let needed = cut.segments.longest() + MAX_OVERHEAD;
+            let place = self.peers.get(&cut.peer).and_then(|peer| Place::of(peer, &self.links));
+            let Some(place) = place else {
+                return; // the peer or its key is gone meanwhile
+            };
+            if ARENA - self.filled < needed {
+                self.cut = Some(cut);
+                return;
+            }
+            let room = &mut self.arena[self.filled + place.before..];
+            let Some(size) = cut.segments.next_into(&self.packet[VNET_LEN..cut.length], room) else {
+                return;
+            };
+            if let Some(peer) = self.peers.get_mut(&cut.peer) {
+                peer.packets += 1;
+                peer.bytes += size as u64;
+            }
+            self.seal(cut.peer, &place, size, now);
+        }
+    }
+
+    /// Seals the payload that lies at `place` of the arena's free part.
+    fn seal(&mut self, handle: u32, place: &Place, size: usize, now: Instant) {
+        let Some(peer) = self.peers.get_mut(&handle) else {
+            return;
+        };
+        let Some(key) = peer.keys.get_mut(place.key) else {
+            return;
+        };
+        let begin = self.filled + place.frame;
+        match key.sealer.seal(&mut self.arena[begin..], size) {
+            Ok(length) => {
+                let end = begin + length;
+                if place.frame > 0 {
+                    if length > MAX_FRAME {
+                        peer.dropped_other += 1;
+                        return;
+                    }
+                    self.arena[self.filled..begin].copy_from_slice(&(length as u16).to_be_bytes());
+                }
+                peer.sent = now;
+                self.sealed.push(Sealed { at: self.filled..end, link: peer.link, to: peer.endpoint });
+                self.filled = end;
+            }
+            Err(error) => {
+                peer.dropped_other += 1;
+                if error == SealError::Spent {
+                    peer.sending = None;
+                }
+            }
+        }
+        if key.sealer.usage().take_exhausted() {
+            self.events.push(Event::KeyExhausted { peer: handle, key_id: key.id });
+        }
+    }
+
+    // --- sending
+
+    fn make_room(&mut self) {
+        if self.filled >= ENOUGH {
+            self.flush();
+        }
+    }
+
+    /// Sends what is sealed, as far as it goes.
+    fn flush(&mut self) {
+        while self.next < self.sealed.len() {
+            let number = self.sealed[self.next].link;
+            let rest = &self.sealed[self.next..];
+            let Some(known) = self.links.get_mut(&number).filter(|known| !known.link.has_failed()) else {
+                let lost = rest.iter().take_while(|sealed| sealed.link == number).count();
+                self.dropped_full += lost as u64;
+                self.next += lost;
+                continue;
+            };
+            if known.link.is_stream() {
+                let count = rest.iter().take_while(|sealed| sealed.link == number).count();
+                if known.backlog.is_empty() {
+                    known.write(&self.arena[rest[0].at.start..rest[count - 1].at.end], &self.events);
+                } else {
+                    self.dropped_full += count as u64;
+                }
+                self.next += count;
+            } else {
+                let (done, lost) = known.send(rest, &self.arena, &self.events);
+                self.next += done;
+                self.dropped_full += lost;
+                if known.blocked {
+                    self.watch_blocked(number);
+                    return;
+                }
+            }
+            self.watch_blocked(number);
+        }
+        self.sealed.clear();
+        self.next = 0;
+        self.filled = 0;
+    }
+
+    /// Has us woken when the link takes something again.
+    fn watch_blocked(&mut self, number: u64) {
+        if let Some(known) = self.links.get(&number) {
+            if known.link.has_failed() {
+                self.watch.remove(known.link.fd());
+            } else if known.blocked {
+                let _ = self.watch.add(known.link.fd(), Interest::Write, number); // it may be watched already
+            }
+        }
+    }
+
+    fn writable(&mut self, number: u64) {
+        let Some(known) = self.links.get_mut(&number) else {
+            return;
+        };
+        known.blocked = false;
+        if !known.backlog.is_empty() {
+            let waiting = std::mem::take(&mut known.backlog);
+            known.write(&waiting, &self.events);
+        }
+        if !known.blocked || known.link.has_failed() {
+            self.watch.remove(known.link.fd());
+        }
+        self.flush();
+    }
+}
+
+/// Where in the free part of the arena a payload goes.
+struct Place {
+    key: usize,    // which of the peer's keys seals it
+    frame: usize,  // bytes for the length of the frame
+    before: usize, // bytes for that and all that the key puts in front
+}
+
+impl Place {
+    fn of(peer: &TxPeer, links: &HashMap<u64, TxLink>) -> Option<Self> {
+        let sending = peer.sending?;
+        let key = peer.keys.iter().position(|key| key.id == sending)?;
+        let frame = if links.get(&peer.link)?.link.is_stream() { FRAME_HEADER } else { 0 };
+        Some(Self { key, frame, before: frame + peer.keys[key].sealer.head() })
+    }
+}
+
+impl TxPeer {
+    fn ping_due(&self) -> Option<Instant> {
+        let interval = self.rules.ping?;
+        self.sending.map(|_| self.sent + interval)
+    }
+
+    /// Seals with `id` no longer.
+    pub(crate) fn stop_sending(&mut self, id: u8) {
+        if self.sending == Some(id) {
+            self.sending = None;
+        }
+    }
+}
+
+impl TxLink {
+    /// Writes to a stream; what it does not take waits.
+    fn write(&mut self, bytes: &[u8], events: &Events) {
+        let sent = match self.link.write(bytes) {
+            Ok(sent) => sent,
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => 0,
+            Err(error) => {
+                self.blocked = false;
+                self.link.fail(events, &words(&error));
+                return;
+            }
+        };
+        self.backlog.extend_from_slice(&bytes[sent..]);
+        self.blocked = !self.backlog.is_empty();
+    }
+
+    /// Sends datagrams; returns how many are done with, and how many of them were lost.
+    fn send(&mut self, packets: &[Sealed], arena: &[u8], events: &Events) -> (usize, u64) {
+        let Socket::Udp { fd, connected } = &self.link.socket else {
+            return (packets.len(), packets.len() as u64);
+        };
+        let connected = *connected;
+        let (mut runs, mut counts) = ([Run { bytes: &[], segment: 0, to: None }; MESSAGES], [0; MESSAGES]);
+        let mut made = 0;
+        let mut done = 0;
+        while made < MESSAGES && done < packets.len() && packets[done].link == self.link.number {
+            let count = if self.in_runs { run_length(&packets[done..], self.longest_run) } else { 1 };
+            let size = packets[done].at.len();
+            runs[made] = Run {
+                bytes: &arena[packets[done].at.start..packets[done + count - 1].at.end],
+                segment: if count > 1 { size as u16 } else { 0 },
+                to: (!connected).then(|| Address::from(packets[done].to)),
+            };
+            counts[made] = count;
+            made += 1;
+            done += count;
+        }
+        // What an earlier packet met (an ICMP message) is told to this call, once, and means nothing to its packets.
+        let send = || sys::send_runs(fd.as_fd(), &runs[..made]);
+        match send().or_else(|error| if is_about_an_earlier_packet(&error) { send() } else { Err(error) }) {
+            Ok(sent) => (counts[..sent].iter().sum(), 0),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                self.blocked = true;
+                (0, 0)
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => (0, 0),
+            Err(error) if is_gone(&error) => {
+                self.link.fail(events, &words(&error));
+                (0, 0)
+            }
+            Err(error) if runs[0].segment != 0 => {
+                match error.raw_os_error() {
+                    // A row of datagrams larger than the path takes whole.
+                    Some(libc::EINVAL) => self.longest_run = self.longest_run.min(usize::from(runs[0].segment)),
+                    // The kernel does not know rows, or the interface cannot make checksums.
+                    Some(libc::EIO | libc::EOPNOTSUPP | libc::ENOPROTOOPT) => self.in_runs = false,
+                    // Something that each of these would meet alone.
+                    _ => return (counts[0], counts[0] as u64),
+                }
+                (0, 0)
+            }
+            Err(_) => (1, 1),
+        }
+    }
+}
+
+/// How many of `packets`, from the first on, go to one address in one row: of one length, the last may be shorter.
+fn run_length(packets: &[Sealed], longest: usize) -> usize {
+    let first = &packets[0];
+    let size = first.at.len();
+    if size >= longest {
+        return 1;
+    }
+    let mut total = size;
+    let mut count = 1;
+    for packet in &packets[1..packets.len().min(MAX_RUN)] {
+        let length = packet.at.len();
+        if packet.link != first.link || packet.to != first.to || length > size || total + length > MAX_RUN_BYTES {
+            break;
+        }
+        total += length;
+        count += 1;
+        if length < size {
+            break;
+        }
+    }
+    count
+}
+
+fn is_about_an_earlier_packet(error: &std::io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ECONNREFUSED | libc::EHOSTUNREACH | libc::ENETUNREACH | libc::EPROTO))
+}

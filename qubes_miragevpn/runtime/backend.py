@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Which data plane a tunnel gets: the native one where it is built and can serve the configuration, else the reference.
+
+Decided before the tunnel starts, for good: nothing is changed under a running tunnel. MIRAGEVPN_DATAPLANE in the
+environment names one; what cannot be had is replaced all the same, and one line of the log says why.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
+
+from qubes_miragevpn.base.text import printable
+from qubes_miragevpn.config.model import (
+    ClientConfig,
+    Common,
+    Compression,
+    Proto,
+    ServerConfig,
+    SocksProxy,
+    StaticConfig,
+)
+from qubes_miragevpn.crypto.suites import SUITES, Mode
+from qubes_miragevpn.dataplane.interface import DataPlane
+from qubes_miragevpn.runtime.tun import Tun, open_tun
+
+VARIABLE = "MIRAGEVPN_DATAPLANE"
+REFERENCE, NATIVE = "reference", "native"
+NATIVE_MODULE = "qubes_miragevpn.dataplane._native"
+
+_log = logging.getLogger("miragevpn.tunnel")
+
+Config = ClientConfig | ServerConfig | StaticConfig
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A data plane, and how the TUN is to be opened for it."""
+
+    make: Callable[[], DataPlane]
+    open_tun: Callable[[str], Tun]
+
+
+def choose(config: Config, environ: Mapping[str, str] = os.environ) -> Backend:
+    """The backend for `config`."""
+    wish = environ.get(VARIABLE, "")
+    if wish not in ("", REFERENCE, NATIVE):
+        _log.warning("%s names no data plane: %s (%s or %s)", VARIABLE, printable(wish), REFERENCE, NATIVE)
+        wish = ""
+    reason = "it was asked for" if wish == REFERENCE else _hindrance(config)
+    if wish == "":
+        reason = reason or "it is the default"
+    server = isinstance(config, ServerConfig)
+    if reason:
+        _log.log(logging.INFO if wish != NATIVE else logging.WARNING, "data plane: %s (%s)", REFERENCE, reason)
+        return Backend(
+            partial(_reference, server, isinstance(config, ServerConfig) and config.client_to_client), open_tun
+        )
+    _log.info("data plane: %s", NATIVE)
+    return Backend(partial(_native, server), partial(open_tun, headers=True))
+
+
+def _reference(server: bool, client_to_client: bool) -> DataPlane:
+    from qubes_miragevpn.runtime.pump import Pump
+
+    return Pump(server=server, client_to_client=client_to_client)
+
+
+def _native(server: bool) -> DataPlane:
+    from qubes_miragevpn.runtime.nativepump import NativePump
+
+    return NativePump(server=server)
+
+
+def _hindrance(config: Config) -> str:
+    """Why the native backend cannot serve `config`; empty if it can."""
+    if find_spec(NATIVE_MODULE) is None:
+        return "the native one is not built"
+    if isinstance(config, StaticConfig):
+        return "the native one has no static key mode"
+    if isinstance(config, ServerConfig):
+        if config.client_to_client:
+            return "the native one does not pass packets between clients"
+        return _common_hindrance(config.common, config.listen.proto is Proto.UDP)
+    for remote in config.remotes:
+        datagrams = remote.proto is Proto.UDP
+        if datagrams and isinstance(remote.proxy, SocksProxy):
+            return "the native one does not speak to a SOCKS relay"
+        if reason := _common_hindrance(remote.common or config.common, datagrams):
+            return reason
+    return ""
+
+
+def _common_hindrance(common: Common, datagrams: bool) -> str:
+    if common.fragment and datagrams:
+        return "the native one does not cut packets (fragment)"
+    if common.decompress:
+        return "the native one does not decompress (allow-compression)"
+    if common.compression is not Compression.NONE:
+        return "the native one does not frame packets for compression"
+    suites = {*common.data_ciphers, common.data_ciphers_fallback or common.data_ciphers[0]}
+    lacking = sorted(name for name in suites if SUITES[name].mode is not Mode.AEAD or name == "AES-192-GCM")
+    return f"the native one has no {lacking[0]}" if lacking else ""
