@@ -41,6 +41,8 @@ from qubes_miragevpn.protocol.contract import (
     Effect,
     Event,
     Level,
+    LoginJudged,
+    LoginPending,
     NameResolved,
     Notify,
     PacketReceived,
@@ -187,8 +189,8 @@ class Client:
             case KeyExhausted() | KeyInUse() | PeerSilent() | PeerExited() | CompressedDropped() | Floated():
                 if isinstance(self._state, Conversation):
                     self._state.plane_event(event, now)
-            case DismissPeer():
-                self._out.append(Drop("a client has nobody to send away"))
+            case DismissPeer() | LoginJudged() | LoginPending():
+                self._out.append(Drop(f"{type(event).__name__} does not concern a client"))
             case other:
                 assert_never(other)
 

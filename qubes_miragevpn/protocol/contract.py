@@ -120,6 +120,27 @@ class ChallengeRefused:
     reason: str
 
 
+@dataclass(frozen=True)
+class LoginJudged:
+    """The verdict on a `VerifyLogin`; a refused client is `told` so much ("" only that), `why` is for the log."""
+
+    peer: int
+    attempt: int
+    granted: bool
+    told: str = ""
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class LoginPending:
+    """The verdict on a `VerifyLogin` takes so many seconds more; the client is sent `messages` (INFO_PRE,...)."""
+
+    peer: int
+    attempt: int
+    seconds: float
+    messages: tuple[str, ...] = ()
+
+
 class Command(Enum):
     """What the user may ask of a machine."""
 
@@ -162,6 +183,8 @@ Event = (
     | CredentialsRefused
     | ChallengeAnswered
     | ChallengeRefused
+    | LoginJudged
+    | LoginPending
     | UserCommand
     | DismissPeer
 )
@@ -237,6 +260,32 @@ class AssignAddresses:
     username: str = ""
     cipher: str = ""
     endpoint: SockAddr | None = None
+
+
+@dataclass(frozen=True)
+class VerifyLogin:
+    """May this client of a server enter? To be answered by `LoginJudged` for this `attempt`.
+
+    `common_name` is its certificate's ("" without one), `facts` the lines of its peer info; all but the password is
+    what the client says, and not made printable.
+    """
+
+    peer: int
+    attempt: int
+    username: str
+    password: Secret
+    common_name: str
+    endpoint: SockAddr
+    facts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class LoginAnswered:
+    """What a client answered to a question in `LoginPending` (the content of CR_RESPONSE, base64)."""
+
+    peer: int
+    attempt: int
+    answer: Secret
 
 
 @dataclass(frozen=True)
@@ -385,6 +434,8 @@ Effect = (
     | Transmit
     | AddPeer
     | AssignAddresses
+    | VerifyLogin
+    | LoginAnswered
     | RemovePeer
     | InstallKey
     | ActivateKey

@@ -76,6 +76,7 @@ from qubes_miragevpn.protocol.wire.messages import (
     Asked,
     AuthFailed,
     AuthPending,
+    ChallengeResponse,
     Exit,
     Halt,
     Message,
@@ -368,7 +369,7 @@ class Conversation:
                 raise Over(End.FORBIDDEN, f"the server forbids to connect again: {reason or 'no reason given'}")
             case Exit():
                 raise Over(End.LOST, "the server left")
-            case PushRequest():
+            case PushRequest() | ChallengeResponse():
                 self.effects.append(Drop("PUSH_REQUEST from a server"))
             case Other(text):
                 self._say(Level.INFO, f"the server says: {text}")

@@ -38,6 +38,8 @@ from qubes_miragevpn.protocol.contract import (
     Event,
     InstallKey,
     Level,
+    LoginJudged,
+    LoginPending,
     Notify,
     PacketReceived,
     RemovePeer,
@@ -63,19 +65,18 @@ from qubes_miragevpn.protocol.happenings import (
     UseKey,
 )
 from qubes_miragevpn.protocol.serving.admission import Admission, needs_state, require_first_packet
-from qubes_miragevpn.protocol.serving.peer import Peer
+from qubes_miragevpn.protocol.serving.logins import Logins
+from qubes_miragevpn.protocol.serving.peer import EXIT_DELAY, Peer
 from qubes_miragevpn.protocol.serving.registry import MAX_CANDIDATES, Registry
 from qubes_miragevpn.protocol.serving.welcome import Clients, Welcome
 from qubes_miragevpn.protocol.session import Session
 from qubes_miragevpn.protocol.wire import occ
 from qubes_miragevpn.protocol.wire.keymethod2 import KeyMethod2
-from qubes_miragevpn.protocol.wire.messages import Exit, Message, PushRequest
+from qubes_miragevpn.protocol.wire.messages import ChallengeResponse, Exit, Message, PushRequest
 from qubes_miragevpn.protocol.wire.packet import SID_SIZE, read_head
 from qubes_miragevpn.protocol.wrap.clientkey import server_door
 from qubes_miragevpn.protocol.wrap.keys import Opened, WrapKeys
 from qubes_miragevpn.protocol.wrap.state import WrapState
-
-EXIT_DELAY = 1.0  # seconds between a client's EXIT and our forgetting it, so that our acknowledgement leaves
 
 
 class Server:
@@ -91,6 +92,12 @@ class Server:
         self._door = server_door(common.wrap, unix_time)
         self._stateless_only = isinstance(common.wrap, TlsCryptV2Server) and common.wrap.force_cookie
         self._admission = Admission(entropy(32), common.timers.hand_window)
+        self._logins: Logins | None = None
+        if config.login is not None:
+            patience = common.timers.hand_window
+            self._logins = Logins(
+                config.login, patience, entropy=entropy, unix_time=unix_time, emit=lambda one: self._out.append(one)
+            )
         self._welcome: Welcome = Clients(config)
         self._stream = config.listen.proto is Proto.TCP
         self._peers = Registry(common.timers.hand_window)
@@ -126,6 +133,8 @@ class Server:
                     self._noticed(found, event)
             case UserCommand(command):
                 self._command(command, now)
+            case LoginJudged() | LoginPending():
+                self._with(event.peer, lambda peer: self._judged(peer, event, now), now)
             case DismissPeer(number, message):
                 self._with(number, lambda peer: self._dismiss(peer, message, now), now)
             case _:
@@ -282,15 +291,21 @@ class Server:
         for peer in self._peers.take_due(now):
             if now >= peer.leaves_at:
                 self._forget(peer, "left")
-            elif not peer.served and now >= peer.began + hand_window:
+            elif not peer.served and not peer.judged and now >= peer.began + hand_window:
                 self._out.append(Drop("handshake not finished within the hand-window"))
                 self._forget(peer, "handshake not finished")
             else:
-                self._with(peer.number, lambda peer: peer.session.tick(now), now)
+                self._with(peer.number, lambda peer: self._passes(peer, now), now)
         while self._silent and now >= next(iter(self._silent.values())) + hand_window:
             link = next(iter(self._silent))
             del self._silent[link]
             self._out.append(CloseTransport(link))
+
+    def _passes(self, peer: Peer, now: float) -> None:
+        """Time passes for a session."""
+        peer.session.tick(now)
+        if self._logins is not None:
+            self._logins.settle(peer, now)
 
     def _collect(self, peer: Peer, now: float) -> None:
         while True:
@@ -312,7 +327,11 @@ class Server:
                 if peer.served:
                     self._install(peer, key_id)
                 elif self._welcome.unasked(peer):
-                    self._serve(peer, now)
+                    self._asked(peer, now)
+                if self._logins is not None:
+                    self._logins.settle(peer, now)
+                    if peer.served:
+                        self._logins.tell(peer, now)
             case UseKey(key_id):
                 if key_id in peer.installed:
                     self._out.append(ActivateKey(peer.number, key_id))
@@ -330,8 +349,9 @@ class Server:
     def _message(self, peer: Peer, message: Message, now: float) -> None:
         match message:
             case PushRequest():
-                if not peer.served:
-                    self._serve(peer, now)
+                self._asked(peer, now)
+            case ChallengeResponse(answer) if self._logins is not None:
+                self._logins.answered(peer, answer)
             case Exit():
                 # Once: a client that repeats EXIT does not prolong its stay (CVE-2024-28882).
                 peer.leaves_at = min(peer.leaves_at, now + EXIT_DELAY)
@@ -342,16 +362,30 @@ class Server:
 
     def _introduced(self, peer: Peer, key_id: int, hello: KeyMethod2, now: float) -> None:
         facts = peer.session.tls_of(key_id).peer
-        name = printable(facts.common_name or "(no common name)", 64)
+        rules = self._config.login
+        called = hello.username if rules is not None and rules.name_is_username else facts.common_name
+        name = printable(called or "(no common name)", 64)
         if peer.admitted and (name, hello.username) != (peer.name, peer.username):
             raise PeerError("the client's name changed in a renegotiation", Consequence.END_SESSION)
         if not peer.admitted:
-            peer.name, peer.username = name, hello.username
+            peer.name, peer.username, peer.certified = name, hello.username, facts.common_name
             self._welcome.meet(peer, hello)
+        if (self._logins is None or self._logins.judge(peer, hello, now)) and not peer.admitted:
             self._promote(peer)
         family = Family.IPV6 if len(peer.endpoint) == 4 else Family.IPV4
         options = occ.build(self._config.common, self._config.listen.proto, family, server=True)
         peer.session.answer(key_id, hello, options, now, peer_info=self._welcome.introduce(peer))
+
+    def _judged(self, peer: Peer, event: LoginJudged | LoginPending, now: float) -> None:
+        assert self._logins is not None
+        if not self._logins.judged(peer, event, now):
+            return
+        if peer.served:
+            self._logins.tell(peer, now)
+        else:
+            self._promote(peer)
+            if peer.asked:
+                self._serve(peer, now)
 
     def _promote(self, peer: Peer) -> None:
         """The client is authenticated: it replaces what it was before, and gets an address."""
@@ -364,11 +398,18 @@ class Server:
         self._welcome.admit(peer)
         peer.admitted = True
 
+    def _asked(self, peer: Peer, now: float) -> None:
+        """It wants to be served, and is once it is let in."""
+        peer.asked = True
+        if peer.admitted and not peer.served and not peer.refused:
+            self._serve(peer, now)
+
     def _serve(self, peer: Peer, now: float) -> None:
         """Its data channel begins."""
         peer.served = True
         for message in self._welcome.tell(peer):
             peer.session.send_message(message, now)
+        peer.extra = ()
         if peer.dynamic_tls_crypt:
             peer.session.protect_renegotiations()
         peer_id, limits = self._welcome.limits(peer)

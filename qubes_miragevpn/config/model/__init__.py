@@ -6,6 +6,7 @@ them. Times are seconds, sizes bytes. A value that was *pulled* from a server is
 and never mixes with the operator's own configuration, so a restart always begins clean.
 """
 
+from qubes_miragevpn.config.model.logins import Command, LoginRules, Method, Pam, PasswordFile, TokenRules
 from qubes_miragevpn.config.model.roles import (
     ClientConfig,
     Operating,
@@ -63,6 +64,7 @@ __all__ = [
     "ANYWHERE",
     "DEFAULT_DATA_CIPHERS",
     "ClientConfig",
+    "Command",
     "Common",
     "Compression",
     "ControlWrap",
@@ -76,11 +78,15 @@ __all__ = [
     "LandmarkRoute",
     "Listen",
     "Local",
+    "LoginRules",
+    "Method",
     "NameCheck",
     "NameType",
     "NoWrap",
     "Operating",
     "OutputFile",
+    "Pam",
+    "PasswordFile",
     "PeerPolicy",
     "Proto",
     "Proxy",
@@ -101,5 +107,6 @@ __all__ = [
     "TlsCryptV2Client",
     "TlsCryptV2Server",
     "TlsVersions",
+    "TokenRules",
     "TunnelSettings",
 ]

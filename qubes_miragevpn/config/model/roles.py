@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address
 
 from qubes_miragevpn.base.secret import Secret
+from qubes_miragevpn.config.model.logins import LoginRules
 from qubes_miragevpn.config.model.session import Common
 from qubes_miragevpn.config.model.transport import ANYWHERE, Credentials, Family, Listen, Local, Proto, Proxy
 from qubes_miragevpn.config.model.tunnel import Dns, LandmarkRoute, Route
@@ -134,3 +135,4 @@ class ServerConfig:
     duplicate_cn: bool = False
     client_to_client: bool = False
     operating: Operating = Operating()
+    login: LoginRules | None = None  # what clients must say besides their certificate

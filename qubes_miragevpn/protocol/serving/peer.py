@@ -7,9 +7,13 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface
 
 from qubes_miragevpn.config.model import ServerConfig
+from qubes_miragevpn.crypto.token import Token
 from qubes_miragevpn.dataplane.interface import Link, SockAddr
 from qubes_miragevpn.protocol.session import Session
 from qubes_miragevpn.protocol.wire.peerinfo import IvProto, PeerCan
+
+EXIT_DELAY = 1.0
+"""Seconds between a farewell, ours or the client's, and our forgetting it, so that the last packets get through."""
 
 _CAN_NOTHING = PeerCan(proto=0, ciphers=(), mtu=False)
 
@@ -25,6 +29,14 @@ class Peer:
     began: float
     name: str = ""
     username: str = ""
+    certified: str = ""  # the common name of its certificate
+    attempt: int = 0  # how often a verdict on its login was asked for
+    judged_until: float | None = None  # such a verdict is awaited, so long
+    refusal: tuple[str, str] | None = None  # why it may not enter, and what it is told; not said yet
+    refused: bool = False
+    token: Token | None = None  # by which it may come back without its password
+    extra: tuple[str, ...] = ()  # options that it is pushed besides
+    asked: bool = False  # it wants to be served
     can: PeerCan = _CAN_NOTHING
     cipher: str = ""
     ekm: bool = False
@@ -36,6 +48,11 @@ class Peer:
     served: bool = False
     leaves_at: float = float("inf")
     installed: set[int] = field(default_factory=set)
+
+    @property
+    def judged(self) -> bool:
+        """Whether a verdict on its login is awaited."""
+        return self.judged_until is not None
 
 
 def can_epochs(can: PeerCan) -> bool:
@@ -49,6 +66,7 @@ def push_options(peer: Peer, config: ServerConfig, gateway: IPv4Address) -> list
     assert peer.lease is not None
     options = [
         *config.push,
+        *peer.extra,
         f"route-gateway {gateway}",
         "topology subnet",
         f"ifconfig {peer.lease.ip} {peer.lease.netmask}",

@@ -92,7 +92,9 @@ class Registry:
         times = [peer.leaves_at]
         if (deadline := peer.session.next_deadline()) is not None:
             times.append(deadline)
-        if not peer.served:
+        if peer.judged_until is not None:
+            times.append(peer.judged_until)
+        elif not peer.served:
             times.append(peer.began + self._hand_window)
         self._deadlines.set(peer.number, None if min(times) == float("inf") else min(times))
 

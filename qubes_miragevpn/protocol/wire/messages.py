@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from qubes_miragevpn.base.errors import PeerError
+from qubes_miragevpn.base.secret import Secret
 from qubes_miragevpn.base.text import printable
 from qubes_miragevpn.protocol.wire.authfailed import Failure, Question, read_failure, read_question, read_url
 
@@ -64,6 +65,13 @@ class Asked:
 
 
 @dataclass(frozen=True)
+class ChallengeResponse:
+    """``CR_RESPONSE,...``: a client's answer to a question, base64."""
+
+    answer: Secret
+
+
+@dataclass(frozen=True)
 class UrlShown:
     """``INFO,WEB_AUTH:...`` or ``OPEN_URL:...``: an address for the user's browser, checked."""
 
@@ -106,7 +114,18 @@ class Malformed:
 
 
 Message = (
-    PushRequest | PushReply | PushUpdate | AuthFailed | AuthPending | Asked | UrlShown | Restart | Halt | Exit | Other
+    PushRequest
+    | PushReply
+    | PushUpdate
+    | AuthFailed
+    | AuthPending
+    | Asked
+    | ChallengeResponse
+    | UrlShown
+    | Restart
+    | Halt
+    | Exit
+    | Other
 )
 
 
@@ -138,6 +157,8 @@ def _parse(raw: bytes) -> Message | Malformed:
             return AuthFailed(read_failure(rest))
         case "AUTH_PENDING":
             return AuthPending(_timeout(rest))
+        case "CR_RESPONSE":
+            return ChallengeResponse(Secret(rest.encode()))
         case "INFO" | "INFO_PRE":
             return _info(rest)
         case "RESTART":

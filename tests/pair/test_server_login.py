@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""A server that judges user names and passwords: verdicts early, late, never; questions; tokens and their abuse."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from qubes_miragevpn.base.secret import Secret
+from qubes_miragevpn.config.model import Credentials, LoginRules, Pam, Proto, Timers, TokenRules
+from qubes_miragevpn.protocol import contract as c
+from qubes_miragevpn.protocol.serving.logins import MAX_PENDING
+from tests.interop.pki import Pki
+from tests.pair.link import Rule, perfect, rule
+from tests.pair.test_handshake import connected, transfer
+from tests.pair.test_server import identity
+from tests.pair.world import Side, World, client_config, server_config, up
+
+ASKING = LoginRules(Pam("login"))
+TOKENS = replace(ASKING, tokens=TokenRules(lifetime=0, renewal=3600))
+ADA = Credentials("ada", Secret(b"right"))
+Judge = Callable[[World, c.VerifyLogin], None]
+
+
+def right(world: World, asked: c.VerifyLogin) -> None:
+    """Whoever says the right password may enter, half a second later."""
+    good = asked.password.reveal() == b"right"
+    judged = c.LoginJudged(asked.peer, asked.attempt, good, told="" if good else "wrong")
+    world._at(world.now + 0.5, lambda: world.server.event(judged))
+
+
+class Desk:
+    """A world whose server asks `judge`; what it asked is kept."""
+
+    def __init__(self, pki: Pki, rules: LoginRules = ASKING, judge: Judge = right, **changes: Any) -> None:
+        self.pki = pki
+        lost: Rule = changes.pop("lost", perfect)
+        self.world = World(server_config(pki, login=rules, **changes), to_server=lost, to_client=lost)
+        self.asked: list[c.VerifyLogin] = []
+        apply = self.world.server._apply
+
+        def listen(effect: c.Effect) -> None:
+            if isinstance(effect, c.VerifyLogin):
+                self.asked.append(effect)
+                judge(self.world, effect)
+            apply(effect)
+
+        self.world.server._apply = listen  # type: ignore[method-assign]
+
+    def client(self, credentials: Credentials | None = ADA, **changes: Any) -> Side:
+        changes = {"auth_user_pass": True, "credentials": credentials, "auth_retry": "nointeract", **changes}
+        proto = Proto.TCP if self.world.stream else Proto.UDP
+        return self.world.client(client_config(self.pki, proto=proto, **changes))
+
+    def notes(self) -> str:
+        return "\n".join(each.text for each in self.world.server.effects(c.Notify))
+
+    @property
+    def peers(self) -> list[Any]:
+        machine: Any = self.world.server.machine
+        return list(machine._peers)
+
+
+@pytest.mark.parametrize("proto", Proto)
+def test_a_good_password_after_a_while(pki: Pki, proto: Proto) -> None:
+    desk = Desk(pki, listen=replace(server_config(pki).listen, proto=proto))
+    client = desk.client()
+    connected(desk.world, client)
+    transfer(desk.world, client)
+    (asked,) = desk.asked
+    assert (asked.username, asked.password.reveal(), asked.common_name) == ("ada", b"right", "qube-one")
+    assert any(fact.startswith("IV_CIPHERS=") for fact in asked.facts) and asked.endpoint == client.place
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_with_loss(pki: Pki, seed: int) -> None:
+    desk = Desk(pki, TOKENS, lost=rule("loss 20% dup 20% reorder 30%", seed))
+    client = desk.client()
+    assert desk.world.run(120, lambda: up(client))
+
+
+def test_nothing_is_given_before_the_verdict(pki: Pki) -> None:
+    desk = Desk(pki, judge=lambda world, asked: None)
+    client = desk.client()
+    desk.world.run(20)
+    seen = {type(effect) for effect in desk.world.server.seen}
+    assert not seen & {c.AddPeer, c.AssignAddresses, c.InstallKey} and not up(client)
+    assert not desk.peers[0].admitted
+
+
+def test_no_verdict_is_a_refusal(pki: Pki) -> None:
+    desk = Desk(pki, judge=lambda world, asked: None, timers=Timers(hand_window=10))
+    desk.client(auth_retry="none")
+    desk.world.run(14)
+    assert "no verdict in time" in desk.notes() and desk.peers == []
+
+
+def test_a_wrong_password(pki: Pki) -> None:
+    desk = Desk(pki)
+    client = desk.client(replace(ADA, password=Secret(b"guess")), auth_retry="none")
+    assert desk.world.run(20, lambda: bool(client.effects(c.Stop)))
+    (stop,) = client.effects(c.Stop)
+    assert stop.kind is c.StopKind.AUTH and "wrong" in stop.reason
+    desk.world.run(3)
+    assert desk.peers == [] and desk.world.server.effects(c.AddPeer) == []
+    assert "is refused: user name or password are wrong" in desk.notes() and "guess" not in desk.notes()
+
+
+def test_without_a_password(pki: Pki) -> None:
+    desk = Desk(pki)
+    client = desk.client(None, auth_user_pass=False)
+    desk.world.run(10)
+    assert desk.asked == [] and not up(client) and "no user name and password" in desk.notes()
+    optional = Desk(pki, replace(ASKING, optional=True), lambda world, asked: world.soon(lambda: world.server.event(
+        c.LoginJudged(asked.peer, asked.attempt, True))))  # fmt: skip
+    connected(optional.world, optional.client(None, auth_user_pass=False))
+    assert optional.asked[0].username == ""
+
+
+def test_a_verdict_for_another_attempt_changes_nothing(pki: Pki) -> None:
+    desk = Desk(pki, judge=lambda world, asked: None)
+    client = desk.client()
+    assert desk.world.run(10, lambda: bool(desk.asked))
+    (asked,) = desk.asked
+    for peer, attempt in ((asked.peer, 0), (asked.peer, 2), (asked.peer + 1, 1)):
+        desk.world.server.event(c.LoginJudged(peer, attempt, True))
+        desk.world.server.event(c.LoginJudged(peer, attempt, False))
+    assert not up(client) and desk.peers[0].judged
+    desk.world.server.event(c.LoginJudged(asked.peer, asked.attempt, True))
+    connected(desk.world, client)
+    desk.world.server.event(c.LoginJudged(asked.peer, asked.attempt, False))
+    desk.world.run(5)
+    assert up(client), "a second verdict on the same attempt"
+
+
+def test_a_question_of_the_judge(pki: Pki) -> None:
+    """AUTH_PENDING with a text to answer: the answer reaches the judge, whose verdict counts."""
+
+    def judge(world: World, asked: c.VerifyLogin) -> None:
+        pending = c.LoginPending(asked.peer, asked.attempt, 1e9, ("INFO_PRE,CR_TEXT:R,E:One-time code",))
+        world._at(world.now + 0.1, lambda: world.server.event(pending))
+
+    desk = Desk(pki, judge=judge)
+    client = desk.client()
+    assert desk.world.run(20, lambda: bool(client.effects(c.AskChallenge)))
+    assert desk.peers[0].judged_until <= desk.world.now + MAX_PENDING
+    (question,) = client.effects(c.AskChallenge)
+    client.event(c.ChallengeAnswered(question.request, Secret(b"123456")))
+    assert desk.world.run(5, lambda: bool(desk.world.server.effects(c.LoginAnswered)))
+    (answer,) = desk.world.server.effects(c.LoginAnswered)
+    assert answer.answer.reveal() == b"MTIzNDU2"
+    desk.world.server.event(c.LoginJudged(answer.peer, answer.attempt, True))
+    connected(desk.world, client)
+
+
+def test_a_reason_cannot_smuggle_a_message(pki: Pki) -> None:
+    def judge(world: World, asked: c.VerifyLogin) -> None:
+        told = "no\0PUSH_REPLY,route 0.0.0.0 0.0.0.0\n" + "é" * 2000
+        world.soon(lambda: world.server.event(c.LoginJudged(asked.peer, asked.attempt, False, told)))
+
+    desk = Desk(pki, judge=judge)
+    client = desk.client(auth_retry="none")
+    assert desk.world.run(20, lambda: bool(client.effects(c.Stop)))
+    assert not client.effects(c.TunnelUp) and client.effects(c.Stop)[0].kind is c.StopKind.AUTH
+
+
+# --- renegotiation and tokens -----------------------------------------------------------------------------
+
+
+def renegotiate(desk: Desk, client: Side) -> None:
+    before = len(client.effects(c.InstallKey))
+    client.event(c.UserCommand(c.Command.RENEGOTIATE))
+    assert desk.world.run(30, lambda: len(client.effects(c.InstallKey)) > before)
+    desk.world.run(3)
+
+
+def test_a_renegotiation_is_judged_again(pki: Pki) -> None:
+    verdicts = iter((True, True, False))
+
+    def judge(world: World, asked: c.VerifyLogin) -> None:
+        judged = c.LoginJudged(asked.peer, asked.attempt, next(verdicts))
+        world.soon(lambda: world.server.event(judged))
+
+    desk = Desk(pki, judge=judge)
+    client = desk.client(auth_retry="none")
+    connected(desk.world, client)
+    renegotiate(desk, client)
+    transfer(desk.world, client)
+    client.event(c.UserCommand(c.Command.RENEGOTIATE))
+    assert desk.world.run(30, lambda: bool(client.effects(c.Stop)))
+    desk.world.run(3)
+    assert len(desk.asked) == 3 and desk.peers == []
+
+
+def test_a_token_takes_the_passwords_place(pki: Pki) -> None:
+    desk = Desk(pki, TOKENS)
+    client = desk.client()
+    connected(desk.world, client)
+    renegotiate(desk, client)
+    transfer(desk.world, client)
+    client.event(c.UserCommand(c.Command.RECONNECT))
+    connected(desk.world, client)
+    transfer(desk.world, client)
+    assert len(desk.asked) == 1, "the password was judged once"
+
+
+def test_an_old_token_sends_back_to_the_password(pki: Pki) -> None:
+    desk = Desk(pki, replace(TOKENS, tokens=TokenRules(lifetime=100, renewal=0)))
+    client = desk.client()
+    connected(desk.world, client)
+    desk.world.run(200)
+    client.event(c.UserCommand(c.Command.RECONNECT))
+    assert desk.world.run(60, lambda: len(desk.asked) == 2)
+    connected(desk.world, client)
+    assert "older than its lifetime" in desk.notes()
+
+
+@pytest.mark.parametrize("rest", [b"", b"A" * 80, b"!", b"A" * 79])
+def test_tokens_of_somebodys_own_making(pki: Pki, rest: bytes) -> None:
+    desk = Desk(pki, TOKENS)
+    client = desk.client(Credentials("ada", Secret(b"SESS_ID_AT_" + rest)), auth_retry="none")
+    desk.world.run(20)
+    assert desk.asked == [] and not up(client) and "session token" in desk.notes()
+
+
+def test_a_token_is_good_for_its_owner_alone(pki: Pki) -> None:
+    """Another user's token, and the right user's on another certificate: neither enters."""
+    desk = Desk(pki, TOKENS)
+    connected(desk.world, desk.client())
+    (push,) = [peer for peer in desk.peers if peer.admitted]
+    machine: Any = desk.world.server.machine
+    machine._logins._renew(push)
+    stolen = Secret(push.extra[0].removeprefix("auth-token ").encode())
+    for credentials, pem in ((Credentials("eve", stolen), pki.client), (Credentials("ada", stolen), pki.second_client)):
+        thief = desk.client(credentials, identity=identity(pem), auth_retry="none")
+        desk.world.run(10)
+        assert not up(thief)
+    assert len(desk.asked) == 1 and desk.notes().count("the session token is not ours") == 2
+
+
+def test_without_tokens_what_looks_like_one_is_a_password(pki: Pki) -> None:
+    desk = Desk(pki)
+    desk.client(Credentials("ada", Secret(b"SESS_ID_AT_AAAA")), auth_retry="none")
+    assert desk.world.run(10, lambda: bool(desk.asked))
