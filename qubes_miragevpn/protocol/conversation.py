@@ -91,7 +91,6 @@ from qubes_miragevpn.protocol.wire.messages import (
 PEER = 0
 """The data plane's handle of the one peer that a client has."""
 
-PUSH_FIRST = 1.0  # seconds to wait for a server that pushes unasked
 PUSH_AGAIN = 5.0  # seconds between PUSH_REQUESTs
 PATIENCE = Pace(20, 60.0)
 """Of messages that the user sees, or that set a timer: a server could fill logs, and a screen with questions."""
@@ -184,8 +183,12 @@ class Conversation:
     def _tick_session(self, now: float) -> None:
         self._session.tick(now)
         if self._key_id is not None and self._pulled is None and now >= self._next_request:
-            self._next_request = now + PUSH_AGAIN
-            self._session.send_message("PUSH_REQUEST", now)
+            self._ask_for_settings(now)
+
+    def _ask_for_settings(self, now: float) -> None:
+        """At once and then often: a server that pushes unasked takes no notice, the others wait for it."""
+        self._next_request = now + PUSH_AGAIN
+        self._session.send_message("PUSH_REQUEST", now)
 
     @property
     def suspicion(self) -> str:
@@ -314,7 +317,7 @@ class Conversation:
             case KeyMaterialReady(key_id, options):
                 if self._pulled is None:
                     self._key_id, self._server_options = key_id, options
-                    self._next_request = now + PUSH_FIRST
+                    self._ask_for_settings(now)
                     self._say(Level.INFO, f"authenticated the server ({self._session.tls_of(key_id).describe()})")
                 else:
                     self._say(Level.INFO, f"renegotiated (key id {key_id})")

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.bench import measure, profiles, report
+from tests.bench import handshake, measure, profiles, report
 from tests.bench.tunnel import ENDS, Ends, tunnel
 from tests.interop import pki as pki_module
 from tests.interop.peers import Case
@@ -56,6 +56,8 @@ SECTIONS = {
     "chacha20": Section(_case("udp", "CHACHA20-POLY1305")),
     "cbc": Section(_case("udp", "AES-256-CBC")),
 }
+HANDSHAKE = "handshake"
+ALL = [*SECTIONS, HANDSHAKE]
 
 
 def arguments() -> argparse.Namespace:
@@ -67,8 +69,8 @@ def arguments() -> argparse.Namespace:
         "--delay", type=float, default=0.2, help="one-way delay of the relay in s (default %(default)s)"
     )
     parser.add_argument("--json", type=Path, help="write everything to this file")
-    parser.add_argument("--section", nargs="+", choices=[*SECTIONS], default=[*SECTIONS], metavar="SECTION",
-                        help=f"of these: {', '.join(SECTIONS)} (default: all)")  # fmt: skip
+    parser.add_argument("--section", nargs="+", choices=ALL, default=ALL, metavar="SECTION",
+                        help=f"of these: {', '.join(ALL)} (default: all)")  # fmt: skip
     parser.add_argument("--ends", nargs="+", choices=[ends.name for ends in ENDS], default=[ends.name for ends in ENDS])
     return parser.parse_args()
 
@@ -114,9 +116,10 @@ def main() -> int:
     results = report.Results()
     chosen = [ends for ends in ENDS if ends.name in options.ends]
     complete = True
-    limits = measure.limits(options.seconds)
+    sections = [name for name in options.section if name != HANDSHAKE]
+    limits = measure.limits(options.seconds) if sections else {}
     for number in range(1, options.rounds + 1):
-        for name in options.section:
+        for name in sections:
             section = SECTIONS[name]
             for ends in chosen if number % 2 else chosen[::-1]:
                 begin = time.monotonic()
@@ -132,11 +135,15 @@ def main() -> int:
         report.write(results, options.json, options.rounds, options.seconds, limits)
         say(f"written to {options.json}")
     say("")
-    say(report.table(results, options.section, [ends.name for ends in chosen]))
+    say(report.table(results, sections, [ends.name for ends in chosen]))
     say("")
     for what, (value, unit) in limits.items():
         say(f"{what}: {value:.0f} {unit}")
     say(f"a typical profile is read in {profiles.milliseconds(pki):.1f} ms")
+    if HANDSHAKE in options.section:
+        shown_table, whole = handshake.main(chosen, pki)
+        complete = complete and whole
+        say(f"\n{shown_table}")
     return 0 if complete else 1
 
 

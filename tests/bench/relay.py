@@ -78,3 +78,53 @@ def _connected(address: tuple[str, int]) -> socket.socket:
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     sock.connect(address)
     return sock
+
+
+class DelayingStream:
+    """The same for one TCP connection; it connects to the target at once, so that only what is said takes its time."""
+
+    def __init__(self, space: Namespace, listen: tuple[str, int], target: tuple[str, int], delay: float) -> None:
+        self.first_datagram = 0.0  # monotonic time at which the client first said something
+        self._delay = delay
+        self._target = target
+        self._space = space
+        self._listener = space.call(lambda: socket.create_server(listen))
+        self._listener.settimeout(0.1)
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop; what is still on its way is lost."""
+        self._stopping.set()
+        self._thread.join()
+        self._listener.close()
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                near, _ = self._listener.accept()
+            except TimeoutError:
+                continue
+            far = self._space.call(lambda: socket.create_connection(self._target))
+            with near, far:
+                self._relay(near, far)
+
+    def _relay(self, near: socket.socket, far: socket.socket) -> None:
+        on_the_way: deque[tuple[float, socket.socket, bytes]] = deque()
+        for sock in (near, far):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        while not self._stopping.is_set():
+            now = time.monotonic()
+            while on_the_way and on_the_way[0][0] <= now:
+                _, to, data = on_the_way.popleft()
+                to.sendall(data)
+            due = on_the_way[0][0] if on_the_way else now + 0.1
+            readable, _, _ = select.select([near, far], [], [], max(0.0, due - time.monotonic()))
+            for sock in readable:
+                data = sock.recv(65536)
+                if not data:
+                    return
+                if sock is near:
+                    self.first_datagram = self.first_datagram or time.monotonic()
+                on_the_way.append((time.monotonic() + self._delay, far if sock is near else near, data))

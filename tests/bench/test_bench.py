@@ -9,7 +9,9 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from tests.bench import measure, profiles, report
+import pytest
+
+from tests.bench import handshake, measure, profiles, report
 from tests.bench.relay import DelayingRelay
 from tests.bench.tunnel import ENDS, behind, tunnel, workspace
 from tests.interop import pki
@@ -104,3 +106,16 @@ def test_the_table_shows_medians_and_shares() -> None:
 
 def test_a_typical_profile_is_read_in_milliseconds() -> None:
     assert 0 < profiles.milliseconds(pki.make(), 5) < 100
+
+
+@pytest.mark.parametrize("proto", ["udp", "tcp"])
+def test_round_trips_are_counted_over_either_transport(proto: str) -> None:
+    """openvpn needs four: reset, TLS, keys, settings."""
+    found = handshake.measure(ENDS[0], Case(proto=proto, wrap="tls-crypt-v2"), pki.make(), DELAY)
+    assert 4 <= found < 9
+
+
+def test_the_table_of_round_trips_shows_whole_ones() -> None:
+    case = handshake.CASES[1]
+    rows = handshake.table({(case, "openvpn"): 4.9}, ENDS[:2]).splitlines()
+    assert rows[3].split() == ["udp", "none", "TLS", "1.3", "4", "-"]

@@ -18,6 +18,7 @@ from qubes_miragevpn.dataplane.interface import PeerExited, PeerSilent
 from qubes_miragevpn.protocol import contract as c
 from qubes_miragevpn.protocol.client import Client
 from tests.interop.pki import Pki
+from tests.pair.link import LATENCY
 from tests.pair.test_handshake import WRAPS, connected, transfer
 from tests.pair.world import SERVER_AT, Side, World, client_config, server_config, up
 
@@ -321,7 +322,7 @@ def test_a_push_that_waits_to_be_asked_for(pki: Pki) -> None:
     began = world.now
     client = world.client(client_config(pki))
     connected(world, client)
-    assert 1.0 < world.now - began < 2.0, "it asks a second after the handshake"
+    assert world.now - began == pytest.approx(8 * LATENCY), "one round trip more, and nothing is waited for"
 
 
 def test_a_server_that_never_pushes_is_given_up(pki: Pki) -> None:

@@ -23,7 +23,7 @@ from qubes_miragevpn.config.model import (
 from qubes_miragevpn.crypto.wrappedkey import timestamp_metadata, wrap_client_key
 from qubes_miragevpn.protocol import contract as c
 from tests.interop.pki import Pki
-from tests.pair.link import LATENCY, rule, script
+from tests.pair.link import rule, script
 from tests.pair.world import Side, World, client_config, inner_packet, server_config, up
 
 KEY = Secret(bytes(range(256)))
@@ -125,22 +125,6 @@ def test_single_accidents(pki: Pki, wrap: str, fates: str, direction: str) -> No
     client = world.client(client_config(pki, ours))
     connected(world, client)
     transfer(world, client)
-
-
-@pytest.mark.parametrize("wrap", WRAPS)
-@pytest.mark.parametrize("proto", Proto)
-@pytest.mark.parametrize(("tls", "round_trips"), [((1, 2), 4), ((1, 3), 3)])
-def test_round_trips_from_reset_to_tunnel(
-    pki: Pki, wrap: str, proto: Proto, tls: tuple[int, int], round_trips: int
-) -> None:
-    """Reset, TLS hello (1.2 finishes in one more), key method 2 with the push; openvpn 2.6 takes one more each."""
-    ours, theirs = WRAPS[wrap]
-    versions = TlsVersions(minimum=tls, maximum=tls)
-    world = World(server_config(pki, theirs, proto, tls=versions))
-    began = world.now
-    client = world.client(client_config(pki, ours, proto, tls=versions))
-    connected(world, client)
-    assert world.now - began == pytest.approx(round_trips * 2 * LATENCY)
 
 
 def test_control_packets_are_at_most_1250_bytes(pki: Pki) -> None:

@@ -36,7 +36,7 @@ class Office:
         self.logins: list[tuple[str, bytes]] = []
         self.heard: list[str] = []
         self.reply = reply
-        self._told: set[int] = set()
+        self._told: dict[int, float] = {}
         introduced, push = Server._introduced, Server._serve
 
         def listen(machine: Any, peer: Any, key_id: int, hello: Any, now: float) -> None:
@@ -44,11 +44,13 @@ class Office:
             introduced(machine, peer, key_id, hello, now)
 
         def judge(machine: Any, peer: Any, now: float) -> None:
+            if now < self._told.get(peer.number, 0) + 1:
+                return  # its first PUSH_REQUEST, which crossed the answer; it asks again every few seconds
             messages = self.reply(self.logins[-1])
             if not messages:
                 push(machine, peer, now)
-            elif peer.number not in self._told:  # a client asks again every few seconds
-                self._told.add(peer.number)
+            elif peer.number not in self._told:
+                self._told[peer.number] = now
                 for message in messages:
                     peer.session.send_message(message, now)
 
