@@ -22,9 +22,9 @@ from qubes_miragevpn.cli import logs
 
 if TYPE_CHECKING:
     from qubes_miragevpn.config.loader import Examined
-    from qubes_miragevpn.config.model import ClientConfig, ServerConfig, StaticConfig
+    from qubes_miragevpn.config.model import ClientConfig, PointClient, PointServer, ServerConfig, StaticConfig
 
-T = TypeVar("T", "ClientConfig", "ServerConfig")
+T = TypeVar("T", "ClientConfig", "ServerConfig", "PointClient", "PointServer")
 
 _COLUMN = 18
 _COLOURS = {"notes": "\x1b[2m", "warnings": "\x1b[33m", "errors": "\x1b[31m"}
@@ -38,7 +38,7 @@ class Report:
     file: str
     role: str
     summary: dict[str, list[str]] = field(default_factory=dict)
-    config: ClientConfig | ServerConfig | StaticConfig | None = None
+    config: ClientConfig | ServerConfig | StaticConfig | PointClient | PointServer | None = None
     lines: list[str] = field(default_factory=list)  # of the file itself, for messages
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -98,20 +98,36 @@ def check(path: Path, role: str | None) -> Report:
         return Report(str(path), role or "client", errors=[unreadable])
     text = named.text
     if role is None:
-        static = loader.looks_static(text)
-        role = "static-key peer" if static else "server" if loader.looks_like_server(text) else "client"
+        role = _role_of(text)
     report = Report(str(path), role)
     report.lines = text.decode("utf-8", "replace").split("\n")
     file, offered = str(path), named.surroundings
-    if role == "server":
+    if role == "static-key peer":
+        _tell_static(report, loader.examine_static(text, file=file, read_file=named.read_file, surroundings=offered))
+    elif role == "peer that connects":
+        connects = loader.examine_point_client(text, file=file, read_file=named.read_file, surroundings=offered)
+        _tell(report, connects, summary.of_point_client)
+    elif role == "peer that waits":
+        waits = loader.examine_point_server(text, file=file, read_file=named.read_file, surroundings=offered)
+        _tell(report, waits, summary.of_point_server)
+    elif role == "server":
         server = loader.examine_server(text, file=file, read_file=named.read_file, surroundings=offered)
         _tell(report, server, summary.of_server)
-    elif role != "client":
-        _tell_static(report, loader.examine_static(text, file=file, read_file=named.read_file, surroundings=offered))
     else:
         client = loader.examine_client(text, file=file, read_file=named.read_file, surroundings=offered)
         _tell(report, client, summary.of_client)
     return report
+
+
+def _role_of(text: bytes) -> str:
+    """What a file is, by what it says."""
+    from qubes_miragevpn.config import loader
+
+    if loader.looks_static(text):
+        return "static-key peer"
+    if end := loader.looks_between_two(text):
+        return f"peer that {end}"
+    return "server" if loader.looks_like_server(text) else "client"
 
 
 def _tell(report: Report, examined: Examined[T], summary: Callable[[T], dict[str, list[str]]]) -> None:
@@ -136,13 +152,17 @@ def _tell_static(report: Report, examined: Examined[StaticConfig]) -> None:
         report.config = examined.config
 
 
-def _tls_errors(config: ClientConfig | ServerConfig, report: Report) -> list[ConfigError]:
+def _tls_errors(
+    config: ClientConfig | ServerConfig | PointClient | PointServer, report: Report
+) -> list[ConfigError]:
     """What the TLS library says about certificates and key (a key of another certificate, a cut one)."""
+    from qubes_miragevpn.config.model import PointClient
     from qubes_miragevpn.protocol.control.tls import make_context
 
-    common = config.common
+    common = config.client.common if isinstance(config, PointClient) else config.common
+    waits = report.role in ("server", "peer that waits")
     try:
-        make_context(common.identity, common.peer, common.tls, common.choices, server=report.role == "server")
+        make_context(common.identity, common.peer, common.tls, common.choices, server=waits)
     except ConfigError as error:
         return [ConfigError(error.problem, file=report.file, fix=error.fix)]
     return []

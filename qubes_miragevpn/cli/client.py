@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""`miragevpn client [FILE] [--OPTION ...]`: a plain VPN client in the foreground.
+"""`miragevpn client [FILE] [--OPTION ...]`: a plain VPN client, or one end of a tunnel between two, in the foreground.
 
 Ctrl-C, SIGTERM and SIGHUP end it (the server is told, every change is undone, exit code 0), SIGUSR1 reconnects, SIGUSR2
 logs how much was carried.
@@ -19,9 +19,14 @@ from qubes_miragevpn.base.exitcodes import ExitCode
 from qubes_miragevpn.cli.words import add_command, named_by
 
 if TYPE_CHECKING:
-    from qubes_miragevpn.config.model import ClientConfig, StaticConfig
+    from collections.abc import Callable
+
+    from qubes_miragevpn.config.loader import Loaded
+    from qubes_miragevpn.config.model import ClientConfig, PointClient, StaticConfig
     from qubes_miragevpn.runtime.backend import Backend
     from qubes_miragevpn.runtime.driving.base import Machine
+
+    Load = Callable[..., Loaded[ClientConfig] | Loaded[StaticConfig] | Loaded[PointClient]]
 
 _log = logging.getLogger("miragevpn.client")
 
@@ -41,14 +46,21 @@ def run(arguments: argparse.Namespace) -> int:
     """Connect by the profile, until a signal or until nothing more can be tried."""
     import asyncio
 
-    from qubes_miragevpn.config.loader import load_client, load_static, looks_static
+    from qubes_miragevpn.cli.server import serve
+    from qubes_miragevpn.config import loader
     from qubes_miragevpn.runtime.backend import choose
     from qubes_miragevpn.runtime.plain.privilege import demand_net_admin
 
     named = named_by(arguments)
     if named is None:
         return ExitCode.OK
-    load = load_static if looks_static(named.text, named.surroundings) else load_client
+    end = loader.looks_between_two(named.text, named.surroundings)
+    if end == "waits":
+        return serve(named)
+    if end == "connects":
+        load: Load = loader.load_point_client
+    else:
+        load = loader.load_static if loader.looks_static(named.text, named.surroundings) else loader.load_client
     loaded = load(named.text, file=named.file, read_file=named.read_file, surroundings=named.surroundings)
     for warning in loaded.warnings:
         _log.warning("%s", warning)
@@ -59,9 +71,9 @@ def run(arguments: argparse.Namespace) -> int:
     return asyncio.run(_connect(config, machine, backend))
 
 
-def _machine(config: ClientConfig | StaticConfig) -> tuple[ClientConfig, Machine]:
+def _machine(config: ClientConfig | StaticConfig | PointClient) -> tuple[ClientConfig, Machine]:
     """What a client's host has to know, and the machine that speaks the protocol."""
-    from qubes_miragevpn.config.model import StaticConfig
+    from qubes_miragevpn.config.model import PointClient, StaticConfig
     from qubes_miragevpn.protocol.client import Client
     from qubes_miragevpn.protocol.static import StaticKeyPeer
     from qubes_miragevpn.runtime.machine import about_this_machine
@@ -71,6 +83,8 @@ def _machine(config: ClientConfig | StaticConfig) -> tuple[ClientConfig, Machine
 
     if isinstance(config, StaticConfig):
         return config.client, StaticKeyPeer(config, entropy=os.urandom, unix_time=unix_time)
+    if isinstance(config, PointClient):
+        return config.client, Client(config.client, entropy=os.urandom, unix_time=unix_time, tunnel=config.tunnel)
     return config, Client(config, entropy=os.urandom, unix_time=unix_time, machine=about_this_machine)
 
 

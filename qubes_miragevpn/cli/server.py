@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""`miragevpn server [FILE] [--OPTION ...]`: a VPN server in the foreground.
+"""`miragevpn server [FILE] [--OPTION ...]`: a server, or the waiting end of a tunnel between two, in the foreground.
 
 Ctrl-C, SIGTERM and SIGHUP end it (clients are told, every change is undone, exit code 0); SIGUSR1 and SIGUSR2 log
 who is connected. Forwarding and NAT beyond the TUN are the operator's.
@@ -16,12 +16,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qubes_miragevpn.base.exitcodes import ExitCode
-from qubes_miragevpn.cli.words import add_command, named_by
+from qubes_miragevpn.cli.words import Named, add_command, named_by
 
 if TYPE_CHECKING:
-    from qubes_miragevpn.config.model import ServerConfig
+    from collections.abc import Callable
+
+    from qubes_miragevpn.config.loader import Loaded
+    from qubes_miragevpn.config.model import PointServer, ServerConfig
     from qubes_miragevpn.dataplane.interface import SockAddr
     from qubes_miragevpn.runtime.driver import ServerDriver
+
+    Load = Callable[..., Loaded[ServerConfig] | Loaded[PointServer]]
 
 _log = logging.getLogger("miragevpn.server")
 
@@ -39,34 +44,44 @@ def add_parser(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve until a signal."""
+    named = named_by(arguments)
+    return ExitCode.OK if named is None else serve(named)
+
+
+def serve(named: Named) -> int:
+    """Serve by what a command line names."""
     import asyncio
 
-    from qubes_miragevpn.config.loader import load_server
+    from qubes_miragevpn.config.loader import load_point_server, load_server, looks_between_two
     from qubes_miragevpn.runtime.plain.privilege import demand_net_admin
 
-    named = named_by(arguments)
-    if named is None:
-        return ExitCode.OK
-    loaded = load_server(named.text, file=named.file, read_file=named.read_file, surroundings=named.surroundings)
+    waits = looks_between_two(named.text, named.surroundings) == "waits"
+    load: Load = load_point_server if waits else load_server
+    loaded = load(named.text, file=named.file, read_file=named.read_file, surroundings=named.surroundings)
     for warning in loaded.warnings:
         _log.warning("%s", warning)
     demand_net_admin()
     return asyncio.run(_serve(loaded.config, named.folder))
 
 
-async def _serve(config: ServerConfig, folder: Path) -> int:
+async def _serve(config: ServerConfig | PointServer, folder: Path) -> int:
     from qubes_miragevpn.cli.foreground import report_end, run_in_foreground
     from qubes_miragevpn.cli.main import version
+    from qubes_miragevpn.config.model import Operating, ServerConfig
     from qubes_miragevpn.protocol.server import Server
     from qubes_miragevpn.runtime.backend import choose
     from qubes_miragevpn.runtime.driver import ServerDriver
     from qubes_miragevpn.runtime.operating.console import Console
-    from qubes_miragevpn.runtime.plain.serverhost import ServerHost
+    from qubes_miragevpn.runtime.plain.serverhost import PointHost, ServerHost
 
     machine = Server(config, entropy=os.urandom, unix_time=lambda: int(time.time()))
     backend = choose(config)
-    host = ServerHost(config, backend.open_tun)
-    console = Console(config.operating, folder, f"miragevpn {version()}")
+    if isinstance(config, ServerConfig):
+        host: ServerHost | PointHost = ServerHost(config, backend.open_tun)
+        operating = config.operating
+    else:
+        host, operating = PointHost(config, backend.open_tun), Operating()
+    console = Console(operating, folder, f"miragevpn {version()}")
     try:
         await console.start()
         tun, name = await host.up()
@@ -74,8 +89,10 @@ async def _serve(config: ServerConfig, folder: Path) -> int:
 
         def listening(where: SockAddr) -> None:
             proto = config.listen.proto.value
-            _log.info("listening on %s port %d/%s, clients in %s on %s", *where[:2], proto, config.network, name)
-            console.serve(driver, str(config.network.network_address + 1))
+            inside = f"clients in {config.network}" if isinstance(config, ServerConfig) else "tunnel between two"
+            _log.info("listening on %s port %d/%s, %s on %s", *where[:2], proto, inside, name)
+            if isinstance(config, ServerConfig):
+                console.serve(driver, str(config.network.network_address + 1))
 
         status = _status(driver)
         actions = {signal.SIGUSR1: status, signal.SIGUSR2: status}

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING
 from qubes_miragevpn.base.text import printable
 
 if TYPE_CHECKING:
-    from qubes_miragevpn.config.model import ClientConfig, ControlWrap, Remote, Route, ServerConfig, StaticConfig
+    from qubes_miragevpn.config.model import (
+        ClientConfig,
+        ControlWrap,
+        Listen,
+        PointClient,
+        PointServer,
+        Remote,
+        Route,
+        ServerConfig,
+        StaticConfig,
+    )
 
 
 def of_client(config: ClientConfig) -> dict[str, list[str]]:
@@ -46,16 +56,40 @@ def of_static(config: StaticConfig) -> dict[str, list[str]]:
     }
 
 
-def of_server(config: ServerConfig) -> dict[str, list[str]]:
-    """A server's configuration."""
-    listen = config.listen
+def of_point_client(config: PointClient) -> dict[str, list[str]]:
+    """The end of a TLS tunnel between two that connects."""
+    return {"other end": [_remote(remote) for remote in config.client.remotes], **_of_either(config)}
+
+
+def of_point_server(config: PointServer) -> dict[str, list[str]]:
+    """The end that waits."""
+    said = {"listens on": [_listens(config.listen)]}
+    if config.only:
+        said["other end"] = [f"only from {', '.join(map(str, config.only))}"]
+    return {**said, **_of_either(config)}
+
+
+def _of_either(config: PointClient | PointServer) -> dict[str, list[str]]:
+    client = config.client
+    routes = [_route(route) for route in client.routes]
+    if client.redirect is not None:
+        routes.insert(0, "everything into the tunnel")
+    return {**_common(client), "addresses": list(config.tunnel), "routes": routes or ["none"]}
+
+
+def _listens(listen: Listen) -> str:
     where = listen.address or {"ipv4": "every IPv4 address", "ipv6": "every IPv6 address"}.get(
         listen.family.value, "every address"
     )
+    return f"{where} port {listen.port}, {listen.proto.value}"
+
+
+def of_server(config: ServerConfig) -> dict[str, list[str]]:
+    """A server's configuration."""
     several = "several with one name" if config.duplicate_cn else "one for each name"
     among = "reach each other" if config.client_to_client else "do not reach each other"
     return {
-        "listens on": [f"{where} port {listen.port}, {listen.proto.value}"],
+        "listens on": [_listens(config.listen)],
         "addresses": [f"{config.network}, the first for the server"],
         "clients": [f"at most {config.max_clients}, {several}; they {among}"],
         **_common(config),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address
 from typing import Generic, TypeVar
 
 from qubes_miragevpn.base.errors import ConfigError
@@ -19,7 +19,7 @@ from qubes_miragevpn.config.building import material, rules
 from qubes_miragevpn.config.building.common import Builder
 from qubes_miragevpn.config.building.inner import DnsOptions, Unusable, ipv4_route, ipv6_route
 from qubes_miragevpn.config.building.remotes import ANY_UDP, DEFAULT_PORT, family_of, local_address, remotes
-from qubes_miragevpn.config.building.static import static
+from qubes_miragevpn.config.building.static import own_tunnel, static
 from qubes_miragevpn.config.building.trust import ALONE, Surroundings
 from qubes_miragevpn.config.model import (
     ClientConfig,
@@ -30,6 +30,8 @@ from qubes_miragevpn.config.model import (
     Listen,
     Operating,
     OutputFile,
+    PointClient,
+    PointServer,
     PullFilter,
     Route,
     ServerConfig,
@@ -109,6 +111,57 @@ def examine_static(
     return _examine(text, file, (read_file, surroundings), Place.STATIC, lambda each: static(each, _client(each)))
 
 
+def load_point_client(
+    text: bytes, *, file: str, read_file: material.ReadFile, surroundings: Surroundings = ALONE
+) -> Loaded[PointClient]:
+    """Read a file of a TLS tunnel between two, of the end that connects; otherwise as `load_client`."""
+    return _loaded(examine_point_client(text, file=file, read_file=read_file, surroundings=surroundings))
+
+
+def examine_point_client(
+    text: bytes, *, file: str, read_file: material.ReadFile, surroundings: Surroundings = ALONE
+) -> Examined[PointClient]:
+    """Read such a file and return whatever is wrong with it."""
+
+    def build(each: Builder) -> PointClient:
+        return PointClient(_client(each), tuple(own_tunnel(each.settings)))
+
+    return _examine(text, file, (read_file, surroundings), Place.CONNECTS, build)
+
+
+def load_point_server(
+    text: bytes, *, file: str, read_file: material.ReadFile, surroundings: Surroundings = ALONE
+) -> Loaded[PointServer]:
+    """Read a file of a TLS tunnel between two, of the end that waits; otherwise as `load_client`."""
+    return _loaded(examine_point_server(text, file=file, read_file=read_file, surroundings=surroundings))
+
+
+def examine_point_server(
+    text: bytes, *, file: str, read_file: material.ReadFile, surroundings: Surroundings = ALONE
+) -> Examined[PointServer]:
+    """Read such a file and return whatever is wrong with it."""
+
+    def build(each: Builder) -> PointServer:
+        listen = _listen(each.settings)
+        return PointServer(_client(each, waits=True), tuple(own_tunnel(each.settings)), listen, _only(each))
+
+    return _examine(text, file, (read_file, surroundings), Place.WAITS, build)
+
+
+def looks_between_two(text: bytes, surroundings: Surroundings = ALONE) -> str:
+    """Which end of a TLS tunnel between two a configuration is: "connects", "waits", or "" for neither."""
+    try:
+        said = {(directive.name, *directive.words[:1]) for directive in lex(text, file="")}
+    except ConfigError:
+        return ""
+    words = surroundings.command_line.words
+    said |= {(word.removeprefix("--"),) for word in words if word.startswith("--")}
+    names = {each[0] for each in said}
+    if names & {"client", "pull", "secret", "server", "server-bridge"} or ("mode", "server") in said:
+        return ""
+    return "connects" if "tls-client" in names else "waits" if "tls-server" in names else ""
+
+
 def looks_static(text: bytes, surroundings: Surroundings = ALONE) -> bool:
     """Whether a configuration is one of the static key mode, for those who speak that as well."""
     try:
@@ -158,15 +211,16 @@ def _examine(
 # --- client ---------------------------------------------------------------------------------------------
 
 
-def _client(builder: Builder) -> ClientConfig:
+def _client(builder: Builder, *, waits: bool = False) -> ClientConfig:
+    """`waits`: the other end comes to us."""
     settings = builder.settings
     login = settings.last("auth-user-pass")
     redirects = settings.all("redirect-gateway")
     routes = _routes(builder)
-    common = builder.common(server=False)
+    common = builder.common(server=waits)
     return ClientConfig(
         common=common,
-        remotes=remotes(builder, common),
+        remotes=() if waits else remotes(builder, common),
         auth_user_pass=login is not None,
         credentials=_credentials(builder, login),
         static_challenge=_static_challenge(settings),
@@ -271,6 +325,19 @@ def _operating(settings: Settings) -> Operating:
         management=settings.value("management"),
         **settings.fields(Operating),
     )
+
+
+def _only(builder: Builder) -> tuple[IPv4Address | IPv6Address, ...]:
+    """The addresses that ``remote`` names, for the end that waits; a name would have to be looked up."""
+    found = []
+    for entry in builder.settings.all("remote"):
+        try:
+            found.append(ip_address(entry.args[0]))
+        except ValueError:
+            waiting = "'remote' names no address, and this end waits: whoever is authenticated may come from anywhere"
+            builder.findings.warn(entry.warning(waiting))
+            return ()
+    return tuple(found)
 
 
 def _network(entry: Entry) -> IPv4Network:

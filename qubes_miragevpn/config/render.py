@@ -26,9 +26,12 @@ from qubes_miragevpn.config.model import (
     Identity,
     Landmark,
     LandmarkRoute,
+    Listen,
     Local,
     Operating,
     PeerPolicy,
+    PointClient,
+    PointServer,
     Proto,
     Proxy,
     Remote,
@@ -56,13 +59,23 @@ _LEVELS = ("insecure", "legacy", "preferred", "suiteb")
 _FAMILIES = {Family.ANY: "", Family.IPV4: "4", Family.IPV6: "6"}
 
 
-def render(config: ClientConfig | ServerConfig | StaticConfig, *, show_secrets: bool = False) -> str:
+Model = ClientConfig | ServerConfig | StaticConfig | PointClient | PointServer
+
+
+def render(config: Model, *, show_secrets: bool = False) -> str:
     """The text of `config`; keys and passwords are replaced by a comment unless they are to be shown."""
     writer = _Writer(show_secrets)
-    if isinstance(config, ClientConfig):
-        lines = writer.client(config)
-    else:
-        lines = writer.server(config) if isinstance(config, ServerConfig) else writer.static(config)
+    match config:
+        case ClientConfig():
+            lines = writer.client(config)
+        case ServerConfig():
+            lines = writer.server(config)
+        case StaticConfig():
+            lines = writer.static(config)
+        case PointClient():
+            lines = writer.point_client(config)
+        case PointServer():
+            lines = writer.point_server(config)
     return "\n".join(lines) + "\n"
 
 
@@ -104,6 +117,27 @@ class _Writer:
         yield "client"
         yield from self._remotes(config.remotes, config.common)
         yield from self._common(config.common, Timers())
+        yield from self._own(config)
+
+    def point_client(self, config: PointClient) -> Iterator[str]:
+        """The end of a TLS tunnel between two that connects."""
+        yield "tls-client"
+        yield from self._remotes(config.client.remotes, config.client.common, bound=True)
+        yield from config.tunnel
+        yield from self._common(config.client.common, Timers(ping_restart=0.0))
+        yield from self._own(config.client)
+
+    def point_server(self, config: PointServer) -> Iterator[str]:
+        """The end that waits."""
+        yield "tls-server"
+        yield from _listen(config.listen)
+        yield from (line_of("remote", address) for address in config.only)
+        yield from config.tunnel
+        yield from self._common(config.common, Timers(ping_restart=0.0))
+        yield from self._own(config.client)
+
+    def _own(self, config: ClientConfig) -> Iterator[str]:
+        """What only those who are no servers have."""
         yield from _filled(config)
         if config.auth_user_pass:
             yield self._login(config)
@@ -118,11 +152,7 @@ class _Writer:
         """A server's configuration."""
         yield line_of("server", config.network.network_address, config.network.netmask)
         yield "topology subnet"
-        listen = config.listen
-        yield line_of("proto", f"{listen.proto.value}{_FAMILIES[listen.family]}")
-        yield line_of("port", listen.port)
-        if listen.address:
-            yield line_of("local", listen.address)
+        yield from _listen(config.listen)
         yield from self._common(config.common, Timers(ping_restart=0.0))
         yield from _filled(config)
         yield from _operating(config.operating)
@@ -286,6 +316,13 @@ def _local(local: Local) -> Iterator[str]:
         yield line_of("lport", local.port)
     if local == Local():
         yield "nobind"
+
+
+def _listen(listen: Listen) -> Iterator[str]:
+    yield line_of("proto", f"{listen.proto.value}{_FAMILIES[listen.family]}")
+    yield line_of("port", listen.port)
+    if listen.address:
+        yield line_of("local", listen.address)
 
 
 def _device(common: Common) -> Iterator[str]:

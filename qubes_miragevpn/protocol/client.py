@@ -96,15 +96,18 @@ class Client:
         entropy: Callable[[int], bytes],
         unix_time: Callable[[], int],
         machine: Callable[[], tuple[tuple[str, str], ...]] = tuple,
+        tunnel: tuple[str, ...] | None = None,
     ) -> None:
         """`entropy(n)` gives n random bytes, `unix_time()` the wall clock; raises `ConfigError` for unusable keys.
 
         `machine()` gives the peer info about this machine; it is asked only where the profile says ``push-peer-info``.
+        `tunnel`: what a server would push, where the other end is an equal (`PointClient`).
         """
         if config.credentials is not None and (unfit := Login(config).given(config.credentials)):
             raise ConfigError(f"auth-user-pass: {unfit}")
         common = config.common
         self._config = config
+        self._tunnel = tunnel
         self._entropy = entropy
         self._unix_time = unix_time
         self._machine = machine
@@ -295,9 +298,7 @@ class Client:
         config = self._config.at(remote)
         keys = self._wrap_keys if remote.common is None else client_keys(config.common.wrap)
         options = occ.build(config.common, remote.proto, _family(endpoint), server=False)
-        largest = max(config.common.tun_mtu_max, config.common.tun_mtu)
-        told = (("IV_SSL", library_version()), *self._machine(), *config.peer_info) if config.push_peer_info else ()
-        info = peerinfo.build(IV_VER, config.common.data_ciphers, largest, told)
+        info = self._peer_info(config)
         session = Session(
             Role.CLIENT,
             config.common,
@@ -307,10 +308,21 @@ class Client:
             entropy=self._entropy,
             introduction=lambda: self._introduce(options, info),
             stream=remote.proto is Proto.TCP,
+            unasked=self._tunnel is not None,
         )
-        conversation = Conversation(config, session, self._login, self._number, link, endpoint, state.step, now)
+        conversation = Conversation(
+            config, session, self._login, self._number, link, endpoint, state.step, now, self._tunnel
+        )
         self._state = conversation
         conversation.start(now)
+
+    def _peer_info(self, config: ClientConfig) -> str:
+        common = config.common
+        told = (("IV_SSL", library_version()), *self._machine(), *config.peer_info) if config.push_peer_info else ()
+        if self._tunnel is not None:
+            return peerinfo.build_point(IV_VER, common.data_ciphers, told)
+        largest = max(common.tun_mtu_max, common.tun_mtu)
+        return peerinfo.build(IV_VER, common.data_ciphers, largest, told)
 
     def _introduce(self, options: str, info: str) -> Introduction:
         said = self._login.introduce()

@@ -18,10 +18,8 @@ from qubes_miragevpn.base.errors import Consequence, PeerError
 from qubes_miragevpn.base.secret import Secret
 from qubes_miragevpn.config.model import ClientConfig, Proto, PulledOptions
 from qubes_miragevpn.config.pushed import parse_push
-from qubes_miragevpn.crypto.suites import SUITES, Mode
 from qubes_miragevpn.dataplane.inband import OCC_EXIT
 from qubes_miragevpn.dataplane.interface import (
-    NO_PEER_ID,
     CompressedDropped,
     Floated,
     KeyExhausted,
@@ -29,7 +27,6 @@ from qubes_miragevpn.dataplane.interface import (
     Link,
     PeerEvent,
     PeerExited,
-    PeerLimits,
     PeerSilent,
     SockAddr,
 )
@@ -53,7 +50,6 @@ from qubes_miragevpn.protocol.contract import (
     TunnelDown,
     TunnelUp,
 )
-from qubes_miragevpn.protocol.control.negotiation import client_cipher, digest_mismatch
 from qubes_miragevpn.protocol.control.tls import CertificateUnwanted
 from qubes_miragevpn.protocol.ends import End, Over, refusal
 from qubes_miragevpn.protocol.happenings import (
@@ -66,12 +62,12 @@ from qubes_miragevpn.protocol.happenings import (
     UseKey,
 )
 from qubes_miragevpn.protocol.leaving import Farewell, Lifetime
-from qubes_miragevpn.protocol.limits import peer_limits, within_proxy
 from qubes_miragevpn.protocol.login import Login
 from qubes_miragevpn.protocol.pushes import Pushes
 from qubes_miragevpn.protocol.ration import Pace, Ration
 from qubes_miragevpn.protocol.remotes import Try
 from qubes_miragevpn.protocol.session import Session
+from qubes_miragevpn.protocol.terms import Terms, between_two, by_push
 from qubes_miragevpn.protocol.wire.messages import (
     Asked,
     AuthFailed,
@@ -111,7 +107,9 @@ class Conversation:
         endpoint: SockAddr,
         step: Try,
         now: float,
+        tunnel: tuple[str, ...] | None = None,
     ) -> None:
+        """`tunnel`: the settings that nobody pushes, where the peer is an equal (``tls-client`` without ``pull``)."""
         self.link = link
         self.step = step
         self.effects: list[Effect] = []
@@ -133,10 +131,9 @@ class Conversation:
         self._pushes = Pushes()
         self._patience = Ration(PATIENCE)
         self._next_request = 0.0
-        self._pulled: PulledOptions | None = None
-        self._cipher = ""
+        self._tunnel = tunnel
+        self._terms: Terms | None = None
         self._installed: set[int] = set()
-        self._ping_exits = False
 
     # --- what the client does with it
 
@@ -167,7 +164,7 @@ class Conversation:
         timers = self._config.common.timers
         if not self._heard and now >= self._began + timers.connect_timeout:
             raise Over(End.LOST, f"no answer within {timers.connect_timeout:g} s {_NO_ANSWER}")
-        if self._pulled is None and now >= self._settings_by:
+        if self._terms is None and now >= self._settings_by:
             problem = "no TLS handshake" if self._key_id is None else "the server pushed no settings"
             hint = self.suspicion if self._heard else f" {_NO_ANSWER}"
             raise Over(End.LOST, f"{problem} within {self._settings_by - self._began:g} s{hint}")
@@ -182,7 +179,7 @@ class Conversation:
 
     def _tick_session(self, now: float) -> None:
         self._session.tick(now)
-        if self._key_id is not None and self._pulled is None and now >= self._next_request:
+        if self._key_id is not None and self._terms is None and now >= self._next_request:
             self._ask_for_settings(now)
 
     def _ask_for_settings(self, now: float) -> None:
@@ -203,7 +200,7 @@ class Conversation:
         times = [self._session.next_deadline(), self._lifetime.deadline]
         if not self._heard:
             times.append(self._began + timers.connect_timeout)
-        if self._pulled is None:
+        if self._terms is None:
             times.append(self._settings_by)
             if self._key_id is not None:
                 times.append(self._next_request)
@@ -220,7 +217,7 @@ class Conversation:
 
     def plane_event(self, event: PeerEvent, now: float) -> None:
         """Take an event of the data plane, which only knows of us once the tunnel works."""
-        if self._pulled is None or self._farewell is not None:
+        if self._terms is None or self._farewell is not None:
             return
         match event:
             case KeyExhausted(_, key_id):
@@ -229,7 +226,7 @@ class Conversation:
             case KeyInUse(_, key_id):
                 self._guarded(lambda: self._session.key_in_use(key_id), now)
             case PeerSilent():
-                if self._ping_exits:
+                if self._terms.ping_exits(self._config):
                     raise Over(End.FORBIDDEN, "the server fell silent (ping-exit)")
                 raise Over(End.LOST, "the server fell silent (ping-restart)")
             case PeerExited():
@@ -242,7 +239,7 @@ class Conversation:
     def leave(self, now: float) -> None:
         """Tell the server that we leave; raises `Over` when that is done, at once or with `tick`."""
         lost_easily = self._say_goodbye(now)
-        pushed = None if self._pulled is None else self._pulled.explicit_exit_notify
+        pushed = None if self._terms is None else self._terms.pulled.explicit_exit_notify
         times = self._config.common.explicit_exit_notify if pushed is None else pushed
         self._farewell, left_before = Farewell(times if lost_easily else 1, now), self._farewell
         if self._farewell.over or left_before is not None:
@@ -261,9 +258,9 @@ class Conversation:
 
     def _say_goodbye(self, now: float) -> bool:
         """Tell the server that we leave, in the way it understands; True if that may get lost on the way."""
-        if self._pulled is None:
+        if self._terms is None:
             return False
-        if not self._pulled.cc_exit:
+        if not self._terms.pulled.cc_exit:
             if self.step.remote.proto is not Proto.UDP or not self._installed:
                 return False
             self.effects.append(SendInner(PEER, OCC_EXIT))
@@ -274,7 +271,7 @@ class Conversation:
 
     def close(self, reason: str) -> None:
         """Undo everything that was asked for."""
-        if self._pulled is not None:
+        if self._terms is not None:
             self.effects += [TunnelDown(reason), RemovePeer(PEER)]
         self.effects.append(CloseTransport(self.link))
 
@@ -314,11 +311,14 @@ class Conversation:
 
     def _happened(self, happening: Happening, now: float) -> None:
         match happening:
-            case KeyMaterialReady(key_id, options):
-                if self._pulled is None:
+            case KeyMaterialReady(key_id, options, peer_info):
+                if self._terms is None:
                     self._key_id, self._server_options = key_id, options
-                    self._ask_for_settings(now)
                     self._say(Level.INFO, f"authenticated the server ({self._session.tls_of(key_id).describe()})")
+                    if self._tunnel is None:
+                        self._ask_for_settings(now)
+                    else:
+                        self._agree(self._tunnel, key_id, peer_info, now)
                 else:
                     self._say(Level.INFO, f"renegotiated (key id {key_id})")
                     self._install(key_id)
@@ -340,19 +340,21 @@ class Conversation:
 
     def _message(self, message: Message, now: float) -> None:
         rationed = isinstance(message, AuthPending | Asked | UrlShown | Other) or (
-            isinstance(message, PushReply) and self._pulled is not None
+            isinstance(message, PushReply) and self._terms is not None
         )
         if rationed and not self._patience.take(now):
             self.effects.append(Drop(f"more than {PATIENCE.most} messages for the user in {PATIENCE.period:g} s"))
             return
         match message:
+            case PushReply() | PushUpdate() if self._tunnel is not None:
+                self.effects.append(Drop("a push from somebody who was not asked for it"))
             case PushReply(options, more):
-                if self._pulled is None and self._key_id is not None:
+                if self._terms is None and self._key_id is not None:
                     self._pushed(options, more, now)
                 else:
                     self._renew_token(options)
             case PushUpdate(options, more):
-                if self._pulled is None:
+                if self._terms is None:
                     self.effects.append(Drop("PUSH_UPDATE before the tunnel works"))
                 else:
                     self._update(options, more, now)
@@ -381,7 +383,7 @@ class Conversation:
 
     def _wait_for_login(self, timeout: float | None, now: float) -> None:
         """The login takes longer; as OpenVPN, at most half the time between renewals, or the hand-window."""
-        if self._pulled is not None:
+        if self._terms is not None:
             return
         timers = self._config.common.timers
         most = max(timers.reneg_sec / 2, timers.hand_window)
@@ -415,19 +417,25 @@ class Conversation:
     def _pushed(self, options: tuple[str, ...], more: bool, now: float) -> None:
         if not self._pushes.reply(options, more=more):
             return
-        pulled = parse_push(self._pushes.options, self._config, self.step.address)
-        self._cipher = client_cipher(pulled.cipher, self._server_options, self._config.common)
-        if problem := digest_mismatch(self._cipher, self._server_options, self._config.common):
-            self._say(Level.WARNING, problem)
-        if pulled.epoch and (pulled.peer_id is None or SUITES[self._cipher].mode is not Mode.AEAD):
-            raise PeerError("the server pushed 'aead-epoch' without a peer id or without AEAD", Consequence.END_SESSION)
-        self._pulled = pulled
+        self._settle(by_push(self._pushes.options, self._config, self.step.address, self._server_options), now)
+
+    def _agree(self, tunnel: tuple[str, ...], key_id: int, peer_info: str, now: float) -> None:
+        """Nobody pushes in a tunnel between two: it works as soon as there are keys."""
+        said = (self._server_options, peer_info, self._session.tls_of(key_id).export)
+        self._settle(between_two(tunnel, self._config, self.step.address, *said), now)
+
+    def _settle(self, terms: Terms, now: float) -> None:
+        """The tunnel works by these terms."""
+        assert self._key_id is not None
+        pulled = terms.pulled
+        if terms.problem:
+            self._say(Level.WARNING, terms.problem)
+        self._terms = terms
         self.up_since = now
         for line in pulled.dropped:
-            self._say(Level.WARNING, f"pushed option without effect: {line}")
-        peer_id = NO_PEER_ID if pulled.peer_id is None else pulled.peer_id
-        self.effects.append(AddPeer(PEER, self.link, self._endpoint, peer_id, self._limits(pulled)))
-        assert self._key_id is not None
+            self._say(Level.WARNING, f"{'pushed' if self._tunnel is None else 'own'} option without effect: {line}")
+        limits = terms.limits(self._config, self.step.remote, self._endpoint)
+        self.effects.append(AddPeer(PEER, self.link, self._endpoint, terms.peer_id, limits))
         self._install(self._key_id)
         self._take_token(pulled)
         lasts = self._config.session_timeout if pulled.session_timeout is None else pulled.session_timeout
@@ -442,52 +450,32 @@ class Conversation:
         self._collect(now)
         derivation = "exporter" if pulled.key_derivation_ekm else "PRF"
         tls = self._session.tls_of(self._key_id).describe()
-        self.effects.append(TunnelUp(pulled.tunnel, f"{tls}, data {self._cipher}, keys by {derivation}"))
+        self.effects.append(TunnelUp(pulled.tunnel, f"{tls}, data {terms.cipher}, keys by {derivation}"))
 
     def _update(self, options: tuple[str, ...], more: bool, now: float) -> None:
         """The server changes what it pushed: the working tunnel gets the new settings, or (`PeerError`) ends."""
         updated = self._pushes.update(options, now, more=more)
-        if updated is None or self._pulled is None:
+        if updated is None or self._terms is None:
             return
+        before = self._terms.pulled
         for name in updated.ignored:
             self._say(Level.INFO, f"the server would change '{name}', which is left as it is")
         pulled = parse_push(updated.options, self._config, self.step.address)
         for line in pulled.dropped:
-            if line not in self._pulled.dropped:
+            if line not in before.dropped:
                 self._say(Level.WARNING, f"pushed option without effect: {line}")
-        changed = pulled.tunnel != self._pulled.tunnel
-        self._pulled = replace(self._pulled, tunnel=pulled.tunnel, dropped=pulled.dropped)
+        changed = pulled.tunnel != before.tunnel
+        self._terms = replace(self._terms, pulled=replace(before, tunnel=pulled.tunnel, dropped=pulled.dropped))
         if changed:
             self._say(Level.INFO, "the server changed the settings of the tunnel")
             self.effects.append(TunnelChanged(pulled.tunnel))
 
     def _install(self, key_id: int) -> None:
-        assert self._pulled is not None
-        keys = self._session.derive(key_id, self._cipher, ekm=self._pulled.key_derivation_ekm, epoch=self._pulled.epoch)
+        assert self._terms is not None
+        pulled = self._terms.pulled
+        keys = self._session.derive(key_id, self._terms.cipher, ekm=pulled.key_derivation_ekm, epoch=pulled.epoch)
         self._installed.add(key_id)
         self.effects.append(InstallKey(PEER, key_id, keys))
-
-    def _limits(self, pulled: PulledOptions) -> PeerLimits:
-        """Keep-alive by what was pushed, else by the profile; an exit timeout outranks a restart timeout."""
-        common = self._config.common
-        timers = common.timers
-        ping = timers.ping if pulled.ping is None else pulled.ping
-        exit_after = timers.ping_exit if pulled.ping_exit is None else pulled.ping_exit
-        restart_after = timers.ping_restart if pulled.ping_restart is None else pulled.ping_restart
-        self._ping_exits = bool(exit_after)
-        silence = exit_after or restart_after
-        remote = self.step.remote
-        return peer_limits(
-            within_proxy(common, remote),
-            remote.proto,
-            self._endpoint,
-            cipher=self._cipher,
-            peer_id=pulled.peer_id is not None,
-            epoch=pulled.epoch,
-            ping=ping,
-            silence=silence,
-            compression=pulled.compression,
-        )
 
     def _say(self, level: Level, text: str) -> None:
         self.effects.append(Notify(level, text))

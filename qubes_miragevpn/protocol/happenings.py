@@ -12,10 +12,14 @@ from qubes_miragevpn.protocol.wire.messages import Message
 
 @dataclass(frozen=True)
 class KeyMaterialReady:
-    """Slot `key_id` is established; the role decides the suite and calls `derive`. `options` is the peer's string."""
+    """Slot `key_id` is established; the role decides the suite and calls `derive`.
+
+    `options` is the peer's string, `peer_info` what a server said of itself (mostly nothing).
+    """
 
     key_id: int
     options: str
+    peer_info: str = ""
 
 
 @dataclass(frozen=True)

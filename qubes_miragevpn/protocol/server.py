@@ -10,12 +10,13 @@ and clients are bounded.
 from __future__ import annotations
 
 from collections.abc import Callable
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import assert_never
 
 from qubes_miragevpn.base.errors import Consequence, PeerError
 from qubes_miragevpn.base.text import printable
-from qubes_miragevpn.config.model import Family, Proto, ServerConfig, TlsCryptV2Server
+from qubes_miragevpn.config.model import Family, PointServer, Proto, ServerConfig, TlsCryptV2Server
+from qubes_miragevpn.dataplane.inband import OCC_EXIT
 from qubes_miragevpn.dataplane.interface import (
     CompressedDropped,
     Floated,
@@ -44,6 +45,7 @@ from qubes_miragevpn.protocol.contract import (
     PacketReceived,
     RemovePeer,
     RetireKey,
+    SendInner,
     Stop,
     StopKind,
     TimerExpired,
@@ -67,6 +69,7 @@ from qubes_miragevpn.protocol.happenings import (
 from qubes_miragevpn.protocol.serving.admission import Admission, needs_state, require_first_packet
 from qubes_miragevpn.protocol.serving.logins import Logins
 from qubes_miragevpn.protocol.serving.peer import EXIT_DELAY, Peer
+from qubes_miragevpn.protocol.serving.point import OtherEnd
 from qubes_miragevpn.protocol.serving.registry import MAX_CANDIDATES, Registry
 from qubes_miragevpn.protocol.serving.welcome import Clients, Welcome
 from qubes_miragevpn.protocol.session import Session
@@ -82,7 +85,9 @@ from qubes_miragevpn.protocol.wrap.state import WrapState
 class Server:
     """The machine: see `protocol.contract` for how it is driven."""
 
-    def __init__(self, config: ServerConfig, *, entropy: Callable[[int], bytes], unix_time: Callable[[], int]) -> None:
+    def __init__(
+        self, config: ServerConfig | PointServer, *, entropy: Callable[[int], bytes], unix_time: Callable[[], int]
+    ) -> None:
         """Raises `ConfigError` for unusable certificates or keys."""
         common = config.common
         self._config = config
@@ -92,13 +97,14 @@ class Server:
         self._door = server_door(common.wrap, unix_time)
         self._stateless_only = isinstance(common.wrap, TlsCryptV2Server) and common.wrap.force_cookie
         self._admission = Admission(entropy(32), common.timers.hand_window)
+        self._welcome: Welcome = Clients(config) if isinstance(config, ServerConfig) else OtherEnd(config)
+        self._only = () if isinstance(config, ServerConfig) else config.only
         self._logins: Logins | None = None
         if config.login is not None:
             patience = common.timers.hand_window
             self._logins = Logins(
                 config.login, patience, entropy=entropy, unix_time=unix_time, emit=lambda one: self._out.append(one)
             )
-        self._welcome: Welcome = Clients(config)
         self._stream = config.listen.proto is Proto.TCP
         self._peers = Registry(common.timers.hand_window)
         self._silent: dict[Link, float] = {}  # TCP connections without a session, and since when
@@ -152,6 +158,8 @@ class Server:
         match event:
             case PeerSilent():
                 self._forget(peer, "silent for too long (ping-restart)")
+                if self._config.common.timers.ping_exit:
+                    self._stop(StopKind.CONNECTION, "the other end fell silent (ping-exit)")
             case PeerExited():
                 self._forget(peer, "left")
             case Floated(_, endpoint):
@@ -173,15 +181,27 @@ class Server:
                 self._with(peer.number, lambda peer: peer.session.renegotiate(now), now)
         elif command is Command.DISCONNECT:
             for peer in self._peers:
-                self._with(peer.number, lambda peer: peer.session.send_message("RESTART", now), now)
+                self._with(peer.number, lambda peer: self._say_goodbye(peer, now), now)
             for peer in self._peers:
                 self._forget(peer, "server stops")
-            self._stopped = True
-            self._out.append(Stop(StopKind.ASKED, "stopped"))
+            self._stop(StopKind.ASKED, "stopped")
+
+    def _say_goodbye(self, peer: Peer, now: float) -> None:
+        if text := self._welcome.farewell(peer):
+            peer.session.send_message(text, now)
+        elif peer.served:
+            self._out.append(SendInner(peer.number, OCC_EXIT))
+
+    def _stop(self, kind: StopKind, reason: str) -> None:
+        self._stopped = True
+        self._out.append(Stop(kind, reason))
 
     # --- packets
 
     def _packet(self, link: Link, endpoint: SockAddr, packet: bytes, now: float) -> None:
+        if self._only and ip_address(endpoint[0].partition("%")[0]) not in self._only:
+            self._out.append(Drop("from an address other than 'remote' says"))
+            return
         try:
             sid = read_head(packet).sid
             for peer in self._peers.at(link, endpoint):

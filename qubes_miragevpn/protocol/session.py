@@ -69,13 +69,18 @@ class Session:
         entropy: Callable[[int], bytes],
         introduction: Callable[[], Introduction],
         stream: bool,
+        unasked: bool = False,
     ) -> None:
-        """`stream`: the transport is reliable by itself, so nothing is retransmitted."""
+        """`stream`: the transport is reliable by itself, so nothing is retransmitted.
+
+        `unasked`: a server may begin as well, without having heard us, as the ends of a tunnel between two do.
+        """
         self.role = role
         self.own_sid = own_sid
         self.peer_sid: bytes | None = None
         self._common = common
         self._wrap = wrap
+        self._unasked = unasked
         self._new_tls = tls
         self._entropy = entropy
         self._introduction = introduction
@@ -145,7 +150,7 @@ class Session:
         reply = KeyMethod2(own, options, "", _NOTHING, peer_info)
         slot.state.tls.write(keymethod2.encode(reply))
         self._pull_tls(slot, slot.state.tls)
-        self._establish(slot, Established(slot.state.tls, hello.source, own), hello.options, now)
+        self._establish(slot, Established(slot.state.tls, hello.source, own), hello, now)
         self._flush(now)
 
     def derive(self, key_id: int, suite: str, *, ekm: bool, epoch: bool) -> DataKeys:
@@ -203,7 +208,9 @@ class Session:
         require_legal(self.role, head.opcode, phase_of(slot))
         body = read_body(head.opcode, opened.body)
         wanted = head.opcode is Opcode.HARD_RESET_SERVER and earlyneg.wrapped_key_wanted(body.payload)
-        require_ours(self.role, head, body, own_sid=self.own_sid, peer_sid=self.peer_sid)
+        require_ours(head, body, own_sid=self.own_sid, peer_sid=self.peer_sid)
+        if self.peer_sid is None and body.remote_sid is None and self.role is Role.CLIENT and not self._unasked:
+            raise PeerError("server's hard reset acknowledges nothing")
         self._wrap.admit(opened)
         if self.peer_sid is None:
             self.peer_sid = head.sid
@@ -280,7 +287,7 @@ class Session:
             case Exchanging(_, own) if self.role is Role.CLIENT:
                 assert own is not None
                 reply = keymethod2.read(record, from_client=False)
-                self._establish(slot, Established(tls, own, reply.source), reply.options, now)
+                self._establish(slot, Established(tls, own, reply.source), reply, now)
             case Exchanging():
                 hello = keymethod2.read(record, from_client=True)
                 slot.state = Judging(tls)
@@ -313,7 +320,7 @@ class Session:
         self._use(self._current)
         return self._add_slot(_following(self._current.key_id), now, Reliability(self._retry))
 
-    def _establish(self, slot: KeySlot, state: Established, options: str, now: float) -> None:
+    def _establish(self, slot: KeySlot, state: Established, said: KeyMethod2, now: float) -> None:
         slot.state = state
         slot.established_at = now
         timers = self._common.timers
@@ -323,7 +330,7 @@ class Session:
         if self._lame is not None:
             self._forget(self._lame)
         self._lame, self._current, self._next = self._current, slot, None
-        self._happenings.append(KeyMaterialReady(slot.key_id, options))
+        self._happenings.append(KeyMaterialReady(slot.key_id, said.options, said.peer_info))
 
     def _use(self, slot: KeySlot) -> None:
         if not slot.active:

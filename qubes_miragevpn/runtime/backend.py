@@ -19,6 +19,8 @@ from qubes_miragevpn.config.model import (
     ClientConfig,
     Common,
     Compression,
+    PointClient,
+    PointServer,
     Proto,
     ServerConfig,
     SocksProxy,
@@ -34,7 +36,7 @@ NATIVE_MODULE = "qubes_miragevpn.dataplane._native"
 
 _log = logging.getLogger("miragevpn.tunnel")
 
-Config = ClientConfig | ServerConfig | StaticConfig
+Config = ClientConfig | ServerConfig | StaticConfig | PointClient | PointServer
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,8 @@ def _hindrance(config: Config) -> str:
         return "the native one is not built"
     if isinstance(config, StaticConfig):
         return "the native one has no static key mode"
+    if isinstance(config, PointClient | PointServer):
+        return "the native one was not tried with tunnels between two"
     if isinstance(config, ServerConfig):
         if config.client_to_client:
             return "the native one does not pass packets between clients"

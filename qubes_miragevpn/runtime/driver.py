@@ -22,7 +22,7 @@ from ipaddress import ip_address
 from qubes_miragevpn.base.errors import MirageError, MisuseError, PeerError, SystemRefused
 from qubes_miragevpn.base.secret import Secret
 from qubes_miragevpn.base.text import printable
-from qubes_miragevpn.config.model import Proto, ServerConfig, TunnelSettings
+from qubes_miragevpn.config.model import PointServer, Proto, ServerConfig, TunnelSettings
 from qubes_miragevpn.dataplane.interface import (
     DataPlane,
     Floated,
@@ -276,7 +276,7 @@ class ClientDriver(Driver):
 class ServerDriver(Driver):
     """Runs a server machine on the TUN `tun_fd`, which its owner opens, sets up and closes."""
 
-    def __init__(self, machine: Machine, plane: DataPlane, config: ServerConfig, tun_fd: int) -> None:
+    def __init__(self, machine: Machine, plane: DataPlane, config: ServerConfig | PointServer, tun_fd: int) -> None:
         super().__init__(machine, plane)
         self._config = config
         self._tun_fd = tun_fd

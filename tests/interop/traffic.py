@@ -34,7 +34,8 @@ def connect(
     listener: Namespace, address: str, dialler: Namespace, within: float = 10.0
 ) -> tuple[socket.socket, socket.socket]:
     """A TCP connection through the tunnel: (the listener's end, the dialler's end)."""
-    server = listener.call(lambda: socket.create_server((address, 0)))
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    server = listener.call(lambda: socket.create_server((address, 0), family=family))
     with server:
         port = server.getsockname()[1]
         deadline = time.monotonic() + within

@@ -24,6 +24,7 @@ from qubes_miragevpn.config.model import (
     Listen,
     NoWrap,
     PeerPolicy,
+    PointServer,
     Proto,
     Remote,
     ServerConfig,
@@ -86,7 +87,7 @@ class Side:
         self.machine = machine
         self.place = place
         self.link = link
-        self.channel = DataChannel(server=isinstance(machine, Server))
+        self.channel = DataChannel(server=isinstance(machine, Server) and not world.between_two)
         self.tun: list[bytes] = []  # inner packets that arrived
         self.seen: list[c.Effect] = []  # every effect but packets
         self.sent: list[bytes] = []  # control packets, as they left
@@ -177,13 +178,14 @@ class World:
     """A server, its clients, the link between them, and time."""
 
     def __init__(
-        self, server: ServerConfig, *, to_server: Rule = perfect, to_client: Rule = perfect, seed: int = 1
+        self, server: ServerConfig | PointServer, *, to_server: Rule = perfect, to_client: Rule = perfect, seed: int = 1
     ) -> None:
         self.now = 1000.0
         self._dice = random.Random(seed)
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self.to_server, self.to_client = to_server, to_client
+        self.between_two = isinstance(server, PointServer)
         self.stream = server.listen.proto is Proto.TCP
         self.server = Side(self, Server(server, entropy=self.entropy, unix_time=self.unix_time), SERVER_AT, 0)
         self.clients: list[Side] = []

@@ -183,15 +183,20 @@ class Builder:
         if (entry := settings.last("keepalive")) is not None:
             interval, timeout = entry.args
             # a server waits twice as long, so that its client, which was pushed the timeout, notices first
-            return {"ping": interval, "ping_restart": 2 * timeout if server else timeout}
+            return {"ping": interval, "ping_restart": 2 * timeout if server and not between_two(settings) else timeout}
         restart, leave = settings.last("ping-restart"), settings.last("ping-exit")
-        # As openvpn: in the static key mode, without being told, nobody expects pings from the other end.
-        usual = 0.0 if server or settings.has("secret") else Timers.ping_restart
+        # As openvpn: between two, without being told, nobody expects pings from the other end.
+        usual = 0.0 if server or between_two(settings) else Timers.ping_restart
         found = {"ping": settings.value("ping", 0.0), "ping_restart": usual}
         # openvpn has one such timer and two things to do when it ends: the later line counts
         if leave is not None and (restart is None or leave.line > restart.line):
             return found | {"ping_restart": 0.0, "ping_exit": leave.args[0]}
         return found if restart is None else found | {"ping_restart": restart.args[0]}
+
+
+def between_two(settings: Settings) -> bool:
+    """Whether the other end is an equal: nobody pulls, and nobody serves."""
+    return not any(settings.has(name) for name in ("client", "pull", "server"))
 
 
 def _size_of(word: str | None) -> SizeOf:

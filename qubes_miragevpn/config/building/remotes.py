@@ -121,8 +121,8 @@ def _local(scope: _Scope, proto: Proto) -> Local:
             break
     address, port = scope.last("local"), scope.last("lport")
     number = 0 if port is None else port.args[0]
-    if not number and proto is Proto.UDP and scope.last("secret") is not None:
-        # The two ends of the static key mode are equals: each expects the other at its known port.
+    if not number and proto is Proto.UDP and scope.last("client") is None and scope.last("pull") is None:
+        # The two ends of a tunnel between two are equals: each expects the other at its known port.
         both = scope.last("port")
         number = DEFAULT_PORT if both is None else both.args[0]
     return Local(None if address is None else local_address(address), number)

@@ -9,15 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from ipaddress import ip_address
 
 from qubes_miragevpn.base.errors import ConfigError
 from qubes_miragevpn.config.model import Proto
 from qubes_miragevpn.config.reading.collect import Entry, Findings, Place, Settings
 
-CLIENT = frozenset({Place.CLIENT})
-SERVER = frozenset({Place.SERVER})
+PULLS = frozenset({Place.CLIENT})
+SERVES = frozenset({Place.SERVER})
+CLIENT = frozenset({Place.CLIENT, Place.CONNECTS})
+SERVER = frozenset({Place.SERVER, Place.WAITS})
 BOTH = CLIENT | SERVER
 STATIC = frozenset({Place.STATIC})
+EQUALS = frozenset({Place.CONNECTS, Place.WAITS})
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,29 @@ def _client_role(settings: Settings) -> Breach | None:
     if settings.has("client") or (settings.has("tls-client") and settings.has("pull")):
         return None
     return Breach(None, "this is no client: 'client' is missing", "write 'client' (or 'tls-client' and 'pull')")
+
+
+def _own_address(settings: Settings) -> Breach | None:
+    if settings.has("ifconfig") or settings.has("ifconfig-ipv6"):
+        return None
+    fix = "write 'ifconfig 10.1.0.2 10.1.0.1'; or 'client' (or 'server NETWORK NETMASK') if one end gives the addresses"
+    return Breach(None, "nobody tells us our address: 'ifconfig' is missing", fix)
+
+
+def _redirect_without_remote(settings: Settings) -> Breach | None:
+    entry = settings.last("redirect-gateway")
+    if entry is None or any(_is_address(each.args[0]) for each in settings.all("remote")):
+        return None
+    problem = "'redirect-gateway' would lead the tunnel's own packets into it: nobody says where the other end is"
+    return Breach(entry, problem, "add 'remote ADDRESS', or 'route' lines for the networks that are meant")
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _remote(settings: Settings) -> Breach | None:
@@ -283,9 +310,9 @@ def _proto_end(end: str) -> Callable[[Settings], Breach | None]:
 _OF_CERTIFICATES = (
     "ca", "capath", "cert", "key", "pkcs12", "peer-fingerprint", "verify-hash", "verify-x509-name", "remote-cert-tls",
     "crl-verify", "auth-user-pass", "tls-auth", "tls-crypt", "tls-crypt-v2", "client", "tls-client", "pull",
-    "remote-cert-ku", "remote-cert-eku", "tls-version-min", "tls-version-max", "tls-cipher", "tls-ciphersuites",
-    "tls-groups", "tls-cert-profile", "data-ciphers", "data-ciphers-fallback", "static-challenge", "reneg-sec",
-    "reneg-bytes", "reneg-pkts", "tls-remote",
+    "tls-server", "remote-cert-ku", "remote-cert-eku", "tls-version-min", "tls-version-max", "tls-cipher",
+    "tls-ciphersuites", "tls-groups", "tls-cert-profile", "data-ciphers", "data-ciphers-fallback", "static-challenge",
+    "reneg-sec", "reneg-bytes", "reneg-pkts", "tls-remote",
 )  # fmt: skip
 
 
@@ -298,7 +325,14 @@ def _certificates_beside_static_key(settings: Settings) -> Breach | None:
 
 
 RULES: tuple[Rule, ...] = (
-    Rule("role", CLIENT, _client_role),
+    Rule("role", PULLS, _client_role),
+    Rule("address between two", EQUALS, _own_address),
+    Rule("everything without a remote", frozenset({Place.WAITS}), _redirect_without_remote),
+    Rule(
+        "two roles",
+        EQUALS,
+        _together("tls-client", "tls-server", "'tls-client' and 'tls-server' exclude each other", "keep one of them"),
+    ),
     Rule("remote", CLIENT | STATIC, _remote),
     Rule("certificates beside a static key", STATIC, _certificates_beside_static_key),
     Rule(
@@ -392,7 +426,7 @@ RULES: tuple[Rule, ...] = (
     Rule("server's protocol", SERVER, _proto_end("client")),
     Rule(
         "network",
-        SERVER,
+        SERVES,
         _wants(
             "server", "there are no addresses to give: 'server' is missing", "write 'server 10.8.0.0 255.255.255.0'"
         ),
@@ -404,7 +438,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "keepalive",
-        SERVER,
+        SERVES,
         _wants("keepalive", "without 'keepalive' a vanished client is noticed late", "write 'keepalive 10 60'"),
         fatal=False,
     ),

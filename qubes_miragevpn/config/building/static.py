@@ -26,7 +26,7 @@ def static(builder: Builder, client: ClientConfig) -> StaticConfig:
     assert entry is not None  # whoever chose this mode has seen it
     direction = entry.args[1] if entry.args[1] is not None else settings.value("key-direction")
     key = material.static_key(entry, builder.read_file)
-    return StaticConfig(client, key, direction, _cipher(builder), tuple(_tunnel(settings)))
+    return StaticConfig(client, key, direction, _cipher(builder), tuple(own_tunnel(settings)))
 
 
 def _cipher(builder: Builder) -> str:
@@ -43,7 +43,7 @@ def _cipher(builder: Builder) -> str:
     return name
 
 
-def _tunnel(settings: Settings) -> Iterator[str]:
+def own_tunnel(settings: Settings) -> Iterator[str]:
     """The lines that a server would push, as it would write them."""
     topology = settings.last("topology")
     local, other = settings.value("ifconfig"), None

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address
+from typing import ClassVar
 
 from qubes_miragevpn.base.secret import Secret
 from qubes_miragevpn.config.model.logins import LoginRules
@@ -121,6 +122,38 @@ class Operating:
     management: str | None = None  # the path of the management socket
     management_hold: bool = False  # the server begins when it is released there
     log_cache: int = 250  # lines of the log that can be asked for there
+
+
+@dataclass(frozen=True)
+class PointClient:
+    """The end of a TLS tunnel between two that connects: ``tls-client`` without ``pull``.
+
+    `client` holds what it shares with a client; `tunnel` is what a server would push.
+    """
+
+    client: ClientConfig
+    tunnel: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PointServer:
+    """The end of a TLS tunnel between two that waits: ``tls-server`` without ``mode server``.
+
+    `listen` says where; only the addresses `only` are answered, () all of them. The rest is as in `PointClient`, but
+    `client` has no remotes.
+    """
+
+    client: ClientConfig
+    tunnel: tuple[str, ...]
+    listen: Listen
+    only: tuple[IPv4Address | IPv6Address, ...] = ()
+    max_clients: ClassVar[int] = 1
+    login: ClassVar[None] = None  # nobody logs in but by a certificate
+
+    @property
+    def common(self) -> Common:
+        """What every role has."""
+        return self.client.common
 
 
 @dataclass(frozen=True)

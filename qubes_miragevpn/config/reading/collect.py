@@ -30,6 +30,10 @@ INLINE = "[inline]"
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,30}\Z")
 
 
+_AS_A_SERVER = frozenset({"bind", "dh", "tls-crypt-v2-max-age", "verify-client-cert"})
+"""What the waiting end of a tunnel between two has of a server's; the rest is as at the other end."""
+
+
 class Place(Enum):
     """What a directive stands in."""
 
@@ -37,6 +41,8 @@ class Place(Enum):
     SERVER = "a server's file"
     CONNECTION = "a <connection> block"
     STATIC = "a file of the static key mode"
+    CONNECTS = "a file of a TLS tunnel between two, at the end that connects"
+    WAITS = "a file of a TLS tunnel between two, at the end that waits"
 
 
 @dataclass(frozen=True)
@@ -183,8 +189,10 @@ def _read(directive: Directive, place: Place, optional: frozenset[str], findings
 def _fate(row: Row, place: Place) -> Fate | None:
     if place is Place.SERVER:
         return row.server
-    if place is Place.STATIC:
-        return row.static or row.client
+    if place is Place.WAITS:
+        return row.server if row.name in _AS_A_SERVER else row.point or row.client
+    if place in (Place.STATIC, Place.CONNECTS):
+        return row.point or row.client
     if place is Place.CONNECTION and isinstance(row.connection, NoEffect):
         return row.connection
     if place is Place.CLIENT or row.connection or isinstance(row.client, NoEffect):

@@ -40,9 +40,9 @@ ROWS = (
         server=APPLIED,
         repeat=Repeat.ADD,
     ),
-    Row("tls-client", "TLS client", client=APPLIED),
+    Row("tls-client", "TLS client; without `pull` the other end is an equal", client=APPLIED),
     Row("pull", "take options from the server", client=APPLIED),
-    Row("tls-server", "TLS server", server=APPLIED),
+    Row("tls-server", "TLS server; without `mode server` for one other end", server=APPLIED, point=APPLIED),
     Row(
         "mode",
         "`server`: serve several clients",

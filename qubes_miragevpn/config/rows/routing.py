@@ -157,7 +157,7 @@ ROWS = (
         client=NoEffect("the server's word counts", warn=False),
         server=ByFirstWord({"subnet": APPLIED}, _SUBNET_ONLY),
         pushed=APPLIED,
-        static=APPLIED,
+        point=APPLIED,
     ),
     Row(
         "ifconfig",
@@ -165,7 +165,7 @@ ROWS = (
         (Arg("local", IPV4), Arg("netmask", IPV4)),
         client=_FROM_SERVER,
         pushed=APPLIED,
-        static=APPLIED,
+        point=APPLIED,
     ),
     Row(
         "ifconfig-ipv6",
@@ -173,6 +173,6 @@ ROWS = (
         (Arg("local", IPV6_INTERFACE), Arg("remote", IPV6, optional=True)),
         client=_FROM_SERVER,
         pushed=APPLIED,
-        static=APPLIED,
+        point=APPLIED,
     ),
 )

@@ -66,10 +66,10 @@ class Row:
     """One directive.
 
     `client`, `server` and `pushed` are its fates in a client's file, a server's file and a PUSH_REPLY; None: it may
-    not stand there. `static` is that in a file of the static key mode, where it is not the client's. `connection`: it
-    may stand in a ``<connection>`` block, where it does what it does in a client's file, or nothing. `block`: it may be
-    given as ``<name>``, in place of its first argument. `args` None: the words are not looked at (rows that are never
-    applied).
+    not stand there. `point` is that in a file of a tunnel between two (static key mode, or TLS without ``pull``), where
+    it is not the client's. `connection`: it may stand in a ``<connection>`` block, where it does what it does in a
+    client's file, or nothing. `block`: it may be given as ``<name>``, in place of its first argument. `args` None: the
+    words are not looked at (rows that are never applied).
     `more`: further words of that kind may follow. `fills` names the model's field that the only argument goes to.
     `secret`: its words are never shown.
     """
@@ -81,7 +81,7 @@ class Row:
     client: Fate | None = None
     server: Fate | None = None
     pushed: Fate | None = None
-    static: Fate | None = None
+    point: Fate | None = None
     connection: bool | NoEffect = False
     block: bool = False
     repeat: Repeat = Repeat.LAST

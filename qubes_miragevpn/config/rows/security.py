@@ -150,7 +150,7 @@ ROWS = (
         (_FILE, _DIRECTION),
         client=_STATIC,
         server=_STATIC,
-        static=APPLIED,
+        point=APPLIED,
         block=True,
     ),
     Row(
@@ -158,7 +158,7 @@ ROWS = (
         "use the static key mode in spite of that",
         client=NoEffect("there is no 'secret'", warn=False),
         server=NoEffect("there is no 'secret'", warn=False),
-        static=APPLIED,
+        point=APPLIED,
     ),
     Row(
         "tls-crypt",

@@ -52,7 +52,7 @@ def require_legal(role: Role, opcode: Opcode, phase: Phase) -> None:
         raise PeerError(f"{opcode.name} is not legal for a {role.value} whose key slot is {phase.value}")
 
 
-def require_ours(role: Role, head: Head, body: Body, *, own_sid: bytes, peer_sid: bytes | None) -> None:
+def require_ours(head: Head, body: Body, *, own_sid: bytes, peer_sid: bytes | None) -> None:
     """Raise `PeerError` (drop) unless its ids fit its kind and this session (`peer_sid` None: it has none yet)."""
     if head.opcode in RESETS:
         if body.message_id != 0:
@@ -64,8 +64,6 @@ def require_ours(role: Role, head: Head, body: Body, *, own_sid: bytes, peer_sid
     if peer_sid is None:
         if head.opcode not in RESETS or head.opcode is Opcode.SOFT_RESET:
             raise PeerError(f"{head.opcode.name} before the peer's hard reset")
-        if body.remote_sid is None and role is Role.CLIENT:
-            raise PeerError("server's hard reset acknowledges nothing")
     elif head.sid != peer_sid:
         raise PeerError("packet of another session")
     if body.remote_sid is not None and body.remote_sid != own_sid:

@@ -51,6 +51,9 @@ class Welcome(Protocol):
     def tell(self, peer: Peer) -> list[str]:
         """The control messages that go with being served."""
 
+    def farewell(self, peer: Peer) -> str:
+        """The control message by which it learns that we leave; "": it only knows that of the data channel."""
+
     def addresses(self, peer: Peer) -> tuple[IPv4Address | IPv6Address, ...] | None:
         """What is inside at its end; None: everything."""
 
@@ -100,6 +103,10 @@ class Clients:
     def tell(self, peer: Peer) -> list[str]:
         """The push."""
         return build_push_reply(push_options(peer, self._config, self._pool.server))
+
+    def farewell(self, peer: Peer) -> str:
+        """It shall come back; we may only be starting again."""
+        return "RESTART"
 
     def addresses(self, peer: Peer) -> tuple[IPv4Address | IPv6Address, ...] | None:
         """Its lease."""

@@ -7,6 +7,7 @@ implemented.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntFlag
@@ -19,6 +20,7 @@ class IvProto(IntFlag):
     REQUEST_PUSH = 1 << 2  # the server may push without being asked
     TLS_KEY_EXPORT = 1 << 3  # data keys by TLS exporter
     AUTH_PENDING_KW = 1 << 4  # AUTH_PENDING with a timeout
+    NCP_P2P = 1 << 5  # agreement between two equals, where nobody pushes
     CC_EXIT_NOTIFY = 1 << 7  # EXIT as a control message
     AUTH_FAIL_TEMP = 1 << 8  # AUTH_FAILED,TEMP
     DYN_TLS_CRYPT = 1 << 9  # renegotiations protected by a key of the session's own
@@ -37,6 +39,10 @@ OUR_PROTO = (
     | IvProto.DATA_EPOCH
     | IvProto.PUSH_UPDATE
 )
+POINT_PROTO = (
+    IvProto.DATA_V2 | IvProto.TLS_KEY_EXPORT | IvProto.NCP_P2P | IvProto.CC_EXIT_NOTIFY | IvProto.DYN_TLS_CRYPT
+)
+"""Said where nobody pushes. Not the epoch format: a peer that knows it would use it unasked, or not; no text says."""
 MAX_LINES = 64
 """A peer that says more is cut off there; OpenVPN's own client sends fewer than 20 lines."""
 
@@ -48,6 +54,7 @@ class PeerCan:
     proto: int
     ciphers: tuple[str, ...]
     mtu: bool  # understands a pushed tun-mtu
+    peer_id: int | None = None  # wants to receive data packets with this (tunnels between two)
 
 
 def build(version: str, ciphers: tuple[str, ...], mtu: int = 1600, more: tuple[tuple[str, str], ...] = ()) -> str:
@@ -69,6 +76,18 @@ def build(version: str, ciphers: tuple[str, ...], mtu: int = 1600, more: tuple[t
     return "".join(line + "\n" for line in lines)
 
 
+def build_point(version: str, ciphers: tuple[str, ...], more: tuple[tuple[str, str], ...] = ()) -> str:
+    """What either end of a tunnel between two says of itself."""
+    lines = [
+        f"IV_VER={version}",
+        "IV_PLAT=linux",
+        f"IV_CIPHERS={':'.join(ciphers)}",
+        f"IV_PROTO={int(POINT_PROTO)}",
+        *(f"{name}={value}" for name, value in more),
+    ]
+    return "".join(line + "\n" for line in lines)
+
+
 def parse(untrusted: str) -> PeerCan:
     """Read a client's peer info; what cannot be understood counts as not said."""
     pairs: dict[str, str] = {}
@@ -76,7 +95,19 @@ def parse(untrusted: str) -> PeerCan:
         key, equals, value = line.partition("=")
         if equals:
             pairs.setdefault(key, value)
-    return PeerCan(proto=_number(pairs, "IV_PROTO"), ciphers=_ciphers(pairs), mtu=_number(pairs, "IV_MTU") > 0)
+    return PeerCan(
+        proto=_number(pairs, "IV_PROTO"),
+        ciphers=_ciphers(pairs),
+        mtu=_number(pairs, "IV_MTU") > 0,
+        peer_id=_peer_id(pairs.get("ID", "")),
+    )
+
+
+def _peer_id(text: str) -> int | None:
+    """A hexadecimal number of 24 bits; the largest one means none."""
+    if not re.fullmatch(r"[0-9A-Fa-f]{1,6}", text) or int(text, 16) == 0xFFFFFF:
+        return None
+    return int(text, 16)
 
 
 def _number(pairs: Mapping[str, str], key: str) -> int:

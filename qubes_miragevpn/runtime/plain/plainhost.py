@@ -86,6 +86,11 @@ class PlainHost:
         self._journal = Journal(state)
         self._naming = Naming(self._journal, resolv_conf or resolvconf.RESOLV_CONF)
 
+    @property
+    def interface(self) -> str:
+        """What the kernel calls the tunnel's interface; "" while there is none."""
+        return "" if self._tun is None else self._tun.name
+
     async def resolve(self, host: str, family: Family) -> list[IPv4Address | IPv6Address]:
         """Ask the system's resolver; while that is behind a tunnel that does not work, remember its last answer."""
         key = (host, family)

@@ -1,15 +1,20 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""A plain machine as the host of a server: the TUN with the first address of the server's network."""
+"""A plain machine as the host of a server, or of the waiting end of a tunnel between two."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from ipaddress import IPv4Interface
 
-from qubes_miragevpn.config.model import ServerConfig, TunnelSettings
+from qubes_miragevpn.config.model import Credentials, PointServer, ServerConfig, TunnelSettings
+from qubes_miragevpn.config.pushed import parse_push
 from qubes_miragevpn.runtime.netlink.netconf import Netconf
 from qubes_miragevpn.runtime.plain.interface import configure
+from qubes_miragevpn.runtime.plain.plainhost import Habits, PlainHost
 from qubes_miragevpn.runtime.tun import Tun, open_tun
+
+_log = logging.getLogger("miragevpn.host")
 
 
 class ServerHost:
@@ -38,3 +43,31 @@ class ServerHost:
             finally:
                 tun.close()
         await self._net.close()
+
+
+class PointHost:
+    """The TUN, routes and resolvers that the file of a tunnel between two asks for, there from the beginning."""
+
+    def __init__(self, config: PointServer, open_device: Callable[[str], Tun] = open_tun) -> None:
+        self._config = config
+        self._host = PlainHost(config.common.dev, _nobody, Habits.of(config.client), open_device=open_device)
+
+    async def up(self) -> tuple[int, str]:
+        """Open and configure it; return its descriptor and name. Raises `PeerError` if the file makes no tunnel."""
+        remote = self._config.only[0] if self._config.only else None
+        settings = parse_push(self._config.tunnel, self._config.client, remote)
+        for line in settings.dropped:
+            _log.warning("not used: %s", line)
+        if remote is not None:
+            await self._host.before_transport(remote)
+        fd = await self._host.up(settings.tunnel)
+        return fd, self._host.interface
+
+    async def close(self) -> None:
+        """Undo everything. Twice is fine."""
+        await self._host.close()
+
+
+async def _nobody(again: str) -> Credentials | None:
+    """Whoever waits logs in nowhere."""
+    return None

@@ -29,6 +29,8 @@ from qubes_miragevpn.config.model import (
     Operating,
     OutputFile,
     PeerPolicy,
+    PointClient,
+    PointServer,
     Proto,
     PullFilter,
     Remote,
@@ -258,9 +260,36 @@ def static(source: random.Random) -> StaticConfig:
         base, remotes, routes=like.routes, landmark_routes=like.landmark_routes, around=like.around,
         redirect=like.redirect, dns=like.dns, persist_tun=like.persist_tun, remote_random=like.remote_random,
     )  # fmt: skip
+    return StaticConfig(shared, Secret(STATIC_KEY), source.choice((None, 0, 1)), cipher, own_lines(source))
+
+
+def point_client(source: random.Random) -> PointClient:
+    """Any file of the connecting end of a TLS tunnel between two."""
+    like = client(source)
+    usual = replace(like.common.timers, ping_restart=source.choice((0.0, 60.0)), ping_exit=0.0)
+    base = replace(like.common, timers=usual)
+    remotes = tuple(
+        replace(one, local=Local() if one.local == Local() else replace(one.local, port=5), common=None, proxy=None)
+        for one in like.remotes
+    )
+    return PointClient(replace(like, common=base, remotes=remotes), own_lines(source))
+
+
+def point_server(source: random.Random) -> PointServer:
+    """Any file of the waiting end."""
+    like, wraps = client(source), common(source, server=True)
+    usual = replace(wraps.timers, ping_restart=source.choice((0.0, 60.0)), ping_exit=0.0)
+    base = replace(like.common, timers=usual, wrap=wraps.wrap, digest=wraps.digest, identity=wraps.identity)
+    only = some(source, ip_address("192.0.2.1"), ip_address("2001:db8::1"))
+    shared = replace(like, common=base, remotes=(), redirect=like.redirect if only else None)
+    family = source.choice(tuple(Family))
+    return PointServer(shared, own_lines(source), Listen("", 1194, source.choice(tuple(Proto)), family), only)
+
+
+def own_lines(source: random.Random) -> tuple[str, ...]:
+    """The lines of a file that nobody pushes to."""
     tunnel = ("ifconfig 10.1.0.2 10.1.0.1", *some(source, "ifconfig-ipv6 fd01::2/64 fd01::1"))
-    topology = some(source, source.choice(("topology p2p", "topology subnet")))
-    return StaticConfig(shared, Secret(STATIC_KEY), source.choice((None, 0, 1)), cipher, topology + tunnel)
+    return some(source, source.choice(("topology p2p", "topology subnet"))) + tunnel
 
 
 def dns(source: random.Random, *, around: bool) -> Dns:

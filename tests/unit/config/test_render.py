@@ -12,12 +12,21 @@ import pytest
 
 from qubes_miragevpn.base.errors import ConfigError
 from qubes_miragevpn.config.building.trust import Surroundings
-from qubes_miragevpn.config.loader import load_client, load_server, load_static
-from qubes_miragevpn.config.model import ClientConfig, Common, Dns, ServerConfig, StaticConfig, Timers
+from qubes_miragevpn.config.loader import load_client, load_point_client, load_point_server, load_server, load_static
+from qubes_miragevpn.config.model import (
+    ClientConfig,
+    Common,
+    Dns,
+    PointClient,
+    PointServer,
+    ServerConfig,
+    StaticConfig,
+    Timers,
+)
 from qubes_miragevpn.config.quoting import quote
 from qubes_miragevpn.config.reading.lexer import split_words
 from qubes_miragevpn.config.reading.sources import nothing_to_read
-from qubes_miragevpn.config.render import HIDDEN, render
+from qubes_miragevpn.config.render import HIDDEN, Model, render
 from tests.unit.config import models
 from tests.unit.config.texts import CLIENT, KEY, STATIC_KEY_FILE, client
 
@@ -27,20 +36,21 @@ UNTOLD = {"revoked_serials", "key"}
 
 
 LOADERS: dict[type, Callable[..., Any]] = {
-    ClientConfig: load_client, ServerConfig: load_server, StaticConfig: load_static
+    ClientConfig: load_client, ServerConfig: load_server, StaticConfig: load_static,
+    PointClient: load_point_client, PointServer: load_point_server,
 }  # fmt: skip
 
 
-def parse(text: str, config: ClientConfig | ServerConfig | StaticConfig) -> Any:
+def parse(text: str, config: Model) -> Any:
     load = LOADERS[type(config)]
-    shared = config.client if isinstance(config, StaticConfig) else config
+    shared = config.client if isinstance(config, StaticConfig | PointClient | PointServer) else config
     surroundings = Surroundings(around=isinstance(shared, ClientConfig) and shared.around)
     content = text.encode("utf-8", "surrogateescape")
     return load(content, file="f", read_file=nothing_to_read, surroundings=surroundings).config
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("role", ["client", "server", "static"])
+@pytest.mark.parametrize("role", ["client", "server", "static", "point_client", "point_server"])
 def test_round_trip(role: str, seed: int) -> None:
     config = getattr(models, role)(random.Random(seed))
     text = render(config, show_secrets=True)
@@ -61,11 +71,11 @@ def test_the_generators_leave_no_field_out() -> None:
     """A field that never changes is one whose rendering nobody tests: teach tests/unit/config/models.py about it."""
     seen: dict[str, set[str]] = {}
     for seed in SEEDS:
-        for make in (models.client, models.server, models.static):
+        for make in (models.client, models.server, models.static, models.point_client, models.point_server):
             config = make(random.Random(seed))
             for name, value in values(config):
                 seen.setdefault(name, set()).add(repr(value))
-    for model in (ClientConfig, ServerConfig, StaticConfig, Common, Timers, Dns):
+    for model in (ClientConfig, ServerConfig, StaticConfig, PointClient, PointServer, Common, Timers, Dns):
         for field in dataclasses.fields(model):
             if field.name not in UNTOLD and field.name != "network":
                 assert len(seen[f"{model.__name__}.{field.name}"]) > 1, f"{model.__name__}.{field.name}"

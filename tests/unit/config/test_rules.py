@@ -9,13 +9,17 @@ from qubes_miragevpn.config.building.rules import RULES
 from qubes_miragevpn.config.reading.collect import Place
 from tests.unit.config.texts import (
     CLIENT,
+    CONNECTS,
     SERVER,
     STATIC,
+    WAITS,
     client,
     client_errors,
+    connects_errors,
     server,
     server_errors,
     static_errors,
+    waits_errors,
     without,
 )
 
@@ -23,6 +27,10 @@ from tests.unit.config.texts import (
 BROKEN = [
     ("certificates beside a static key", Place.STATIC, STATIC + "ca ca.crt\n", "'ca' means nothing in the static"),
     ("consent to a static key", Place.STATIC, without("allow-deprecated-insecure-static-crypto", STATIC), "secrecy"),
+    ("address between two", Place.WAITS, without("ifconfig", WAITS), "'ifconfig' is missing"),
+    ("address between two", Place.CONNECTS, without("ifconfig", CONNECTS), "'ifconfig' is missing"),
+    ("two roles", Place.CONNECTS, CONNECTS + "tls-server\n", "exclude each other"),
+    ("everything without a remote", Place.WAITS, WAITS + "redirect-gateway def1\n", "into it"),
     ("address with a static key", Place.STATIC, without("ifconfig", STATIC), "'ifconfig' is missing"),
     ("cipher with a static key", Place.STATIC, without("cipher", STATIC), "'cipher' is missing"),
     ("role", Place.CLIENT, without("client"), "c.ovpn: this is no client: 'client' is missing"),
@@ -109,7 +117,10 @@ BROKEN = [
 def test_broken_rule(name: str, place: Place, text: str, message: str) -> None:
     (rule,) = (rule for rule in RULES if rule.name == name)
     if rule.fatal:
-        found = {Place.CLIENT: client_errors, Place.SERVER: server_errors, Place.STATIC: static_errors}[place](text)
+        found = {
+            Place.CLIENT: client_errors, Place.SERVER: server_errors, Place.STATIC: static_errors,
+            Place.CONNECTS: connects_errors, Place.WAITS: waits_errors,
+        }[place](text)  # fmt: skip
     else:
         loaded = client(base=text) if place is Place.CLIENT else server(base=text)
         found = list(loaded.warnings)

@@ -10,6 +10,8 @@ from qubes_miragevpn.config.loader import (
     Examined,
     Loaded,
     examine_client,
+    examine_point_client,
+    examine_point_server,
     examine_server,
     examine_static,
     load_client,
@@ -77,6 +79,13 @@ remote 192.0.2.1
 allow-deprecated-insecure-static-crypto
 """
 
+# Both ends of a TLS tunnel between two.
+CONNECTS = (
+    "tls-client\nremote vpn.example.org\nca ca.crt\ncert own.crt\nkey own.key\nremote-cert-tls server\n"
+    "ifconfig 10.1.0.2 10.1.0.1\n"
+)
+WAITS = "tls-server\nca ca.crt\ncert own.crt\nkey own.key\nifconfig 10.1.0.1 10.1.0.2\n"
+
 
 def read_file(path: str) -> bytes:
     """The reader of `FILES`."""
@@ -109,6 +118,16 @@ def client_errors(text: str) -> list[str]:
 def static_errors(text: str) -> list[str]:
     """Every error in a file of the static key mode."""
     return _errors(examine_static(text.encode(), file="k.conf", read_file=read_file))
+
+
+def connects_errors(text: str) -> list[str]:
+    """Every error in a file of the connecting end of a TLS tunnel between two."""
+    return _errors(examine_point_client(text.encode(), file="p.conf", read_file=read_file))
+
+
+def waits_errors(text: str) -> list[str]:
+    """Every error in one of the waiting end."""
+    return _errors(examine_point_server(text.encode(), file="p.conf", read_file=read_file))
 
 
 def server_errors(text: str) -> list[str]:
