@@ -23,7 +23,7 @@ from qubes_miragevpn.config.model import Dns
 from qubes_miragevpn.qube.ranges import reserved
 from qubes_miragevpn.runtime.files import read_bounded
 
-MAX_RESOLVERS = 2  # as many as there are virtual ones
+MAX_RESOLVERS = 4  # of each family; the second virtual one stands for all but the first
 HELPER_TIME = 20.0  # seconds; a restart of qubes-firewall takes about one
 MAX_ANSWER = 512  # bytes of the helper's one line
 HEADER = b"# written by qubes-miragevpn: the tunnel's resolvers\n"  # the helper's; a test compares them
@@ -33,14 +33,15 @@ Address = IPv4Address | IPv6Address
 _log = logging.getLogger("miragevpn.dns")
 
 
-def choose(dns: Dns, fallback: tuple[IPv4Address, ...]) -> tuple[IPv4Address, ...]:
-    """Return the tunnel's resolvers: what was pushed, else `fallback`; only IPv4 ones, since the virtual ones are."""
-    pushed = [server for server in dns.servers if isinstance(server, IPv4Address)]
-    usable = [server for server in pushed if not reserved(server)]
-    for server in pushed:
+def choose(dns: Dns, fallback: tuple[IPv4Address, ...]) -> tuple[Address, ...]:
+    """Return the tunnel's resolvers, IPv4 before IPv6: what was pushed, and `fallback` where no IPv4 one was."""
+    for server in dns.servers:
         if reserved(server):
             _log.warning("resolver %s refused: the address is not the server's to give", server)
-    return tuple(dict.fromkeys(usable or fallback))[:MAX_RESOLVERS]
+    usable = list(dict.fromkeys(server for server in dns.servers if not reserved(server)))
+    four = [server for server in usable if server.version == 4] or list(dict.fromkeys(fallback))
+    six = [server for server in usable if server.version == 6]
+    return (*four[:MAX_RESOLVERS], *six[:MAX_RESOLVERS])
 
 
 class ResolvConf:

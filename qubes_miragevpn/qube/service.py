@@ -67,7 +67,7 @@ class Service:
         self._choices = Choices(settings.state_file, settings.passing_file)
         indexes = sorted({0, *self._choices.chosen.tunnels})
         first = assign({}, indexes, self._choices.chosen.assignments)
-        self._enforcer = Enforcer(self._netconf, self._uplink, first, needed=NEEDED_TABLES)
+        self._enforcer = Enforcer(self._netconf, self._uplink, first, needed=NEEDED_TABLES, own=settings.own_programs)
         self._resolver = Resolver(self._uplink_resolvers, TRANSPORT_MARK)
         self._resolv_conf = ResolvConf(settings.resolv_conf, settings.dns_helper)
         self._downstream = Downstream(self._downstream_changed)

@@ -75,6 +75,7 @@ class Settings:
     uplink_resolvers: tuple[IPv4Address | IPv6Address, ...] = ()  # empty: qubesdb, else the virtual resolvers
     fallback_resolvers: tuple[IPv4Address, ...] = ()  # inside the tunnel, when the server pushes none
     autoconnect: bool = True  # connect at boot
+    own_programs: bool = False  # this qube's own programs (updates proxy) may use vpn0; never the uplink
     rollback_after: float = 30.0  # seconds that a switch with rollback has to connect
     check_interval: float = 5.0  # seconds between looks at the barriers that no event asked for
     retry_first: float = 1.0  # first pause after a failure
@@ -140,6 +141,7 @@ _PARSERS: Mapping[str, Callable[[str], Any]] = {
     "uplink_resolvers": _addresses,
     "fallback_resolvers": _addresses4,
     "autoconnect": _yes_or_no,
+    "own_programs": _yes_or_no,
     "rollback_after": _seconds,
     "check_interval": _seconds,
     "retry_first": _seconds,

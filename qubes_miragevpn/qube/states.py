@@ -43,7 +43,7 @@ class Live:
     """A tunnel that works: its addresses, the resolvers that stand in for the virtual ones, whether it takes IPv6."""
 
     addresses: tuple[IPv4Address | IPv6Address, ...]
-    resolvers: tuple[IPv4Address, ...] = ()
+    resolvers: tuple[IPv4Address | IPv6Address, ...] = ()
 
     @property
     def ipv4(self) -> bool:
@@ -73,8 +73,8 @@ def demand(state: State, live: Live | None = None) -> Demand:
     return Demand(state in MARKED)
 
 
-def firewall(demands: Mapping[int, Demand], assignment: Assignment) -> FirewallDemand:
-    """Return the firewall of all tunnels together."""
+def firewall(demands: Mapping[int, Demand], assignment: Assignment, *, own: bool = False) -> FirewallDemand:
+    """Return the firewall of all tunnels together; `own`: this qube's own programs may use tunnel 0."""
     tunnels = tuple(
         OpenTunnel(
             tunnel_name(index),
@@ -84,6 +84,7 @@ def firewall(demands: Mapping[int, Demand], assignment: Assignment) -> FirewallD
             ipv4=each.live.ipv4,
             ipv6=each.live.ipv6,
             vifs=assignment.get(index, frozenset()),
+            own=own and index == 0,
         )
         for index, each in sorted(demands.items())
         if each.live is not None

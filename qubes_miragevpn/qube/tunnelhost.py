@@ -114,10 +114,15 @@ class QubeHost:
         if not interfaces:
             raise PeerError("the server gave the tunnel no address")
         addresses = tuple(interface.ip for interface in interfaces)
-        resolvers = tuple(r for r in dns.choose(settings.dns, self._fallback) if r not in addresses)
+        carried = {address.version for address in addresses}
+        resolvers = tuple(
+            each
+            for each in dns.choose(settings.dns, self._fallback)
+            if each not in addresses and each.version in carried
+        )
         if not resolvers:
-            _log.warning("the server names no IPv4 resolver: qubes behind this one cannot look names up")
-        return Live(addresses, resolvers if settings.ipv4 is not None else ())
+            _log.warning("the server names no resolver that can be used: qubes behind this one cannot look names up")
+        return Live(addresses, resolvers)
 
     async def _taken(self) -> set[IPv4Address | IPv6Address]:
         """Addresses that mean something here already: this machine's, those downstream, and the servers' own.

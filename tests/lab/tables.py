@@ -8,6 +8,7 @@ beside them here it does beside them in a qube. Interface group 1 is the uplink,
 from __future__ import annotations
 
 VIRTUAL_DNS = ("10.139.1.1", "10.139.1.2")
+VIRTUAL_DNS6 = ("fd09:24ef:4179::a8b:1", "fd09:24ef:4179::a8b:2")
 
 
 def _family(family: str, address: str, icmp: str) -> str:

@@ -14,9 +14,9 @@ import pytest
 
 from tests.lab.appvm import Noise, ask, seen_address
 from tests.lab.capture import Capture
-from tests.lab.network import Lab
+from tests.lab.network import Lab, python
 from tests.lab.packets import Kind
-from tests.lab.places import DNS4, FOREIGN_DNS4, NET4, NET6, WEB6
+from tests.lab.places import DNS4, FOREIGN_DNS4, NET4, NET6, UPLINK, WEB6
 from tests.lab.qube import processes_in
 
 
@@ -52,6 +52,15 @@ def test_sys_vpns_own_traffic_is_counted_too() -> None:
         assert capture.result().leaks == 0
         lab.vpn.run("ping", "-c", "1", "-W", "1", DNS4)
         assert capture.result().leaks == 4  # there and back, at both ends
+
+
+def test_multicast_of_sys_vpns_own_is_counted() -> None:
+    """Groups of the link and of the site, IPv4 and IPv6, sent by the uplink."""
+    with Lab(None, appvms=()) as lab, Capture(lab) as capture:
+        assert int(lab.vpn.run(*python("ask.py"), "multicast", UPLINK).stdout) >= 4
+        time.sleep(0.1)
+        seen = capture.result()
+        assert seen.clear_kinds["IPv4 UDP"] >= 2 and seen.clear_kinds["IPv6 UDP"] >= 2, seen
 
 
 def test_capture_goes_on_when_the_uplink_is_replaced() -> None:

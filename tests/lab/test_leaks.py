@@ -18,8 +18,8 @@ import pytest
 
 from tests.lab.appvm import Noise, ask, seen_address
 from tests.lab.capture import Capture
-from tests.lab.network import Lab
-from tests.lab.places import FOREIGN_DNS4, SITE_A, VPN_DOMID, WEB4, WEB6, Address
+from tests.lab.network import Lab, python
+from tests.lab.places import FOREIGN_DNS4, SITE_A, UPLINK, VPN_DOMID, WEB4, WEB6, Address
 from tests.lab.scene import Scene, scene
 from tests.lab.service import early
 from tests.lab.tables import VIRTUAL_DNS
@@ -147,6 +147,28 @@ def test_sys_vpns_own_traffic(live: Scene) -> None:
     live.service.kill()
     assert live.lab.vpn.run("ping", "-c", "1", "-W", "1", WEB4, check=False).returncode != 0
     live.must_be_tight()
+
+
+def test_multicast_of_sys_vpns_own(live: Scene) -> None:
+    """To groups on the uplink's link, which no route is needed for: none leaves, with a tunnel and without."""
+    for _ in range(2):
+        assert live.lab.vpn.run(*python("ask.py"), "multicast", UPLINK).stdout == "0\n"
+        live.service.kill()
+    time.sleep(0.1)
+    live.must_be_tight()
+
+
+def test_connections_are_refused_at_once(live: Scene) -> None:
+    """By a reset, as many as are tried: of errors by ICMP the kernel sends few. Both families, resolvers too."""
+    assert live.service.call("Disconnect", source="dom0").code == 0
+    live.service.wait_state("closed")
+    for host in (WEB4, WEB6):
+        ends, seconds = json.loads(ask(live.work, "connect", host, "40"))
+        assert ends == {"ConnectionRefusedError": 40} and seconds < 2, (host, ends, seconds)
+    assert "ConnectionRefused" in ask(live.work, "resolver", VIRTUAL_DNS[0], "tcp")
+    live.must_be_tight()
+    assert live.service.call("Connect", source="dom0").code == 0
+    live.must_heal()
 
 
 def test_an_appvm_plugged_in_while_connecting_and_while_connected(stage: Scene) -> None:

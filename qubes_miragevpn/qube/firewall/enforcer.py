@@ -24,7 +24,15 @@ from qubes_miragevpn.base.errors import MirageError
 from qubes_miragevpn.qube import states
 from qubes_miragevpn.qube.firewall.conntrack import forget_flows
 from qubes_miragevpn.qube.firewall.nft import FirewallError, NftTable
-from qubes_miragevpn.qube.firewall.routing import FAMILIES, OUR_PRIORITIES, Assignment, closing_routes, narrowed, rules
+from qubes_miragevpn.qube.firewall.routing import (
+    FAMILIES,
+    OUR_PRIORITIES,
+    Assignment,
+    backstop,
+    closing_routes,
+    narrowed,
+    rules,
+)
 from qubes_miragevpn.qube.firewall.table import CLOSED, FirewallDemand
 from qubes_miragevpn.qube.firewall.uplink import Signature, Uplink
 from qubes_miragevpn.qube.settings import tunnel_mark, tunnel_table
@@ -40,7 +48,10 @@ _log = logging.getLogger("miragevpn.firewall")
 
 
 class Enforcer:
-    """The barriers of the machine, for all tunnels. `needed` are tables of Qubes' without which nothing ever opens."""
+    """The barriers of the machine, for all tunnels.
+
+    `needed` are tables of Qubes' without which nothing ever opens. `own`: this qube's own programs may use tunnel 0.
+    """
 
     def __init__(
         self,
@@ -49,7 +60,10 @@ class Enforcer:
         assignment: Assignment,
         nft: NftTable | None = None,
         needed: frozenset[Table] = frozenset(),
+        *,
+        own: bool = False,
     ) -> None:
+        self._own = own
         self._netconf = netconf
         self._uplink = uplink
         self._nft = nft or NftTable()
@@ -142,7 +156,7 @@ class Enforcer:
         demands = self._demands
         if self.missing:
             demands = {index: Demand(each.marked) for index, each in demands.items()}
-        return states.firewall(demands, self._assignment)
+        return states.firewall(demands, self._assignment, own=self._own)
 
     async def _look_at_qubes(self) -> None:
         """Remember which of Qubes' tables were ever there, and see which of those are not now."""
@@ -225,7 +239,8 @@ class Enforcer:
                 if route.table == table and route not in present:
                     await self._netconf.replace_route(route)
                     changed = True
-        wanted = [rule for rule in rules(self._uplink.name, self._assignment) if rule.family in self._families]
+        all_rules = (*backstop(), *rules(self._uplink.name, self._assignment, own=self._own))
+        wanted = [rule for rule in all_rules if rule.family in self._families]
         there = [rule for rule in await self._netconf.rules() if rule.priority in OUR_PRIORITIES]
         for rule in wanted:
             if rule not in there:

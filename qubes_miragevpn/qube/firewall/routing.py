@@ -10,7 +10,7 @@ Marked sockets alone see the uplink, in a table of its own.
     5150  iif lo fwmark TRANSPORT   lookup 5156
     5151  iif lo fwmark TUNNEL n    lookup TABLE n    reverse path check of packets from the tunnel
     5152  iif lo                    lookup main, host routes only, not by the uplink's group
-    5153  iif lo                    unreachable
+    5153  iif lo                    unreachable       or, for own programs that may use the tunnel, lookup TABLE 0
     5154  iif vpn n                 the same (the host routes to downstream)
     5155  iif vpn n                 unreachable
     5156  iif UPLINK                unreachable       nothing is forwarded from there
@@ -19,6 +19,14 @@ Marked sockets alone see the uplink, in a table of its own.
     5159  everything else           unreachable
 
 With several tunnels there is no 5158: a downstream interface goes nowhere until it is assigned.
+
+Barrier three is an empty main table, and, before anybody looks it up, two rules of its own far behind those above:
+
+    32700 everything                lookup main, host routes only, not by the uplink's group
+    32701 everything                unreachable
+
+So what somebody puts into main (setup-ip does, on every change of the uplink) opens nothing in the moment until it is
+taken out again, also where the rules above are gone.
 """
 
 from __future__ import annotations
@@ -43,26 +51,37 @@ Assignment = Mapping[int, frozenset[str] | None]
 
 FAMILIES = (int(socket.AF_INET), int(socket.AF_INET6))
 DEFAULT4, DEFAULT6 = IPv4Network("0.0.0.0/0"), IPv6Network("::/0")
-OUR_PRIORITIES = range(5150, 5160)
+OUR_PRIORITIES = frozenset({*range(5150, 5160), 32700, 32701})
 UPLINK_GROUP = 1  # Qubes puts eth0 there (setup-ip)
 
 
-def rules(uplink: str, assignment: Assignment) -> tuple[NetRule, ...]:
+def backstop() -> tuple[NetRule, ...]:
+    """The rules of barrier three, both families."""
+    unreachable = [NetRule(family, 32701, action=RuleAction.UNREACHABLE) for family in FAMILIES]
+    return (*unreachable, *(_downstream_only(NetRule(family, 32700, MAIN_TABLE)) for family in FAMILIES))
+
+
+def rules(uplink: str, assignment: Assignment, *, own: bool = False) -> tuple[NetRule, ...]:
     """The rules of both families: added in this order, there is no moment of openness.
+
+    `own`: this qube's own programs may use tunnel 0, whose table ends in `unreachable` as well.
 
     What refuses comes before what leads somewhere, and the last match first: 5158 without 5153 would take this qube's
     own packets into the tunnel.
     """
-    found = [rule for family in FAMILIES for rule in reversed(_rules(family, uplink, assignment))]
+    found = [rule for family in FAMILIES for rule in reversed(_rules(family, uplink, assignment, own))]
     return tuple(sorted(found, key=lambda rule: rule.action is RuleAction.LOOKUP))
 
 
-def _rules(family: int, uplink: str, assignment: Assignment) -> list[NetRule]:
+def _rules(family: int, uplink: str, assignment: Assignment, own: bool) -> list[NetRule]:
     unreachable = RuleAction.UNREACHABLE
     found = [NetRule(family, 5150, UPLINK_TABLE, TRANSPORT_MARK, iifname="lo")]
     found += [NetRule(family, 5151, tunnel_table(n), tunnel_mark(n), iifname="lo") for n in assignment]
     found.append(_downstream_only(NetRule(family, 5152, MAIN_TABLE, iifname="lo")))
-    found.append(NetRule(family, 5153, iifname="lo", action=unreachable))
+    if own:
+        found.append(NetRule(family, 5153, tunnel_table(0), iifname="lo"))
+    else:
+        found.append(NetRule(family, 5153, iifname="lo", action=unreachable))
     for n in assignment:
         found.append(_downstream_only(NetRule(family, 5154, MAIN_TABLE, iifname=tunnel_name(n))))
         found.append(NetRule(family, 5155, iifname=tunnel_name(n), action=unreachable))

@@ -21,6 +21,7 @@ ours is ever put into the text. NAT is left to Qubes' own masquerade rule.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -31,12 +32,17 @@ from qubes_miragevpn.base.names import SOCKET_MARK
 
 TABLE = "qubes-miragevpn"
 VIRTUAL_RESOLVERS = (IPv4Address("10.139.1.1"), IPv4Address("10.139.1.2"))
-"""What dom0 gives every qube as its resolvers; there are no IPv6 ones."""
+VIRTUAL_RESOLVERS6 = (IPv6Address("fd09:24ef:4179::a8b:1"), IPv6Address("fd09:24ef:4179::a8b:2"))
+"""What dom0 gives qubes as their resolvers; the IPv6 ones where it gives IPv6 addresses at all (from 4.3 on)."""
 
 VIF_NAME = re.compile(r"\Avif(0|[1-9][0-9]{0,4})\.(0|[1-9][0-9]{0,2})\Z")
 TUN_NAME = re.compile(r"\Avpn(0|[1-9][0-9]?)\Z")
 
 REFUSE = "reject with icmpx admin-prohibited"
+CONNECTING = "tcp flags & (fin | syn | rst | ack) == syn"
+RESET = "reject with tcp reset"
+"""A program that connects fails at once by a reset; the kernel sends only so many ICMP errors to one address. What
+belongs to a connection gets an ICMP error, which does not end it: it may live on when the tunnel is there again."""
 
 
 @dataclass(frozen=True)
@@ -44,16 +50,18 @@ class OpenTunnel:
     """A tunnel that carries downstream traffic now.
 
     `mark` is what its flows bear, and its incoming packets for the reverse path check. `vifs` None means every
-    downstream interface, present or to come. `resolvers` are the tunnel's; only IPv4 ones can stand in for the virtual.
+    downstream interface, present or to come. `resolvers` are the tunnel's; those of a family stand in for the virtual
+    ones of that family. `own`: this qube's own programs may use it.
     """
 
     tun: str
     mark: int
     addresses: tuple[IPv4Address | IPv6Address, ...]
-    resolvers: tuple[IPv4Address, ...] = ()
+    resolvers: tuple[IPv4Address | IPv6Address, ...] = ()
     ipv4: bool = True
     ipv6: bool = False
     vifs: frozenset[str] | None = None
+    own: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,6 +73,23 @@ class FirewallDemand:
 
 
 CLOSED = FirewallDemand()
+
+
+@dataclass(frozen=True)
+class Family:
+    """What differs between the two when names are looked up; `dns` begins the rules' names."""
+
+    version: int
+    word: str
+    dns: str
+    virtual: tuple[IPv4Address | IPv6Address, ...]
+
+    def resolvers(self, tunnel: OpenTunnel) -> tuple[IPv4Address | IPv6Address, ...]:
+        """The tunnel's resolvers of this family."""
+        return tuple(resolver for resolver in tunnel.resolvers if resolver.version == self.version)
+
+
+FAMILIES = (Family(4, "ip", "dns", VIRTUAL_RESOLVERS), Family(6, "ip6", "dns6", VIRTUAL_RESOLVERS6))
 
 
 @dataclass(frozen=True)
@@ -120,7 +145,7 @@ def chains(demand: FirewallDemand) -> tuple[Chain, ...]:
         Chain("marking", "filter", "prerouting", "mangle", -150, "accept", tuple(_mark(tunnels))),
         Chain("dns", "nat", "prerouting", "dstnat - 5", -105, "accept", tuple(_dns(tunnels))),
         Chain("forward", "filter", "forward", "filter - 10", -10, "drop", tuple(_forward(tunnels))),
-        Chain("output", "filter", "output", "filter", 0, "drop", tuple(_output(demand.marked))),
+        Chain("output", "filter", "output", "filter", 0, "drop", tuple(_output(demand.marked, tunnels))),
     )
 
 
@@ -153,6 +178,11 @@ def _downstream(tunnel: OpenTunnel, keyword: str) -> str | None:
     return f"{keyword} {{ {', '.join(chr(34) + name + chr(34) for name in sorted(tunnel.vifs))} }}"
 
 
+def _carried(tunnel: OpenTunnel) -> str:
+    """The match for the families that `tunnel` carries; both is no match at all."""
+    return "" if tunnel.ipv4 and tunnel.ipv6 else f"meta nfproto ipv{4 if tunnel.ipv4 else 6} "
+
+
 def _guard(tunnels: tuple[OpenTunnel, ...]) -> Iterable[Rule]:
     """Nobody but the tunnel itself may probe for, or speak to, the address inside the tunnel."""
     holders: dict[IPv4Address | IPv6Address, list[str]] = {}
@@ -180,24 +210,44 @@ def _mark(tunnels: tuple[OpenTunnel, ...]) -> Iterable[Rule]:
     )
     for tunnel in tunnels:
         yield Rule(f"tunnel-reply-{tunnel.tun}", f'iifname "{tunnel.tun}"', f"meta mark set 0x{tunnel.mark:08x}")
-    virtual = ", ".join(str(address) for address in VIRTUAL_RESOLVERS)
+    for family in FAMILIES:
+        virtual = ", ".join(str(address) for address in family.virtual)
+        for tunnel in tunnels:
+            downstream = _downstream(tunnel, "iifname")
+            if downstream is not None and family.resolvers(tunnel):
+                match = f"{downstream} {family.word} daddr {{ {virtual} }} meta l4proto {{ tcp, udp }} th dport 53"
+                yield Rule(f"{family.dns}-served-{tunnel.tun}", match, "accept")
+        match = f'iifname "vif*" {family.word} daddr {{ {virtual} }}'
+        yield Rule(f"{family.dns}-reset", f"{match} {CONNECTING}", f"counter {RESET}")
+        yield Rule(f"{family.dns}-refused", match, f"counter {REFUSE}")
+    # Here, since what is closed has no route and so never comes to the forward hook.
     for tunnel in tunnels:
         downstream = _downstream(tunnel, "iifname")
-        if downstream is not None and tunnel.resolvers:
-            match = f"{downstream} ip daddr {{ {virtual} }} meta l4proto {{ tcp, udp }} th dport 53"
-            yield Rule(f"dns-served-{tunnel.tun}", match, "accept")
-    yield Rule("virtual-refused", f'iifname "vif*" ip daddr {{ {virtual} }}', f"counter {REFUSE}")
+        if downstream is not None and (tunnel.ipv4 or tunnel.ipv6):
+            yield Rule(f"open-{tunnel.tun}", f"{_carried(tunnel)}{downstream}", "accept")
+    yield Rule("closed-reset", f'iifname "vif*" fib daddr type != local {CONNECTING}', f"counter {RESET}")
 
 
 def _dns(tunnels: tuple[OpenTunnel, ...]) -> Iterable[Rule]:
-    for tunnel in tunnels:
-        downstream = _downstream(tunnel, "iifname")
-        if downstream is None or not tunnel.resolvers:
+    """The first virtual resolver is the tunnel's first one, the second its others in turn, question by question.
+
+    A qube that gets no answer from the one asks the other, and again: so each resolver of the tunnel gets its turn.
+    """
+    for family, tunnel in itertools.product(FAMILIES, tunnels):
+        downstream, resolvers = _downstream(tunnel, "iifname"), family.resolvers(tunnel)
+        if downstream is None or not resolvers:
             continue
-        for place, virtual in enumerate(VIRTUAL_RESOLVERS):
-            resolver = tunnel.resolvers[min(place, len(tunnel.resolvers) - 1)]
-            match = f"{downstream} ip daddr {virtual} meta l4proto {{ tcp, udp }} th dport 53"
-            yield Rule(f"dns-{tunnel.tun}-{place + 1}", match, f"counter dnat ip to {resolver}")
+        for place, (virtual, real) in enumerate(zip(family.virtual, (resolvers[:1], resolvers[1:]), strict=True), 1):
+            match = f"{downstream} {family.word} daddr {virtual} meta l4proto {{ tcp, udp }} th dport 53"
+            verdict = f"counter dnat {family.word} to {_in_turn(real or resolvers)}"
+            yield Rule(f"{family.dns}-{tunnel.tun}-{place}", match, verdict)
+
+
+def _in_turn(addresses: tuple[IPv4Address | IPv6Address, ...]) -> str:
+    if len(addresses) == 1:
+        return str(addresses[0])
+    places = ", ".join(f"{place} : {address}" for place, address in enumerate(addresses))
+    return f"numgen inc mod {len(addresses)} map {{ {places} }}"
 
 
 def _forward(tunnels: tuple[OpenTunnel, ...]) -> Iterable[Rule]:
@@ -210,21 +260,29 @@ def _forward(tunnels: tuple[OpenTunnel, ...]) -> Iterable[Rule]:
             continue
         if not (tunnel.ipv4 or tunnel.ipv6):
             continue
-        family = "" if tunnel.ipv4 and tunnel.ipv6 else f"meta nfproto ipv{4 if tunnel.ipv4 else 6} "
+        family = _carried(tunnel)
         match = f'{family}{out} oifname "{tunnel.tun}"'
         yield Rule(f"out-{tunnel.tun}", match, f"ct mark set 0x{tunnel.mark:08x} counter accept")
         match = f'{family}iifname "{tunnel.tun}" {back} ct state established,related'
         yield Rule(f"back-{tunnel.tun}", match, "counter accept")
-    yield Rule("downstream-refused", 'iifname "vif*"', f"counter {REFUSE}")
-    yield Rule("group-refused", "iifgroup 2", f"counter {REFUSE}")
+    for name, match in (("downstream", 'iifname "vif*"'), ("group", "iifgroup 2")):
+        yield Rule(f"{name}-reset", f"{match} {CONNECTING}", f"counter {RESET}")
+        yield Rule(f"{name}-refused", match, f"counter {REFUSE}")
     yield Rule("dropped", "", "counter drop")
 
 
-def _output(marked: bool) -> Iterable[Rule]:
-    """Own traffic: loopback and downstream; marked sockets by the uplink; the tunnel and all else refused."""
+def _output(marked: bool, tunnels: tuple[OpenTunnel, ...]) -> Iterable[Rule]:
+    """Own traffic: loopback and downstream; marked sockets by the uplink; all else refused.
+
+    So is the tunnel, unless its owner lets this qube's own programs use it; never for what is marked for the uplink.
+    """
     yield Rule("loopback", 'oifname "lo"', "accept")
     yield Rule("downstream", 'oifname "vif*"', "accept")
     yield Rule("downstream-group", "oifgroup 2", "accept")
+    for tunnel in tunnels:
+        if tunnel.own:
+            match = f'oifname "{tunnel.tun}" meta mark 0x00000000'
+            yield Rule(f"own-{tunnel.tun}", match, f"ct mark set 0x{tunnel.mark:08x} counter accept")
     yield Rule("own-into-tunnel", 'oifname "vpn*"', f"counter {REFUSE}")
     if marked:
         mark = f"0x{SOCKET_MARK:08x}"

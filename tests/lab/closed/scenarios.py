@@ -37,16 +37,10 @@ ROUNDS = 12
 
 @dataclass(frozen=True)
 class Scenario:
-    """`main`: repeated with each barrier in every test run.
-
-    `routes`: somebody puts routes to a neighbour on a link into main. The third barrier takes them out again, but
-    cannot keep them from being there for a moment; alone, it may let through to that neighbour until then, and no
-    further.
-    """
+    """`main`: repeated with each barrier in every test run."""
 
     act: Callable[[Scene], None]
     main: bool = False
-    routes: bool = False
     without: frozenset[Left] = field(default_factory=frozenset)  # where it takes away the only barrier there is
 
 
@@ -303,11 +297,11 @@ SCENARIOS: Mapping[str, Scenario] = {
     "tun deleted": Scenario(tun_deleted, main=True),
     "tun down": Scenario(tun_down),
     "tun renamed": Scenario(tun_renamed),
-    "uplink replaced": Scenario(uplink_replaced, main=True, routes=True),
-    "netvm changed": Scenario(netvm_changed, routes=True),
-    "scripts again": Scenario(scripts_again, main=True, routes=True),
+    "uplink replaced": Scenario(uplink_replaced, main=True),
+    "netvm changed": Scenario(netvm_changed),
+    "scripts again": Scenario(scripts_again, main=True),
     "defaults put back": Scenario(defaults_put_back, without=frozenset({Left.NO_WAY_OUT})),
-    "second uplink": Scenario(second_uplink, routes=True),
+    "second uplink": Scenario(second_uplink),
     "ruleset flushed": Scenario(flushed, without=frozenset({Left.FIREWALL})),
     "qubes-firewall stopped": Scenario(qubes_firewall_stopped, main=True),
     "rules flushed": Scenario(rules_flushed, without=frozenset({Left.RULES})),

@@ -8,11 +8,14 @@ from collections.abc import Iterator
 import pytest
 
 from tests.lab.appvm import ask, seen_address
-from tests.lab.places import SITE_A, SITE_B, WEB4, WEB6
+from tests.lab.network import start_program
+from tests.lab.places import FOREIGN_DNS4, HOSTS, SITE_A, SITE_B, WEB4, WEB6
 from tests.lab.providers import OPENVPN, OWN
 from tests.lab.scene import Scene, scene
+from tests.lab.tables import VIRTUAL_DNS, VIRTUAL_DNS6
 
 NARROW = 1280
+DEAD, SIX = "10.8.0.77", "fd42:8::1"  # resolvers of provider A's: one that nobody has, its IPv6 address in the tunnel
 
 
 @pytest.fixture(scope="module")
@@ -52,12 +55,39 @@ def test_a_narrow_path_behind_the_server(live: Scene) -> None:
     live.must_be_tight()
 
 
+def names_are_looked_up(here: Scene) -> None:
+    """By UDP and TCP, at the virtual resolvers of both families, also while the first resolver does not answer."""
+    for transport in ("udp", "tcp"):
+        assert ask(here.work, "resolver", VIRTUAL_DNS[0], transport) == SITE_A.name
+        assert [ask(here.work, "resolver", virtual, transport) for virtual in VIRTUAL_DNS6] == ["six", "six"]
+    conf = here.lab.vpn.path("/etc/resolv.conf").read_text()
+    assert [line.split()[1] for line in conf.splitlines()[1:]] == [SITE_A.resolver, DEAD, FOREIGN_DNS4, SIX]
+    here.lab.provider_a.nft(f"""
+table ip dead {{
+  chain input {{
+    type filter hook input priority filter; policy accept;
+    ip daddr {SITE_A.resolver} meta l4proto {{ tcp, udp }} th dport 53 drop
+  }}
+}}""")
+    assert ask(here.work, "resolver", VIRTUAL_DNS[0]).startswith("no: ")
+    assert "foreign" in [ask(here.work, "resolver", VIRTUAL_DNS[1]) for _ in range(2)], "each gets its turn"
+    here.lab.provider_a.nft("delete table ip dead")
+    assert ask(here.work, "resolver", VIRTUAL_DNS[0]) == SITE_A.name
+
+
 def test_a_tunnel_that_carries_ipv6() -> None:
-    """openvpn gives the tunnel an IPv6 address: AppVMs reach IPv6 through it, and a tunnel without refuses it."""
+    """openvpn gives the tunnel an IPv6 address: AppVMs reach IPv6 through it, and a tunnel without refuses it.
+
+    Names are looked up by either family's resolvers; of three IPv4 ones the first is dead for a while, the second
+    always.
+    """
     with scene(OPENVPN) as here:
         a = here.providers.a
-        a.extra = 'server-ipv6 fd42:8::/64\npush "route-ipv6 2000::/3"\n'
+        a.extra = 'server-ipv6 fd42:8::/64\npush "route-ipv6 2000::/3"\n' + "".join(
+            f'push "dhcp-option {option}"\n' for option in (f"DNS {DEAD}", f"DNS {FOREIGN_DNS4}", f"DNS6 {SIX}")
+        )
         a.renew()
+        start_program(here.lab.provider_a, "dns.py", "six", SIX, *HOSTS)()
         here.lab.provider_a.sysctl({"ipv6/conf/all/forwarding": 1})
         here.lab.provider_a.nft("""
 table ip6 provider {
@@ -69,12 +99,14 @@ table ip6 provider {
         here.connected()
         assert seen_address(here.work, WEB6) == SITE_A.public6
         here.noise.wait(lambda: here.noise.answers["udp6"] > 3 and here.noise.answers["icmp6"] > 3)
+        names_are_looked_up(here)
         here.must_be_tight()
         here.providers.b.start()
         here.service.call("Switch", SITE_B.name, source="dom0")
         here.service.wait_state("connected", profile=SITE_B.name)
         here.must_carry(SITE_B)
         assert seen_address(here.work, WEB6).startswith("no: ")
+        assert "no: ConnectionRefusedError" in ask(here.work, "resolver", VIRTUAL_DNS6[0], "tcp")
         before = here.noise.answers["udp6"]
         here.noise.rounds(8)
         assert here.noise.answers["udp6"] == before

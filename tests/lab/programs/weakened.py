@@ -33,10 +33,12 @@ def weaken(left: str) -> None:
     if left != "rules":
         all_rules = enforcer.rules
 
-        def rules(*arguments: Any) -> tuple[NetRule, ...]:
-            return tuple(rule for rule in all_rules(*arguments) if rule.priority in OPENING)
+        def rules(*arguments: Any, **options: Any) -> tuple[NetRule, ...]:
+            return tuple(rule for rule in all_rules(*arguments, **options) if rule.priority in OPENING)
 
         enforcer.rules = rules
+    if left != "no way out":
+        enforcer.backstop = lambda: ()
     if left != "no way out":
         delete = Netconf.delete_route
 

@@ -22,7 +22,7 @@ from qubes_miragevpn.base.errors import MirageError
 from qubes_miragevpn.qube.firewall.conntrack import forget_flows
 from qubes_miragevpn.qube.firewall.enforcer import Enforcer
 from qubes_miragevpn.qube.firewall.nft import FirewallError, NftTable, differences
-from qubes_miragevpn.qube.firewall.routing import OUR_PRIORITIES, rules
+from qubes_miragevpn.qube.firewall.routing import OUR_PRIORITIES, backstop, rules
 from qubes_miragevpn.qube.firewall.table import CLOSED, FirewallDemand, OpenTunnel, chains, render
 from qubes_miragevpn.qube.firewall.uplink import NO_UPLINK, Address, Uplink, another
 from qubes_miragevpn.qube.firewall.watch import NFTABLES, RULES, ChangeSignal
@@ -170,7 +170,7 @@ def test_the_lockdown_script_sets_the_same_rules() -> None:
             subprocess.run(["sh", str(script), "all"], env=environment, check=True, timeout=10)
             assert ways() == CLOSED_WAYS
             there = [rule for rule in await stage.netconf.rules() if rule.priority in OUR_PRIORITIES]
-            assert sorted(there, key=repr) == sorted(rules("eth0", {0: None}), key=repr)
+            assert sorted(there, key=repr) == sorted((*rules("eth0", {0: None}), *backstop()), key=repr)
         before = ip("rule show") + ip("-6 rule show") + ip("route show table all") + nft("-s", "list", "ruleset")
         await stage.enforcer.start()
         after = ip("rule show") + ip("-6 rule show") + ip("route show table all") + nft("-s", "list", "ruleset")
@@ -254,11 +254,13 @@ def test_the_script_refuses_a_wrong_uplink() -> None:
     assert done.returncode == 1 and "not the name of an interface" in done.stderr
 
 
+MANY = tuple(map(ip_address, ("10.8.0.1", "9.9.9.9", "1.1.1.1", "2001:db8::53", "2001:db8::54", "2001:db8::55")))
 DEMANDS = [
     CLOSED,
     FirewallDemand(marked=True),
     FirewallDemand(True, (OpenTunnel("vpn0", 1, LIVE.addresses, LIVE.resolvers, ipv6=True),)),
     FirewallDemand(True, (OpenTunnel("vpn0", 1, LIVE.addresses[1:], (), ipv4=False, ipv6=True),)),
+    FirewallDemand(True, (OpenTunnel("vpn0", 1, LIVE.addresses, MANY, ipv6=True, own=True),)),
     FirewallDemand(
         True,
         tuple(

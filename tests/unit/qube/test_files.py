@@ -93,8 +93,11 @@ R1, R2, R3 = (IPv4Address(f"10.8.0.{n}") for n in (1, 2, 3))
 
 def test_choosing_resolvers(caplog: pytest.LogCaptureFixture) -> None:
     six = IPv6Address("2001:db8::53")
-    assert choose(Dns((R1, six, R1, R2, R3)), (R3,)) == (R1, R2)
-    assert choose(Dns((six,)), (R3,)) == (R3,)
+    assert choose(Dns((six, R1, R1, R2, R3)), (R3,)) == (R1, R2, R3, six)
+    assert choose(Dns((six,)), (R3,)) == (R3, six)
+    assert choose(Dns((IPv6Address("fd09:24ef:4179::a8b:1"),)), ()) == ()
+    many = tuple(IPv4Address(f"10.8.1.{number}") for number in range(9))
+    assert choose(Dns(many), ()) == many[:4]
     assert choose(Dns(), ()) == ()
     assert choose(Dns((IPv4Address("10.137.0.9"), IPv4Address("127.0.0.1"))), ()) == ()
     assert "10.137.0.9 refused" in caplog.text

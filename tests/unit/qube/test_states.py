@@ -9,7 +9,7 @@ from ipaddress import IPv4Address, IPv6Address
 import pytest
 
 from qubes_miragevpn.base.errors import MisuseError
-from qubes_miragevpn.qube.firewall.routing import WORST_METRIC, closing_routes, rules, tunnel_routes
+from qubes_miragevpn.qube.firewall.routing import WORST_METRIC, backstop, closing_routes, rules, tunnel_routes
 from qubes_miragevpn.qube.firewall.table import CLOSED, FirewallDemand
 from qubes_miragevpn.qube.settings import MAX_TUNNELS, tunnel_mark, tunnel_name, tunnel_table
 from qubes_miragevpn.qube.states import Demand, Live, State, demand, firewall, routes
@@ -90,6 +90,26 @@ def test_the_rules_of_one_tunnel() -> None:
         assert in_main == {(widest, 1)}
         assert all(rule.iifname == "lo" for rule in mine if rule.fwmark is not None), "marks forward nothing"
     assert len({rule.family for rule in found}) == 2
+
+
+def test_own_programs_may_use_the_tunnel() -> None:
+    """One rule differs: what is left of their packets looks up tunnel 0's table, which ends in `unreachable`."""
+    closed, own = set(rules("eth0", ALL)), set(rules("eth0", ALL, own=True))
+    assert {rule.priority for rule in closed ^ own} == {5153}
+    assert {(rule.iifname, rule.table, rule.fwmark) for rule in own - closed} == {("lo", tunnel_table(0), None)}
+    assert firewall({0: demand(State.CONNECTED, LIVE)}, ALL, own=True).tunnels[0].own
+    both = {0: demand(State.CONNECTED, LIVE), 1: demand(State.CONNECTED, LIVE)}
+    assigned = {0: frozenset[str](), 1: frozenset[str]()}
+    assert [tunnel.own for tunnel in firewall(both, assigned, own=True).tunnels] == [True, False]
+
+
+def test_the_third_barriers_own_rules() -> None:
+    """Whoever looks main up sees downstream's host routes alone, and nothing follows."""
+    found = backstop()
+    assert [rule.action is RuleAction.UNREACHABLE for rule in found] == [True, True, False, False]
+    assert {rule.priority for rule in found[:2]} == {32701} and {rule.priority for rule in found[2:]} == {32700}
+    assert {(rule.suppress_prefixlength, rule.suppress_ifgroup) for rule in found[2:]} == {(31, 1), (127, 1)}
+    assert all(rule.iifname is None and rule.fwmark is None for rule in found)
 
 
 def test_the_refusal_is_added_first() -> None:

@@ -105,13 +105,51 @@ def test_an_address_of_two_tunnels_is_guarded_against_all_others() -> None:
 
 @pytest.mark.parametrize(
     ("resolvers", "first", "second"),
-    [(("10.8.0.1",), "10.8.0.1", "10.8.0.1"), (("10.8.0.1", "9.9.9.9"), "10.8.0.1", "9.9.9.9")],
+    [
+        (("10.8.0.1",), "10.8.0.1", "10.8.0.1"),
+        (("10.8.0.1", "9.9.9.9"), "10.8.0.1", "9.9.9.9"),
+        (("10.8.0.1", "9.9.9.9", "1.1.1.1"), "10.8.0.1", "numgen inc mod 2 map { 0 : 9.9.9.9, 1 : 1.1.1.1 }"),
+    ],
 )
 def test_virtual_resolvers(resolvers: tuple[str, ...], first: str, second: str) -> None:
     tunnel = OpenTunnel("vpn0", 1, TUN.addresses, tuple(map(ip_address, resolvers)))  # type: ignore[arg-type]
     rules = chain(FirewallDemand(True, (tunnel,)), "dns").rules
-    assert [rule.verdict.split()[-1] for rule in rules] == [first, second]
-    assert names(FirewallDemand(True, (tunnel,)), "marking")[-2:] == ["dns-served-vpn0", "virtual-refused"]
+    assert [rule.verdict for rule in rules] == [f"counter dnat ip to {each}" for each in (first, second)]
+    assert names(FirewallDemand(True, (tunnel,)), "marking")[-7:] == [
+        "dns-served-vpn0", "dns-reset", "dns-refused", "dns6-reset", "dns6-refused", "open-vpn0", "closed-reset",
+    ]  # fmt: skip
+
+
+def test_each_family_has_its_own_resolvers() -> None:
+    """Those of a family stand in for the virtual ones of that family; without any, these are refused."""
+    six = ip_address("2001:db8::53")
+    tunnel = OpenTunnel("vpn0", 1, SIX.addresses, (six, ip_address("10.8.0.1")), ipv6=True)
+    rules = {rule.name: (rule.match, rule.verdict) for rule in chain(FirewallDemand(True, (tunnel,)), "dns").rules}
+    assert set(rules) == {f"{dns}-vpn0-{place}" for dns in ("dns", "dns6") for place in (1, 2)}
+    assert " ip6 daddr fd09:24ef:4179::a8b:2 " in rules["dns6-vpn0-2"][0]
+    assert rules["dns6-vpn0-2"][1] == f"counter dnat ip6 to {six}"
+    only = OpenTunnel("vpn0", 1, SIX.addresses, (six,), ipv6=True)
+    assert [rule.name for rule in chain(FirewallDemand(True, (only,)), "dns").rules] == ["dns6-vpn0-1", "dns6-vpn0-2"]
+    assert "dns-served-vpn0" not in names(FirewallDemand(True, (only,)), "marking")
+
+
+def test_only_new_connections_are_reset() -> None:
+    """A reset would end those that live on when the tunnel is there again; they get ICMP errors."""
+    for name in ("marking", "forward"):
+        resets = [rule for rule in chain(CLOSED, name).rules if "tcp reset" in rule.verdict]
+        assert len(resets) == (2 if name == "forward" else 3)
+        assert all(rule.match.endswith("tcp flags & (fin | syn | rst | ack) == syn") for rule in resets)
+
+
+def test_own_programs_where_they_may() -> None:
+    """Into tunnel 0 alone, while it is open, without a mark; their flows bear the tunnel's."""
+    tunnel = OpenTunnel("vpn0", 0x515650, TUN.addresses, own=True)
+    rules = chain(FirewallDemand(True, (tunnel,)), "output").rules
+    order = [rule.name for rule in rules]
+    own = rules[order.index("own-vpn0")]
+    assert order.index("own-vpn0") < order.index("own-into-tunnel")
+    assert own.match == 'oifname "vpn0" meta mark 0x00000000' and own.verdict.startswith("ct mark set 0x00515650 ")
+    assert "own-vpn0" not in names(FirewallDemand(True, (TUN,)), "output")
 
 
 @pytest.mark.parametrize("demand", [CLOSED, FirewallDemand(True), FirewallDemand(True, (SIX,))])
@@ -119,8 +157,8 @@ def test_without_a_resolver_the_virtual_ones_are_refused(demand: FirewallDemand)
     """Before any translation: whatever Qubes' own chain says, it is never asked."""
     assert chain(demand, "dns").rules == ()
     assert "dns-served-vpn0" not in names(demand, "marking")
-    refusal = chain(demand, "marking").rules[-1]
-    assert refusal.name == "virtual-refused" and "reject" in refusal.verdict
+    refusals = {rule.name: rule.verdict for rule in chain(demand, "marking").rules}
+    assert "reject" in refusals["dns-refused"] and "reject" in refusals["dns6-refused"]
     assert chain(demand, "marking").number < chain(demand, "dns").number
 
 
