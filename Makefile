@@ -19,6 +19,9 @@ PYTHON_SITE ?= $(shell $(INSTALL_PYTHON) -c 'import sysconfig as s; \
 	print(s.get_path("purelib", names[0]))')
 LIBDIR := /usr/lib/qubes-miragevpn
 UNITS := /usr/lib/systemd/system
+VERSION := $(shell cat version)
+# All of the package that dom0 gets: nothing there can parse a profile.
+DOM0_MODULES := qubes_miragevpn/__init__.py $(shell find qubes_miragevpn/base qubes_miragevpn/admin -name '*.py' | sort)
 SERVICES = $(wildcard qubes-rpc/miragevpn.*)
 
 .DEFAULT_GOAL := help
@@ -66,7 +69,8 @@ install-vm: ## install into a Qubes template (or DESTDIR): package, units, barri
 	$(INSTALL_PYTHON) -W ignore setup.py -q build --build-base build/py --executable /usr/bin/python3 install \
 		--root $(or $(DESTDIR),/) --install-lib $(PYTHON_SITE) --install-scripts /usr/bin \
 		--single-version-externally-managed --record build/installed-files $(COMPILE)
-	install -D -m 755 -t $(DESTDIR)/usr/bin install/vm/miragevpn
+	install -D -m 755 -t $(DESTDIR)/usr/bin install/vm/miragevpn install/both/qvm-miragevpn
+	install -D -m 644 -t $(DESTDIR)/usr/share/bash-completion/completions install/both/bash-completion/*
 	install -D -m 755 install/vm/qubes-miragevpn-lockdown $(DESTDIR)$(LIBDIR)/qubes-miragevpn-lockdown
 	install -D -m 755 install/vm/qubes-miragevpn-dns.py $(DESTDIR)$(LIBDIR)/qubes-miragevpn-dns
 	install -D -m 644 -t $(DESTDIR)$(LIBDIR)/nft install/vm/nft/*.nft
@@ -98,8 +102,19 @@ ifeq ($(DESTDIR),)
 		|| echo 'still needed: the packages python3-cryptography, python3-pyOpenSSL (or python3-openssl), python3-pyroute2'
 endif
 
-install-dom0: ## install into dom0 (or DESTDIR): the qrexec policy
+install-dom0: ## install into dom0 (or DESTDIR): qvm-miragevpn, the qrexec policy, the Salt formula
 	install -D -m 664 -t $(DESTDIR)/etc/qubes/policy.d install/dom0/*.policy
+	install -D -m 755 -t $(DESTDIR)/usr/bin install/both/qvm-miragevpn
+	for module in $(DOM0_MODULES); do \
+		install -D -m 644 $$module $(DESTDIR)$(PYTHON_SITE)/$$module || exit 1; \
+	done
+	install -d $(DESTDIR)$(PYTHON_SITE)/qubes_miragevpn-$(VERSION).dist-info
+	printf 'Metadata-Version: 2.1\nName: qubes-miragevpn\nVersion: $(VERSION)\n' \
+		>$(DESTDIR)$(PYTHON_SITE)/qubes_miragevpn-$(VERSION).dist-info/METADATA
+	chmod 644 $(DESTDIR)$(PYTHON_SITE)/qubes_miragevpn-$(VERSION).dist-info/METADATA
+	install -D -m 644 -t $(DESTDIR)/usr/share/man/man1 doc/man/qvm-miragevpn.1
+	install -D -m 644 -t $(DESTDIR)/usr/share/bash-completion/completions install/both/bash-completion/qvm-miragevpn
+	install -D -m 644 -t $(DESTDIR)/srv/salt install/dom0/salt/*
 
 deb: ## build the package for a Debian template into build/deb
 	@tools/setup packages

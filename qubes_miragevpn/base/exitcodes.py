@@ -10,7 +10,7 @@ class ExitCode(IntEnum):
     """What a command's exit code says."""
 
     OK = 0  # done, or ended as asked (Ctrl-C and SIGTERM included)
-    WARNINGS = 1  # `check --strict` found warnings
+    WARNINGS = 1  # `check --strict` found warnings, `qvm-miragevpn doctor` something wrong or worth a look
     CONFIG = 2  # the command line or a configuration file is wrong
     AUTH = 3  # the peer refused our credentials or our certificate, or we its certificate
     SYSTEM = 4  # the machine denies what is needed (privilege, /dev/net/tun, nft)

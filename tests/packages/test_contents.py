@@ -68,11 +68,19 @@ drwxr-xr-x root root /usr/lib/systemd/system/qubes-network.service.d/
 -rw-r--r-- root root /usr/lib/systemd/system/qubes-network.service.d/30-qubes-miragevpn.conf
 -rw-r--r-- root root /usr/lib/sysusers.d/qubes-miragevpn.conf
 -rw-r--r-- root root /usr/lib/tmpfiles.d/qubes-miragevpn.conf
+-rw-r--r-- root root /usr/share/bash-completion/completions/miragevpn
+-rw-r--r-- root root /usr/share/bash-completion/completions/qvm-miragevpn
 -rw-r--r-- root root /usr/share/man/man1/miragevpn.1
+-rw-r--r-- root root /usr/share/man/man1/qvm-miragevpn.1
 """
 
 DOM0 = """
 -rw-rw-r-- root qubes /etc/qubes/policy.d/90-default-miragevpn.policy
+-rw-r--r-- root root /srv/salt/qubes-miragevpn.sls
+-rw-r--r-- root root /srv/salt/qubes-miragevpn.top
+-rwxr-xr-x root root /usr/bin/qvm-miragevpn
+-rw-r--r-- root root /usr/share/bash-completion/completions/qvm-miragevpn
+-rw-r--r-- root root /usr/share/man/man1/qvm-miragevpn.1
 """
 
 KEPT_IN_ETC = re.compile(r"/etc/qubes(-rpc|/rpc-config|/(post-install|qubes-firewall|suspend-(pre|post))\.d)/")
