@@ -131,6 +131,16 @@ def test_the_modules(kind: str) -> None:
     assert modules == {name for name in tracked(REPOSITORY) if name.startswith("qubes_miragevpn/")}
 
 
+def test_dom0_gets_nothing_that_parses_a_profile() -> None:
+    """Of the modules only those of the tool and below it, and what tells its version."""
+    names = {PYTHON.sub("", entry.name) for entry in entries("dom0") if PYTHON.match(entry.name)}
+    modules = {name for name in names if name.startswith("qubes_miragevpn/") and name.endswith(".py")}
+    ours = ("qubes_miragevpn/__init__.py", "qubes_miragevpn/base/", "qubes_miragevpn/admin/")
+    assert modules == {name for name in tracked(REPOSITORY) if name.startswith(ours)}
+    others = {name for name in names - modules if not name.endswith("/") and "__pycache__" not in name}
+    assert len(others) == 1 and next(iter(others)).endswith(".dist-info/METADATA")
+
+
 def test_the_units_are_those_of_the_repository(tmp_path: Path) -> None:
     """The lab plays systemd with the repository's units; these are the installed ones."""
     run("dpkg-deb", "-x", package("deb"), tmp_path)

@@ -164,10 +164,10 @@ class Dom0:
         stream = link.makefile("rb")
         words = json.loads(stream.read(int.from_bytes(stream.read(4), "big")))
         if self.in_dom0:
-            assert words[-3:-1] == ["-d", words[-2]] and words[-1].endswith(" dom0"), words
+            assert words[1] == "-d" and words[-1].endswith(" dom0"), words
             user, _, service = words[-1].removesuffix(" dom0").partition(":QUBESRPC ")
             assert user == "DEFAULT", words
-            dest = words[-2]
+            dest = words[2]
         else:
             dest, service = words[-2:]
         name, _, argument = service.partition("+")

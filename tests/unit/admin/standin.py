@@ -10,6 +10,7 @@ exc.py, config.py).
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import subprocess
 import sys
@@ -103,7 +104,8 @@ class QubesLocal:
         with contextlib.suppress(QubesVMNotHaltedError):
             self.qubesd_call(dest, "admin.vm.Start")
         client = sys.modules["qubesadmin.config"].QREXEC_CLIENT
-        return _started([client, "-d", dest, f"DEFAULT:QUBESRPC {service} dom0"], kwargs)
+        filtering = ["-T"] if os.isatty(sys.stderr.fileno()) else []
+        return _started([client, "-d", dest, *filtering, f"DEFAULT:QUBESRPC {service} dom0"], kwargs)
 
 
 class QubesRemote:

@@ -38,13 +38,13 @@ def closed(dom0: Dom0) -> None:
     dom0.property("sys-net", "netvm", "vm", "")
 
 
-def test_attach(dom0: Dom0, capsys: pytest.CaptureFixture[str]) -> None:
+def test_attach(dom0: Dom0, capfd: pytest.CaptureFixture[str]) -> None:
     closed(dom0)
     dom0.property("work", "netvm", "vm", "sys-net")
     dom0.property("mail", "netvm", "vm", VPN)
     dom0.has("work", "admin.vm.property.Set", "netvm", "", VPN.encode())
     assert main(["attach", "work", "mail", "work"]) == 0
-    assert "[1/1] have work use sys-vpn ... done" in capsys.readouterr().out
+    assert "[1/1] have work use sys-vpn ... done" in capfd.readouterr().out
     assert not dom0.beyond_policy("attach", VPN, ["work", "mail"], "debian-13")
 
 
@@ -106,7 +106,7 @@ def test_detach_to_another_netvm(system: System) -> None:
     assert system.qubes["work"].properties["netvm"] == "sys-firewall"
 
 
-def test_a_second_run_and_a_dry_run_change_nothing(system: System, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_second_run_and_a_dry_run_change_nothing(system: System, capfd: pytest.CaptureFixture[str]) -> None:
     before = system.shown()
     assert main(["attach", "work", "--dry-run"]) == 0
     assert system.shown() == before
@@ -114,14 +114,12 @@ def test_a_second_run_and_a_dry_run_change_nothing(system: System, capsys: pytes
     changes = system.changes
     assert main(["attach", "work"]) == 0
     assert system.changes == changes
-    assert (
-        "attach to sys-vpn: nothing to do" in capsys.readouterr().out.splitlines()
-    )  # as the Salt formula looks for it
+    assert "attach to sys-vpn: nothing to do" in capfd.readouterr().out.splitlines()  # as the Salt formula looks for it
 
 
 @pytest.mark.parametrize("lack", ["tag", "flag", "package", "provides_network"])
 def test_nothing_is_attached_to_a_qube_that_would_not_be_closed(
-    system: System, capsys: pytest.CaptureFixture[str], lack: str
+    system: System, capfd: pytest.CaptureFixture[str], lack: str
 ) -> None:
     vpn = system.qubes[VPN]
     match lack:
@@ -134,7 +132,7 @@ def test_nothing_is_attached_to_a_qube_that_would_not_be_closed(
         case "provides_network":
             vpn.properties["provides_network"] = "False"
     assert main(["attach", "work"]) == 7
-    assert "next:" in capsys.readouterr().err
+    assert "next:" in capfd.readouterr().err
     assert system.qubes["work"].properties["netvm"] == "sys-firewall"
 
 

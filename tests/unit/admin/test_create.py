@@ -51,11 +51,11 @@ def makes(dom0: Dom0) -> None:
     dom0.has("sys-vpn", "admin.vm.property.Set", "autostart", "", b"True")
 
 
-def test_create(dom0: Dom0, capsys: pytest.CaptureFixture[str]) -> None:
+def test_create(dom0: Dom0, capfd: pytest.CaptureFixture[str]) -> None:
     looks(dom0)
     makes(dom0)
     assert main(["create", "sys-vpn"]) == 0
-    said = capsys.readouterr().out
+    said = capfd.readouterr().out
     assert "[1/" in said and "sys-vpn is ready" in said
     assert policyfile.is_right("sys-vpn") == dom0.in_dom0
     assert ("miragevpn.Status * @tag:miragevpn-client-sys-vpn sys-vpn allow" in said) == (not dom0.in_dom0)
@@ -72,10 +72,10 @@ def test_the_flag_comes_before_the_network(dom0: Dom0) -> None:
     assert flag < order.index(("sys-vpn", "admin.vm.property.Set", "provides_network"))
 
 
-def test_dry_run_changes_nothing(dom0: Dom0, capsys: pytest.CaptureFixture[str]) -> None:
+def test_dry_run_changes_nothing(dom0: Dom0, capfd: pytest.CaptureFixture[str]) -> None:
     looks(dom0)
     assert main(["create", "sys-vpn", "--dry-run"]) == 0
-    assert "1. create AppVM sys-vpn, template debian-13, label green" in capsys.readouterr().out
+    assert "1. create AppVM sys-vpn, template debian-13, label green" in capfd.readouterr().out
     assert list(dom0.policy.iterdir()) == []
 
 
@@ -117,11 +117,11 @@ def test_a_profile_of_another_qube_is_copied_unread(in_dom0: Dom0) -> None:
     assert main(["import", "office", "work:/home/user/the-office.ovpn"]) == 0
 
 
-def test_a_profile_of_another_qube_that_is_too_large(in_dom0: Dom0, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_profile_of_another_qube_that_is_too_large(in_dom0: Dom0, capfd: pytest.CaptureFixture[str]) -> None:
     in_dom0.has("sys-vpn", "admin.vm.List", "", "sys-vpn class=AppVM state=Running\n")
     in_dom0.service("work", "qubes.VMExec+head+--c+1048577+----+a", b"x" * ((1 << 20) + 1))
     assert main(["import", "office", "work:a"]) == 2
-    assert "larger than" in capsys.readouterr().err
+    assert "larger than" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -138,48 +138,48 @@ def test_a_profile_of_another_qube_that_is_too_large(in_dom0: Dom0, capsys: pyte
     ],
 )
 def test_arguments_refused(
-    in_dom0: Dom0, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, said: str
+    in_dom0: Dom0, capfd: pytest.CaptureFixture[str], arguments: list[str], code: int, said: str
 ) -> None:
     if "--allow-endpoint" in arguments:  # the only ones that get that far
         in_dom0.answer = lambda key: b"0\0"
     assert main(arguments) == code
-    assert said in capsys.readouterr().err
+    assert said in capfd.readouterr().err
 
 
-def test_a_template_without_the_package_is_refused(dom0: Dom0, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_template_without_the_package_is_refused(dom0: Dom0, capfd: pytest.CaptureFixture[str]) -> None:
     dom0.has("dom0", "admin.vm.List", "", LIST)
     dom0.feature("debian-13", "supported-service.miragevpn", None)
     assert main(["create", "sys-vpn", "--template", "debian-13"]) == 7
-    assert "would not be closed\n  next: install qubes-miragevpn in debian-13" in capsys.readouterr().err
+    assert "would not be closed\n  next: install qubes-miragevpn in debian-13" in capfd.readouterr().err
 
 
-def test_a_denial_says_what_to_do(dom0: Dom0, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_denial_says_what_to_do(dom0: Dom0, capfd: pytest.CaptureFixture[str]) -> None:
     dom0.expect("dom0", "admin.vm.List", "", DENIED)
     assert main(["create", "sys-vpn"]) == 7
-    said = capsys.readouterr().err
+    said = capfd.readouterr().err
     assert "dom0 refused admin.vm.List" in said
     assert ("journalctl" if dom0.in_dom0 else "qvm-miragevpn policy") in said
 
 
-def test_qubesd_is_not_there(in_dom0: Dom0, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_qubesd_is_not_there(in_dom0: Dom0, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "qubesd").unlink()
     assert main(["create", "sys-vpn"]) == 4
-    assert "is qubesd running?" in capsys.readouterr().err
+    assert "is qubesd running?" in capfd.readouterr().err
 
 
-def test_an_error_in_the_middle_says_how_to_go_on(dom0: Dom0, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_error_in_the_middle_says_how_to_go_on(dom0: Dom0, capfd: pytest.CaptureFixture[str]) -> None:
     looks(dom0)
     error = b"2\0QubesException\0\0no room\x1b[2J left\0"
     dom0.expect("dom0", "admin.vm.Create.AppVM", "debian-13", error, b"name=sys-vpn label=green")
     assert main(["create", "sys-vpn"]) == 7
-    said = capsys.readouterr().err
+    said = capfd.readouterr().err
     assert "no room\\x1b[2J left" in said and "run the same command again" in said
 
 
 # --- a system with a state: what one run leaves, the next finds --------------------------------------------------
 
 
-def test_a_second_run_changes_nothing(in_dom0: Dom0, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_second_run_changes_nothing(in_dom0: Dom0, capfd: pytest.CaptureFixture[str]) -> None:
     system = System()
     in_dom0.answer = system.answer
     words = ["create", "sys-vpn", "--allow-endpoint", "203.0.113.1:1194/udp", "--netvm", "sys-firewall"]
@@ -187,10 +187,10 @@ def test_a_second_run_changes_nothing(in_dom0: Dom0, capsys: pytest.CaptureFixtu
     before, changes = system.shown(), system.changes
     assert main(words) == 0
     assert (system.shown(), system.changes) == (before, changes)
-    assert "sys-vpn: nothing to do" in capsys.readouterr().out.splitlines()  # the Salt formula looks for that line
+    assert "sys-vpn: nothing to do" in capfd.readouterr().out.splitlines()  # the Salt formula looks for that line
 
 
-def test_an_interrupted_run_goes_on(in_dom0: Dom0, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_interrupted_run_goes_on(in_dom0: Dom0, capfd: pytest.CaptureFixture[str]) -> None:
     """Cut off at every single call, then run again: the same system as without the interruption."""
     whole = System()
     in_dom0.answer = whole.answer
@@ -213,13 +213,13 @@ def test_an_interrupted_run_goes_on(in_dom0: Dom0, capsys: pytest.CaptureFixture
 
 
 @pytest.mark.parametrize("state", ["Running", "Halted"])
-def test_a_qube_of_somebody_elses_is_not_touched(in_dom0: Dom0, capsys: pytest.CaptureFixture[str], state: str) -> None:
+def test_a_qube_of_somebody_elses_is_not_touched(in_dom0: Dom0, capfd: pytest.CaptureFixture[str], state: str) -> None:
     system = System()
     in_dom0.answer = system.answer
     system.qubes["work"].state = state
     before = system.shown()
     assert main(["create", "work"]) == 7
-    assert "not a VPN qube" in capsys.readouterr().err
+    assert "not a VPN qube" in capfd.readouterr().err
     # With --adopt, but running and so open: not before it is halted.
     assert main(["create", "work", "--adopt"]) == (7 if state == "Running" else 0)
     assert (system.shown() == before) == (state == "Running")
@@ -255,7 +255,7 @@ def test_remove(dom0: Dom0, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not dom0.beyond_policy("remove", "sys-vpn", [], "debian-13")
 
 
-def test_remove_undoes_create(in_dom0: Dom0, capsys: pytest.CaptureFixture[str]) -> None:
+def test_remove_undoes_create(in_dom0: Dom0, capfd: pytest.CaptureFixture[str]) -> None:
     system = System()
     in_dom0.answer = system.answer
     before = system.shown()
@@ -266,16 +266,16 @@ def test_remove_undoes_create(in_dom0: Dom0, capsys: pytest.CaptureFixture[str])
     assert main(["remove", "sys-vpn", "--yes"]) == 0
     assert system.shown() == before and list(in_dom0.policy.iterdir()) == []
     assert main(["remove", "sys-vpn", "--yes"]) == 0
-    assert "nothing to do" in capsys.readouterr().out
+    assert "nothing to do" in capfd.readouterr().out
 
 
-def test_remove_is_refused_while_a_qube_uses_it(in_dom0: Dom0, capsys: pytest.CaptureFixture[str]) -> None:
+def test_remove_is_refused_while_a_qube_uses_it(in_dom0: Dom0, capfd: pytest.CaptureFixture[str]) -> None:
     system = System()
     in_dom0.answer = system.answer
     assert main(["create", "sys-vpn"]) == 0
     system.qubes["work"].properties["netvm"] = "sys-vpn"
     assert main(["remove", "sys-vpn", "--yes"]) == 7
-    assert "these qubes use sys-vpn: work" in capsys.readouterr().err
+    assert "these qubes use sys-vpn: work" in capfd.readouterr().err
     assert "sys-vpn" in system.qubes
 
 

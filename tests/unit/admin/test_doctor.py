@@ -42,12 +42,12 @@ def evaluates(monkeypatch: pytest.MonkeyPatch, folder: Path, script: str) -> Non
     monkeypatch.setattr(policyfile, "EVALUATE", str(program))
 
 
-def test_nothing_wrong(in_dom0: Dom0, system: System, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_wrong(in_dom0: Dom0, system: System, capfd: pytest.CaptureFixture[str]) -> None:
     in_dom0.services[(VPN, "miragevpn.Status", "", b"")] = [(0, json.dumps(STATUS).encode())]
-    capsys.readouterr()
+    capfd.readouterr()
     changes = system.changes
-    assert main(["doctor"]) == 0, capsys.readouterr().out
-    said = capsys.readouterr().out.splitlines()
+    assert main(["doctor"]) == 0, capfd.readouterr().out
+    said = capfd.readouterr().out.splitlines()
     assert all(line.startswith("ok ") for line in said) and len(said) >= 11
     # Nothing but the start that qubesadmin itself asks for before a call, of a qube that runs.
     assert system.changes - changes == 1
@@ -85,21 +85,21 @@ def _set(qube: str, name: str, value: str) -> Callable[[System], None]:
     ],
 )  # fmt: skip
 def test_each_thing_that_can_be_wrong(
-    in_dom0: Dom0, system: System, capsys: pytest.CaptureFixture[str],
+    in_dom0: Dom0, system: System, capfd: pytest.CaptureFixture[str],
     harm: Callable[[System], object], verdict: str, said: str, mends: str,
 ) -> None:  # fmt: skip
     harm(system)
     if system.qubes[VPN].state == "Running":
         in_dom0.services[(VPN, "miragevpn.Status", "", b"")] = [(0, json.dumps(STATUS).encode())]
-    capsys.readouterr()
+    capfd.readouterr()
     assert main(["doctor"]) == 1
-    lines = capsys.readouterr().out.splitlines()
+    lines = capfd.readouterr().out.splitlines()
     at = next(number for number, line in enumerate(lines) if said in line)
     assert lines[at].startswith(verdict) and "mend: " in lines[at + 1] and mends in lines[at + 1]
 
 
 def test_the_qubes_behind_a_firewall_qube_count(
-    in_dom0: Dom0, system: System, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    in_dom0: Dom0, system: System, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     evaluates(monkeypatch, tmp_path, "exit 1")
     system.make("fw2", provides_network="True", netvm=VPN)
@@ -107,7 +107,7 @@ def test_the_qubes_behind_a_firewall_qube_count(
     system.qubes["deep"].devices = "dom0+00_1f.6 x\n"
     system.qubes[VPN].state = "Halted"
     assert main(["doctor", VPN]) == 1
-    said = capsys.readouterr().out
+    said = capfd.readouterr().out
     assert "deep has PCI devices" in said and "fw2 has no other way out" in said
 
 
@@ -125,12 +125,12 @@ def test_the_qubes_behind_a_firewall_qube_count(
     ],
 )
 def test_the_policy_on_disk(
-    in_dom0: Dom0, system: System, capsys: pytest.CaptureFixture[str], harm: Callable[[Path], object], said: str
+    in_dom0: Dom0, system: System, capfd: pytest.CaptureFixture[str], harm: Callable[[Path], object], said: str
 ) -> None:
     system.qubes[VPN].state = "Halted"
     harm(in_dom0.policy)
     assert main(["doctor"]) == 1
-    assert said in capsys.readouterr().out
+    assert said in capfd.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -138,45 +138,45 @@ def test_the_policy_on_disk(
     [("exit 0", "WRONG    the policy lets work"), ("exit 1", "ok       the policy keeps"), ("", "unknown")],
 )
 def test_the_policy_as_a_whole(
-    in_dom0: Dom0, system: System, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+    in_dom0: Dom0, system: System, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
     script: str, verdict: str,
 ) -> None:  # fmt: skip
     evaluates(monkeypatch, tmp_path, script)
     system.qubes[VPN].state = "Halted"
     assert main(["doctor"]) == 1
-    assert verdict in capsys.readouterr().out
+    assert verdict in capfd.readouterr().out
 
 
-def test_the_clock_of_the_vpn_qube(in_dom0: Dom0, system: System, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_clock_of_the_vpn_qube(in_dom0: Dom0, system: System, capfd: pytest.CaptureFixture[str]) -> None:
     ahead = {**STATUS, "since": "2099-01-01T00:00:00Z"}
     in_dom0.services[(VPN, "miragevpn.Status", "", b"")] = [(0, json.dumps(ahead).encode())]
     assert main(["doctor"]) == 1
-    assert "seconds ahead of this one" in capsys.readouterr().out
+    assert "seconds ahead of this one" in capfd.readouterr().out
 
 
 def test_what_may_not_be_seen_is_said_and_the_rest_goes_on(
-    in_dom0: Dom0, system: System, capsys: pytest.CaptureFixture[str]
+    in_dom0: Dom0, system: System, capfd: pytest.CaptureFixture[str]
 ) -> None:
     system.qubes[VPN].state = "Halted"
     answer = in_dom0.answer
     assert answer is not None
     in_dom0.answer = lambda key: b"" if key[2] == "autostart" else answer(key)
     assert main(["doctor"]) == 1
-    said = capsys.readouterr().out
+    said = capfd.readouterr().out
     assert "unknown  Its start: dom0 refused" in said and "the time comes from sys-net" in said
 
 
-def test_no_such_qube(in_dom0: Dom0, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_such_qube(in_dom0: Dom0, capfd: pytest.CaptureFixture[str]) -> None:
     in_dom0.answer = System().answer
     assert main(["doctor", "nobody"]) == 7
-    assert "qvm-miragevpn create nobody" in capsys.readouterr().err
+    assert "qvm-miragevpn create nobody" in capfd.readouterr().err
 
 
-def test_every_call_of_it_is_in_the_policy(dom0: Dom0, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_call_of_it_is_in_the_policy(dom0: Dom0, capfd: pytest.CaptureFixture[str]) -> None:
     system = System()
     system.make(VPN, netvm="sys-firewall", provides_network="True").features["service.miragevpn"] = "1"
     system.qubes["work"].properties["netvm"] = VPN
     dom0.answer = system.answer
     assert main(["doctor"]) == 1
     assert not dom0.beyond_policy("doctor", VPN, [], "debian-13")
-    assert ("dom0's policy cannot be read from here" in capsys.readouterr().out) == (not dom0.in_dom0)
+    assert ("dom0's policy cannot be read from here" in capfd.readouterr().out) == (not dom0.in_dom0)

@@ -24,19 +24,19 @@ LINE = re.compile(
 )
 
 
-def printed(capsys: pytest.CaptureFixture[str], *words: str) -> list[str]:
+def printed(capfd: pytest.CaptureFixture[str], *words: str) -> list[str]:
     assert main(["policy", "mgmt", *words]) == 0
-    return [line for line in capsys.readouterr().out.splitlines() if line and not line.startswith("#")]
+    return [line for line in capfd.readouterr().out.splitlines() if line and not line.startswith("#")]
 
 
-def test_every_line_is_one_of_a_policy(capsys: pytest.CaptureFixture[str]) -> None:
-    lines = printed(capsys)
+def test_every_line_is_one_of_a_policy(capfd: pytest.CaptureFixture[str]) -> None:
+    lines = printed(capfd)
     assert all(LINE.match(line) for line in lines), lines
     assert len(lines) == len(set(lines))
 
 
-def test_what_a_management_qube_is_never_given(capsys: pytest.CaptureFixture[str]) -> None:
-    lines = printed(capsys)
+def test_what_a_management_qube_is_never_given(capfd: pytest.CaptureFixture[str]) -> None:
+    lines = printed(capfd)
     words = [line.split() for line in lines]
     assert not [line for line in lines if "VMExec" in line or "VMShell" in line or line.startswith("policy.")]
     for method, argument, _, target, *_ in words:
@@ -45,13 +45,13 @@ def test_what_a_management_qube_is_never_given(capsys: pytest.CaptureFixture[str
             assert argument != "*", method
 
 
-def test_only_what_a_command_needs(capsys: pytest.CaptureFixture[str]) -> None:
-    assert [line.split() for line in printed(capsys, "--only", "status")] == [
+def test_only_what_a_command_needs(capfd: pytest.CaptureFixture[str]) -> None:
+    assert [line.split() for line in printed(capfd, "--only", "status")] == [
         ["admin.vm.List", "+", "mgmt", "sys-vpn", "allow", "target=dom0"],
         ["miragevpn.Details", "*", "mgmt", "sys-vpn", "allow", "autostart=no"],
         ["miragevpn.Events", "*", "mgmt", "sys-vpn", "allow", "autostart=no"],
     ]
-    clients = printed(capsys, "--only", "detach", "--client", "work", "--client", "mail")
+    clients = printed(capfd, "--only", "detach", "--client", "work", "--client", "mail")
     assert [line.split()[3] for line in clients if "property.Set" in line] == ["work", "mail"]
 
 
@@ -118,19 +118,19 @@ def test_dom0_alone_reads_files_of_other_qubes() -> None:
     assert find("import", "qubes.VMExec", "x", About.ANY, in_dom0=True)
 
 
-def test_without_qubesadmin(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_qubesadmin(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setitem(sys.modules, "qubesadmin", None)
     assert main(["status"]) == 4
-    assert "neither dom0 nor a management qube" in capsys.readouterr().err
+    assert "neither dom0 nor a management qube" in capfd.readouterr().err
 
 
 def test_a_bug_is_said_to_be_one(
-    in_dom0: Dom0, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    in_dom0: Dom0, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     in_dom0.answer = System().answer
     monkeypatch.setattr("qubes_miragevpn.admin.commands.create.supported", lambda *_: 1 / 0)
     assert main(["create", "sys-vpn"]) == 70
-    said = capsys.readouterr().err
+    said = capfd.readouterr().err
     assert "internal error: ZeroDivisionError" in said and "Traceback" not in said
     assert main(["--debug", "create", "sys-vpn"]) == 70
-    assert "Traceback" in capsys.readouterr().err
+    assert "Traceback" in capfd.readouterr().err

@@ -52,65 +52,65 @@ def typed(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
     ],
 )  # fmt: skip
 def test_commands(
-    dom0: Dom0, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    dom0: Dom0, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str],
     words: list[str], service_name: str, reply: Any, payload: bytes, said: str,
 ) -> None:  # fmt: skip
     typed(monkeypatch, payload)
     running(dom0)
     dom0.service(VPN, f"miragevpn.{service_name}", reply, payload=payload)
     assert main(words) == 0
-    assert said in capsys.readouterr().out
+    assert said in capfd.readouterr().out
     # In dom0 qubesadmin itself starts the qube before it calls a service; no policy speaks of that.
     beyond = dom0.beyond_policy(words[0], VPN, [], "debian-13")
     assert [key for key in beyond if key[1] != "admin.vm.Start" or not dom0.in_dom0] == []
 
 
-def test_import_hands_bytes_on(dom0: Dom0, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_import_hands_bytes_on(dom0: Dom0, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "any"
     file.write_bytes(bytes(range(256)) * 4096)  # exactly as much as may be
     running(dom0)
     dom0.service(VPN, "miragevpn.ImportProfile+a", {"profile": "a", "warnings": ["\x1b[2J"]}, payload=file.read_bytes())
     assert main(["import", "a", str(file)]) == 0
-    assert capsys.readouterr().out == "warning: \\x1b[2J\nstored as a; to connect by it: qvm-miragevpn switch a\n"
+    assert capfd.readouterr().out == "warning: \\x1b[2J\nstored as a; to connect by it: qvm-miragevpn switch a\n"
 
 
-def test_import_of_too_much(dom0: Dom0, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_import_of_too_much(dom0: Dom0, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "any"
     file.write_bytes(b"x" * ((1 << 20) + 1))
     running(dom0)
     assert main(["import", "a", str(file)]) == 2
-    assert "larger than" in capsys.readouterr().err
+    assert "larger than" in capfd.readouterr().err
 
 
-def test_a_management_qube_reads_no_other_qubes_files(dom0: Dom0, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_management_qube_reads_no_other_qubes_files(dom0: Dom0, capfd: pytest.CaptureFixture[str]) -> None:
     running(dom0)
     if dom0.in_dom0:
         dom0.service("work", "qubes.VMExec+head+--c+1048577+----+a.ovpn", b"", code=1)
     assert main(["import", "a", "work:a.ovpn"]) == (2 if dom0.in_dom0 else 7)
-    assert ("could not read" if dom0.in_dom0 else "only dom0") in capsys.readouterr().err
+    assert ("could not read" if dom0.in_dom0 else "only dom0") in capfd.readouterr().err
 
 
-def test_a_refusal_is_explained(dom0: Dom0, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_refusal_is_explained(dom0: Dom0, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "a.ovpn"
     file.write_bytes(b"dev tap\n")
     running(dom0)
     reply = {"error": "refused", "reason": "a.ovpn:1: dev tap is not supported"}
     dom0.service(VPN, "miragevpn.ImportProfile+a", reply, code=7, payload=b"dev tap\n")
     assert main(["import", "a", str(file)]) == 7
-    assert "a.ovpn:1: dev tap is not supported" in capsys.readouterr().err
+    assert "a.ovpn:1: dev tap is not supported" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("state", ["Halted", "Paused", "Transient"])
-def test_asking_starts_no_qube(dom0: Dom0, capsys: pytest.CaptureFixture[str], state: str) -> None:
+def test_asking_starts_no_qube(dom0: Dom0, capfd: pytest.CaptureFixture[str], state: str) -> None:
     running(dom0, state)
     assert main(["status"]) == 6
-    assert f"sys-vpn does not run ({state.lower()})\n  next: qvm-start sys-vpn" in capsys.readouterr().err
+    assert f"sys-vpn does not run ({state.lower()})\n  next: qvm-start sys-vpn" in capfd.readouterr().err
 
 
-def test_a_qube_that_is_not_there(dom0: Dom0, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_qube_that_is_not_there(dom0: Dom0, capfd: pytest.CaptureFixture[str]) -> None:
     dom0.expect("x", "admin.vm.List", "", b"2\0QubesVMNotFoundError\0\0No such domain: %s\0x\0")
     assert main(["status", "--vpn", "x"]) == 7
-    assert "No such domain: x" in capsys.readouterr().err
+    assert "No such domain: x" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -125,23 +125,23 @@ def test_a_qube_that_is_not_there(dom0: Dom0, capsys: pytest.CaptureFixture[str]
     ],
 )
 def test_exit_codes_of_qrexec(
-    dom0: Dom0, capsys: pytest.CaptureFixture[str], code: int, exit_code: int, said: str
+    dom0: Dom0, capfd: pytest.CaptureFixture[str], code: int, exit_code: int, said: str
 ) -> None:
     running(dom0)
     dom0.service(VPN, "miragevpn.Details+", {"error": "no service"} if code < 125 else b"", code=code)
     assert main(["status"]) == exit_code
-    assert said in capsys.readouterr().err
+    assert said in capfd.readouterr().err
 
 
-def test_a_qube_that_talks_too_much(dom0: Dom0, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_qube_that_talks_too_much(dom0: Dom0, capfd: pytest.CaptureFixture[str]) -> None:
     running(dom0)
     dom0.service(VPN, "miragevpn.Details+", b" " * (8 << 20))
     assert main(["status"]) == 6
-    assert "printed more than it may" in capsys.readouterr().err
+    assert "printed more than it may" in capfd.readouterr().err
 
 
 def test_a_qube_that_never_answers(
-    in_dom0: Dom0, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    in_dom0: Dom0, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """A program in the place of qrexec-client that neither reads nor ends."""
     import qubesadmin
@@ -155,11 +155,11 @@ def test_a_qube_that_never_answers(
     in_dom0.expect(VPN, "admin.vm.Start", "", DENIED[:0] + b"0\0")
     started = time.monotonic()
     assert main(["status"]) == 6
-    assert "did not end in time" in capsys.readouterr().err
+    assert "did not end in time" in capfd.readouterr().err
     assert time.monotonic() - started < 10
 
 
-def test_watch(dom0: Dom0, capsys: pytest.CaptureFixture[str]) -> None:
+def test_watch(dom0: Dom0, capfd: pytest.CaptureFixture[str]) -> None:
     events = [
         {"event": "tunnel", "tunnel": "vpn0", **STATUS, "question": "Code\x07?"},
         {"event": "assigned", "address": "10.137.0.20", "tunnel": "default"},
@@ -169,7 +169,7 @@ def test_watch(dom0: Dom0, capsys: pytest.CaptureFixture[str]) -> None:
     running(dom0)
     dom0.service(VPN, "miragevpn.Events+", b"".join(json.dumps(each).encode() + b"\n" for each in events))
     assert main(["status", "--watch"]) == 6
-    out, err = capsys.readouterr()
+    out, err = capfd.readouterr()
     assert out.splitlines()[2:4] == [
         r"       the server asks: Code\x07?",
         "       to answer: qvm-miragevpn answer vpn0",
@@ -179,27 +179,27 @@ def test_watch(dom0: Dom0, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("line", [b"\x1b[2J\n", b"{}\n", b'{"error": "no service"}\n', b"x" * (1 << 18)])
-def test_watch_ends_at_what_is_odd(dom0: Dom0, capsys: pytest.CaptureFixture[str], line: bytes) -> None:
+def test_watch_ends_at_what_is_odd(dom0: Dom0, capfd: pytest.CaptureFixture[str], line: bytes) -> None:
     running(dom0)
     dom0.service(VPN, "miragevpn.Events+", line)
     assert main(["status", "--watch", "--json"]) == 6
-    out, err = capsys.readouterr()
+    out, err = capfd.readouterr()
     assert out == "" and "\x1b" not in err
 
 
-def test_a_password_is_not_taken_from_the_command_line(in_dom0: Dom0, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_password_is_not_taken_from_the_command_line(in_dom0: Dom0, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["credentials", "a", "me", "word"]) == 2
     assert main(["answer", "vpn0", "123456"]) == 2
 
 
 @pytest.mark.parametrize(("data", "said"), [(b"\n", "nothing was entered"), (b"x" * 4097, "longer than")])
 def test_secrets_are_bounded(
-    in_dom0: Dom0, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], data: bytes, said: str
+    in_dom0: Dom0, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], data: bytes, said: str
 ) -> None:
     typed(monkeypatch, data)
     running(in_dom0)
     assert main(["credentials", "a"]) == 2
-    assert said in capsys.readouterr().err
+    assert said in capfd.readouterr().err
 
 
 def test_the_terminal_asks_without_echo(in_dom0: Dom0, monkeypatch: pytest.MonkeyPatch) -> None:
