@@ -26,13 +26,14 @@ from qubes_miragevpn.config.model import (
     SocksProxy,
     StaticConfig,
 )
-from qubes_miragevpn.crypto.suites import SUITES, Mode
+from qubes_miragevpn.crypto.suites import SUITES
 from qubes_miragevpn.dataplane.interface import DataPlane
 from qubes_miragevpn.runtime.tun import Tun, open_tun
 
 VARIABLE = "MIRAGEVPN_DATAPLANE"
 REFERENCE, NATIVE = "reference", "native"
 NATIVE_MODULE = "qubes_miragevpn.dataplane._native"
+SMALL_BLOCK = 8  # bytes: Blowfish and Triple DES, which nobody should be in a hurry with
 
 _log = logging.getLogger("miragevpn.tunnel")
 
@@ -107,5 +108,5 @@ def _common_hindrance(common: Common, datagrams: bool) -> str:
     if common.compression is not Compression.NONE:
         return "the native one does not frame packets for compression"
     suites = {*common.data_ciphers, common.data_ciphers_fallback or common.data_ciphers[0]}
-    lacking = sorted(name for name in suites if SUITES[name].mode is not Mode.AEAD or name == "AES-192-GCM")
+    lacking = sorted(name for name in suites if SUITES[name].block_size == SMALL_BLOCK)
     return f"the native one has no {lacking[0]}" if lacking else ""

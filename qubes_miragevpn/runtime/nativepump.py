@@ -72,10 +72,11 @@ class NativePump:
     # --- life
 
     def start(self, report: Callable[[PlaneEvent], None]) -> None:
-        """Begin."""
+        """Begin; a second call only changes who is told."""
         self._loop = asyncio.get_running_loop()
         self._report = report
-        self._begin(self._loop)
+        if self._engine is None:
+            self._begin(self._loop)
 
     def _begin(self, loop: asyncio.AbstractEventLoop) -> Engine:
         self._engine = Engine(self._server)

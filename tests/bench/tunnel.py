@@ -75,9 +75,7 @@ def resident(peer: Peer) -> float:
 def start_server(wire: Wire, folder: Path, ends: Ends, case: Case, pki: Pki) -> Peer:
     """The server alone, serving."""
     config = server_config(case, pki, ends.server)
-    server = Peer(
-        f"{ends.server}-server", ends.server, "server", wire.server, config, folder, wrapper=_choosing(ends)
-    )
+    server = Peer(f"{ends.server}-server", ends.server, "server", wire.server, config, folder, wrapper=_choosing(ends))
     server.wait_up()
     return server
 
@@ -144,13 +142,18 @@ def workspace() -> Iterator[tuple[Wire, Path]]:
 
     The wire is like a qube's network interface and most network cards: it segments TCP itself, carries packets of UDP
     one by one, and gathers what it receives (GRO). A veth left alone hands a whole batch of UDP (UDP_SEGMENT) over as
-    one, which flatters whoever sends batches, and gathers nothing.
+    one, which flatters whoever sends batches, and gathers nothing; what local sockets sent it only gathers if it may
+    (rx-udp-gro-forwarding).
     """
     folder = Path(tempfile.mkdtemp(prefix="miragevpn-bench-"))
     wire = Wire()
     try:
         for end in (wire.server, wire.client):
-            run(*end.command("ethtool", "-K", "wire0", "tx-udp-segmentation", "off", "gro", "on"))
+            run(
+                *end.command(
+                    "ethtool", "-K", "wire0", "tx-udp-segmentation", "off", "gro", "on", "rx-udp-gro-forwarding", "on"
+                )
+            )
         yield wire, folder
     finally:
         wire.close()

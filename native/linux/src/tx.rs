@@ -35,7 +35,7 @@ const MAX_READS: usize = 128;
 /// Datagrams that the kernel takes in a row (UDP_MAX_SEGMENTS), of together at most so many bytes.
 const MAX_RUN: usize = 64;
 const MAX_RUN_BYTES: usize = 65000;
-/// What may wait for a full TCP socket beside the arena.
+/// Bytes of control packets that may wait for a full TCP socket, beside one arena of data.
 const MAX_BACKLOG: usize = 256 * 1024;
 
 /// Names of what is watched, above all links' numbers.
@@ -65,6 +65,7 @@ pub(crate) struct TxPeer {
 struct TxLink {
     link: Arc<Link>,
     backlog: Vec<u8>,
+    control: usize, // bytes of control packets in it, at most
     blocked: bool,
     in_runs: bool,
     longest_run: usize, // datagrams of this many bytes do not fit the path in rows
@@ -144,7 +145,8 @@ impl Tx {
 
     pub(crate) fn attach_link(&mut self, link: Arc<Link>) {
         let number = link.number;
-        let known = TxLink { link, backlog: Vec::new(), blocked: false, in_runs: true, longest_run: usize::MAX };
+        let known =
+            TxLink { link, backlog: Vec::new(), control: 0, blocked: false, in_runs: true, longest_run: usize::MAX };
         self.links.insert(number, known);
     }
 
@@ -187,7 +189,8 @@ impl Tx {
                 frame.extend_from_slice(packet);
                 if known.backlog.is_empty() {
                     known.write(&frame, &self.events);
-                } else if known.backlog.len() + frame.len() <= ARENA + MAX_BACKLOG {
+                } else if known.control + frame.len() <= MAX_BACKLOG {
+                    known.control += frame.len();
                     known.backlog.extend_from_slice(&frame);
                 } else {
                     known.link.fail(&self.events, "the peer does not read what is sent to it");
@@ -520,6 +523,9 @@ impl TxLink {
         };
         self.backlog.extend_from_slice(&bytes[sent..]);
         self.blocked = !self.backlog.is_empty();
+        if !self.blocked {
+            self.control = 0;
+        }
     }
 
     /// Sends datagrams; returns how many are done with, and how many of them were lost.

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The native data plane behind the same interface: what `test_pump` plays with the reference, and what is its own.
+
+The tests that are imported run here with the native pump in the place of the other; those left out are about the
+reference's innards (its system calls, its batches) or about what this backend is never chosen for (relays).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import select
+import socket
+
+import pytest
+
+from qubes_miragevpn.dataplane.interface import (
+    ControlPacket,
+    Counters,
+    KeyInUse,
+    LinkFailed,
+    PeerLimits,
+    TunFailed,
+)
+from tests.unit.dataplane.packets import HERE, data_keys, wire
+from tests.unit.runtime import test_pump
+from tests.unit.runtime.test_links import udp_pair
+from tests.unit.runtime.test_pump import (  # noqa: F401 - collected here a second time
+    BACK,
+    CONTROL,
+    INNER,
+    far_channel,
+    receive,
+    run,
+    scene,
+    test_a_slow_stream_stops_the_tun_and_loses_nothing_that_was_taken,
+    test_a_stream_that_ends_or_makes_no_sense_fails_once,
+    test_a_udp_server_with_two_peers,
+    test_close_forgets_and_closes_everything,
+    test_control_packets_are_framed_on_a_stream,
+    test_control_packets_wait_up_to_a_bound,
+    test_junk_from_the_network_changes_nothing,
+    test_nothing_works_before_start,
+    test_send_inner_and_the_farewell,
+    test_the_owner_may_close_the_link_while_it_is_told,
+    test_timers_ping_and_report_silence,
+    test_two_pumps_back_to_back,
+    test_unknown_links_are_our_own_fault,
+    test_what_is_not_data_goes_up_unread,
+    test_with_several_links_a_slow_one_does_not_stop_the_tun,
+    test_without_a_tun_data_is_counted_and_dropped,
+)
+
+MAX_CONTROL = 1024  # native/linux/src/events.rs
+
+pytestmark = pytest.mark.needs_native
+
+
+@pytest.fixture(autouse=True)
+def in_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the scenes of `test_pump` have this pump."""
+    from qubes_miragevpn.runtime.nativepump import NativePump
+
+    monkeypatch.setattr(test_pump, "Pump", NativePump)
+
+
+def test_a_refused_udp_port_is_no_end() -> None:
+    async def play() -> None:
+        left, right = udp_pair()
+        address = right.getsockname()
+        right.close()
+        async with scene() as here:
+            here.client_of(left)
+            for _ in range(3):
+                here.kernel.send(INNER)
+                await asyncio.sleep(0.01)
+            late = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            late.bind(address)
+            late.connect(left.getsockname())
+            late.send(wire(far_channel(), BACK))
+            assert await receive(here.kernel) == BACK
+            assert await here.event(KeyInUse) == KeyInUse(1, 0)
+            assert len(here.events) == 1
+            late.close()
+
+    run(play)
+
+
+def test_a_flood_of_control_packets_delays_no_data() -> None:
+    async def play() -> None:
+        left, right = udp_pair()
+        right.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        async with scene() as here:
+            here.client_of(left)
+            far = far_channel()
+            for _ in range(100):
+                for _ in range(20):
+                    right.send(CONTROL)
+                right.send(wire(far, BACK))
+                here.kernel.send(INNER)
+                # Nobody lets the loop run, which is where control packets are waiting for.
+                assert select.select([here.kernel], [], [], 5)[0] and here.kernel.recv(2048) == BACK
+                assert select.select([right], [], [], 5)[0] and right.recv(2048)
+            await here.event(ControlPacket)
+            assert sum(isinstance(event, ControlPacket) for event in here.events) == MAX_CONTROL
+
+    run(play)
+
+
+def test_a_bug_in_the_threads_is_reported_and_the_next_link_works(caplog: pytest.LogCaptureFixture) -> None:
+    async def play() -> None:
+        left, right = udp_pair()
+        async with scene() as here:
+            here.client_of(left)
+            # What the threads say when one of them met a bug; Rust's own tests hold that they do.
+            here.pump._broken("a bug\nof ours")  # type: ignore[attr-defined]
+            assert here.events == [LinkFailed(1, "the data plane failed"), TunFailed("the data plane failed")]
+            here.kernel.send(INNER)
+            here.pump.retire_key(1, 0)
+            assert here.pump.counters(1) == Counters()
+            here.pump.remove_peer(1)
+            here.pump.detach_link(1)
+            right.close()
+            left, right = udp_pair()
+            here.pump.attach_link(2, left, HERE)
+            here.pump.add_peer(1, 2, HERE, 7, PeerLimits())
+            here.pump.install_key(1, 0, data_keys())
+            here.pump.activate_key(1, 0)
+            here.pump.attach_tun(here.tun.fileno())
+            assert far_channel().receive(1, None, await receive(right), 0.0) == INNER
+        right.close()
+
+    run(play)
+    assert [record.message.count("\n") for record in caplog.records if record.levelno == logging.ERROR] == [0]
