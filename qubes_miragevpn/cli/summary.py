@@ -32,6 +32,8 @@ def of_client(config: ClientConfig) -> dict[str, list[str]]:
         routes.insert(
             0, "everything into the tunnel" + (f" ({' '.join(sorted(config.redirect))})" * bool(config.redirect))
         )
+    if config.redirect_private is not None:
+        routes.insert(0, f"not the default route ({' '.join(('redirect-private', *sorted(config.redirect_private)))})")
     if config.route_nopull:
         routes.append("the server's routes and DNS are not taken")
     said["routes"] = routes or ["those that the server pushes"]

@@ -215,7 +215,6 @@ def _client(builder: Builder, *, waits: bool = False) -> ClientConfig:
     """`waits`: the other end comes to us."""
     settings = builder.settings
     login = settings.last("auth-user-pass")
-    redirects = settings.all("redirect-gateway")
     routes = _routes(builder)
     common = builder.common(server=waits)
     return ClientConfig(
@@ -228,12 +227,22 @@ def _client(builder: Builder, *, waits: bool = False) -> ClientConfig:
         routes=tuple(route for route in routes if isinstance(route, Route)),
         landmark_routes=tuple(route for route in routes if isinstance(route, LandmarkRoute)),
         around=builder.surroundings.around,
-        redirect=frozenset(flag for entry in redirects for flag in entry.args) if redirects else None,
+        redirect=_flags(builder, "redirect-gateway"),
+        redirect_private=_flags(builder, "redirect-private"),
         dns=_dns(builder),
         pull_filters=tuple(PullFilter(*entry.args) for entry in settings.all("pull-filter")),
         peer_info=_peer_info(builder),
         **settings.fields(ClientConfig),
     )
+
+
+def _flags(builder: Builder, name: str) -> frozenset[str] | None:
+    """All flags of a directive's lines; None without a line."""
+    entries = builder.settings.all(name)
+    for entry in entries:
+        for flag in sorted({"bypass-dhcp", "bypass-dns"} & set(entry.args)):
+            builder.findings.warn(entry.warning(f"'{name} {flag}' has no effect, as with openvpn on Linux"))
+    return frozenset(flag for entry in entries for flag in entry.args) if entries else None
 
 
 def _peer_info(builder: Builder) -> tuple[tuple[str, str], ...]:

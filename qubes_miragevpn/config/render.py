@@ -410,6 +410,8 @@ def _inner(config: ClientConfig) -> Iterator[str]:
     yield from (_route(route.target, route) for route in config.landmark_routes)
     if config.redirect is not None:
         yield line_of("redirect-gateway", *sorted(config.redirect))
+    if config.redirect_private is not None:
+        yield line_of("redirect-private", *sorted(config.redirect_private))
     yield from _dns(config.dns)
 
 

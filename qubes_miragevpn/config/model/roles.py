@@ -69,6 +69,7 @@ class ClientConfig:
     auth_retry: str = "none"  # none, nointeract, interact
     routes: tuple[Route, ...] = ()
     redirect: frozenset[str] | None = None  # flags of ``redirect-gateway``; None when not asked for
+    redirect_private: frozenset[str] | None = None  # flags of ``redirect-private``; None when not asked for
     landmark_routes: tuple[LandmarkRoute, ...] = ()
     persist_tun: bool = False  # while the tunnel reconnects its routes stay
     ifconfig_noexec: bool = False  # somebody else sets the interface up

@@ -65,6 +65,7 @@ class Reply:
     routes: list[Route] = field(default_factory=list)
     landmarks: list[LandmarkRoute] = field(default_factory=list)
     redirect: set[str] | None = None
+    private: set[str] | None = None  # of redirect-private
     block_ipv6: bool = False
     dns: DnsOptions = field(default_factory=DnsOptions)
     ifconfig: tuple[IPv4Address, IPv4Address] | None = None
@@ -211,12 +212,20 @@ def _on_route_metric(reply: Reply, metric: int) -> None:
 
 
 def _on_redirect(reply: Reply, *flags: str) -> None:
+    reply.redirect = (reply.redirect or set()) | _redirect_flags(reply, "redirect-gateway", flags)
+
+
+def _on_private(reply: Reply, *flags: str) -> None:
+    reply.private = (reply.private or set()) | _redirect_flags(reply, "redirect-private", flags)
+
+
+def _redirect_flags(reply: Reply, name: str, flags: tuple[str, ...]) -> set[str]:
     kept = REDIRECT_KEPT | REDIRECT_AROUND if reply.config.around else REDIRECT_KEPT
-    reply.redirect = (reply.redirect or set()) | (kept & set(flags))
     for flag in flags:
         if flag not in kept:
             around = "no effect, as with openvpn on Linux", "nothing is routed around the tunnel"
-            reply.drop(f"redirect-gateway {flag}", around[not reply.config.around])
+            reply.drop(f"{name} {flag}", around[not reply.config.around])
+    return set(kept) & set(flags)
 
 
 def _on_dhcp_option(reply: Reply, kind: str, *values: str) -> None:
@@ -315,6 +324,7 @@ _TAKEN: Mapping[str, tuple[Callable[..., None], bool]] = {
     "route-ipv6-gateway": (_on_route_gateway6, False),
     "route-metric": (_on_route_metric, False),
     "redirect-gateway": (_on_redirect, True),
+    "redirect-private": (_on_private, True),
     "dhcp-option": (_on_dhcp_option, False),
     "dns": (_on_dns, False),
     "block-ipv6": (_on_block_ipv6, False),

@@ -184,6 +184,10 @@ def _metric(reply: Reply) -> int | None:
 
 
 def _redirect(reply: Reply) -> frozenset[str] | None:
-    if reply.redirect is None:
-        return reply.config.redirect
-    return frozenset(reply.redirect) | (reply.config.redirect or frozenset())
+    """The flags of all lines; with ``redirect-private`` alone IPv4 keeps its default route."""
+    asked = [flags for flags in (reply.config.redirect, reply.redirect) if flags is not None]
+    private = [flags for flags in (reply.config.redirect_private, reply.private) if flags is not None]
+    if not asked and not private:
+        return None
+    flags = frozenset[str]().union(*asked, *private)
+    return flags if asked else flags | {"!ipv4"}

@@ -85,11 +85,12 @@ ROWS = (
     ),
     Row(
         "redirect-private",
-        "",
+        "as `redirect-gateway`, but that IPv4 keeps its default route: for `block-local`, and `ipv6`",
         (),
         Arg("flag", choice(*REDIRECT_FLAGS)),
-        client=NoEffect("nothing is ever routed around the tunnel"),
-        pushed=NoEffect("nothing is ever routed around the tunnel"),
+        client=APPLIED,
+        pushed=APPLIED,
+        repeat=Repeat.ADD,
     ),
     Row(
         "route-nopull",

@@ -224,6 +224,7 @@ def client(source: random.Random) -> ClientConfig:
         landmark_routes=landmarks if around else (),
         around=around,
         redirect=source.choice((None, frozenset(some(source, *REDIRECT_FLAGS)))),
+        redirect_private=source.choice((None, frozenset(some(source, *REDIRECT_FLAGS)))),
         dns=dns(source, around=around),
         peer_info=some(source, ("UV_IPV6", "no"), ("UV_B", "a b")),
         pull_filters=tuple(

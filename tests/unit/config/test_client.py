@@ -301,3 +301,12 @@ def test_errors(lines: str, error: str) -> None:
 def test_what_the_server_is_told_about_the_client(lines: str, told: tuple[tuple[str, str], ...], warnings: int) -> None:
     loaded = client(lines)
     assert loaded.config.peer_info == told and len(loaded.warnings) == warnings
+
+
+def test_redirection_with_and_without_the_default_route() -> None:
+    both = client("redirect-gateway def1\nredirect-private block-local\n").config
+    assert (both.redirect, both.redirect_private) == ({"def1"}, {"block-local"})
+    alone = client("redirect-private\n").config
+    assert (alone.redirect, alone.redirect_private) == (None, frozenset())
+    asked = client("redirect-gateway bypass-dhcp bypass-dns\n")
+    assert sum("no effect, as with openvpn on Linux" in line for line in asked.warnings) == 2

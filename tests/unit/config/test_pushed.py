@@ -118,6 +118,9 @@ def test_nothing_pushed() -> None:
             (IPv4Address("10.8.0.1"),),
         ),
         ('"ping" "10"', "ping", 10),
+        ("redirect-private def1", "tunnel.redirect", {"def1", "!ipv4"}),
+        ("redirect-private block-local,redirect-private ipv6", "tunnel.redirect", {"block-local", "ipv6", "!ipv4"}),
+        ("redirect-private block-local,redirect-gateway def1", "tunnel.redirect", {"block-local", "def1"}),
     ],
 )
 def test_taken(options: str, path: str, value: Any) -> None:
@@ -129,7 +132,7 @@ def test_taken(options: str, path: str, value: Any) -> None:
     [
         "up /bin/sh", "down x", "plugin x.so", "script-security 2", "setenv LD_PRELOAD x", "ca x", "remote evil 1",
         "config x", "cd /", "log /etc/passwd", "management 127.0.0.1 1", "route-up x", "tls-auth x", "secret x",
-        "redirect-private def1", "block-outside-dns", "register-dns", "setenv-safe A B", "echo x", "sndbuf 9",
+        "block-outside-dns", "register-dns", "setenv-safe A B", "echo x", "sndbuf 9",
         "rcvbuf 9",
         "mssfix 9", "verb 11", "route-delay 5", "persist-key", "persist-tun", "ip-win32 dynamic", "auth-token a b",
         "auth-token-user x", "inactive x", "nonsense", "client", "dev tun9", "data-ciphers AES-128-GCM",
