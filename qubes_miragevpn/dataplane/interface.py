@@ -154,6 +154,18 @@ class PeerExited:
 
 
 @dataclass(frozen=True)
+class OccMessage:
+    """`peer` said something about its settings in a packet of `size` bytes: the first 512 after the magic number.
+
+    A backend that does not hand these up leaves the peer without an answer, and nothing else.
+    """
+
+    peer: int
+    message: bytes
+    size: int
+
+
+@dataclass(frozen=True)
 class CompressedDropped:
     """`peer` sends compressed packets, which are dropped because of `reason`; said once."""
 
@@ -184,7 +196,7 @@ class TunFailed:
     reason: str
 
 
-PeerEvent = KeyExhausted | KeyInUse | PeerSilent | PeerExited | CompressedDropped | Floated
+PeerEvent = KeyExhausted | KeyInUse | PeerSilent | PeerExited | OccMessage | CompressedDropped | Floated
 """What concerns one peer: these go to the protocol machine as they are."""
 
 PlaneEvent = ControlPacket | PeerEvent | LinkFailed | TunFailed

@@ -26,7 +26,7 @@ from qubes_miragevpn.base.errors import MisuseError, PeerError
 from qubes_miragevpn.crypto.replay import Replayed
 from qubes_miragevpn.dataplane import ip
 from qubes_miragevpn.dataplane.formats.choose import make_key
-from qubes_miragevpn.dataplane.inband import OCC_EXIT, OCC_MAGIC, PING
+from qubes_miragevpn.dataplane.inband import OCC_EXIT, OCC_MAGIC, OCC_MOST, PING
 from qubes_miragevpn.dataplane.interface import (
     CompressedDropped,
     Counters,
@@ -35,6 +35,7 @@ from qubes_miragevpn.dataplane.interface import (
     KeyExhausted,
     KeyInUse,
     Link,
+    OccMessage,
     PeerExited,
     PeerLimits,
     PeerSilent,
@@ -180,8 +181,8 @@ class DataChannel:
             self.events.append(KeyInUse(peer.handle, key.key_id))
         if peer.pipeline is not None:
             whole = self._unwrapped(peer, peer.pipeline, plaintext, now)
-            return None if whole is None else self._deliver(peer, whole, now)
-        return self._deliver(peer, plaintext, now)
+            return None if whole is None else self._deliver(peer, whole, len(packet), now)
+        return self._deliver(peer, plaintext, len(packet), now)
 
     def _unwrapped(self, peer: Peer, pipeline: Pipeline, plaintext: bytes, now: float) -> bytes | None:
         """The inner packet out of framing and fragments; None if there is none yet, or (counted) none at all."""
@@ -224,12 +225,12 @@ class DataChannel:
         if key.spent and peer.sending is key:
             peer.sending = None
 
-    def _deliver(self, peer: Peer, plaintext: bytes, now: float) -> bytes | None:
-        """Tell what the authentic `plaintext` is; return it if it is an IP packet that may go to the TUN."""
+    def _deliver(self, peer: Peer, plaintext: bytes, size: int, now: float) -> bytes | None:
+        """Tell what the `plaintext` of an authentic packet of `size` bytes is; return it if the TUN may have it."""
         try:
             source, destination = ip.addresses(plaintext)
         except PeerError:
-            self._message(peer, plaintext)
+            self._message(peer, plaintext, size)
             return None
         other = None
         if peer.restricted:
@@ -248,13 +249,16 @@ class DataChannel:
             self.outbox.append(passed_on)
         return None
 
-    def _message(self, peer: Peer, plaintext: bytes) -> None:
-        """Take what is not IP: a ping has done its work by being authentic; of OCC only the farewell matters."""
+    def _message(self, peer: Peer, plaintext: bytes, size: int) -> None:
+        """Take what is not IP: a ping has done its work by being authentic; OCC messages are for the owner."""
         if plaintext == PING:
             return
         if not plaintext.startswith(OCC_MAGIC):
             peer.dropped_other += 1
-        elif plaintext.startswith(OCC_EXIT) and not peer.exited:
+        elif not plaintext.startswith(OCC_EXIT):
+            message = plaintext[len(OCC_MAGIC) : len(OCC_MAGIC) + OCC_MOST]
+            self.events.append(OccMessage(peer.handle, message, size))
+        elif not peer.exited:
             peer.exited = True  # repeated farewells are one event
             self.events.append(PeerExited(peer.handle))
 

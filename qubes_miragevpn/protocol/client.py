@@ -17,13 +17,7 @@ from qubes_miragevpn.base.secret import Secret
 from qubes_miragevpn.base.text import printable
 from qubes_miragevpn.config.model import ClientConfig, Credentials, Family, Proto, Remote
 from qubes_miragevpn.dataplane.interface import (
-    CompressedDropped,
-    Floated,
-    KeyExhausted,
-    KeyInUse,
     Link,
-    PeerExited,
-    PeerSilent,
     SockAddr,
 )
 from qubes_miragevpn.protocol.attempts import Idle, Opening, Pausing, Resolving, opening
@@ -189,13 +183,11 @@ class Client:
             case ChallengeRefused(request, reason):
                 if self._is_asked(request):
                     self._stop(StopKind.CREDENTIALS, f"a question of the login has no answer: {printable(reason)}")
-            case KeyExhausted() | KeyInUse() | PeerSilent() | PeerExited() | CompressedDropped() | Floated():
-                if isinstance(self._state, Conversation):
-                    self._state.plane_event(event, now)
             case DismissPeer() | LoginJudged() | LoginPending():
                 self._out.append(Drop(f"{type(event).__name__} does not concern a client"))
-            case other:
-                assert_never(other)
+            case _:  # what concerns the peer in the data plane
+                if isinstance(self._state, Conversation):
+                    self._state.plane_event(event, now)
 
     def _command(self, command: Command, now: float) -> None:
         if isinstance(self._state, Conversation) and self._state.leaving and command is not Command.DISCONNECT:

@@ -26,6 +26,7 @@ from qubes_miragevpn.dataplane.interface import (
     KeyExhausted,
     KeyInUse,
     Link,
+    OccMessage,
     PeerExited,
     PeerLimits,
     PeerSilent,
@@ -177,6 +178,7 @@ Event = (
     | KeyInUse
     | PeerSilent
     | PeerExited
+    | OccMessage
     | CompressedDropped
     | Floated
     | CredentialsGiven

@@ -16,15 +16,17 @@ from typing import assert_never
 
 from qubes_miragevpn.base.errors import Consequence, PeerError
 from qubes_miragevpn.base.secret import Secret
-from qubes_miragevpn.config.model import ClientConfig, Proto, PulledOptions
+from qubes_miragevpn.config.model import ClientConfig, Family, Proto, PulledOptions
 from qubes_miragevpn.config.pushed import parse_push
 from qubes_miragevpn.dataplane.inband import OCC_EXIT
 from qubes_miragevpn.dataplane.interface import (
+    NO_PEER_ID,
     CompressedDropped,
     Floated,
     KeyExhausted,
     KeyInUse,
     Link,
+    OccMessage,
     PeerEvent,
     PeerExited,
     PeerSilent,
@@ -61,13 +63,16 @@ from qubes_miragevpn.protocol.happenings import (
     MessageReceived,
     UseKey,
 )
+from qubes_miragevpn.protocol.inquiry import Inquiries
 from qubes_miragevpn.protocol.leaving import Farewell, Lifetime
+from qubes_miragevpn.protocol.limits import carrier_of
 from qubes_miragevpn.protocol.login import Login
 from qubes_miragevpn.protocol.pushes import Pushes
 from qubes_miragevpn.protocol.ration import Pace, Ration
 from qubes_miragevpn.protocol.remotes import Try
 from qubes_miragevpn.protocol.session import Session
 from qubes_miragevpn.protocol.terms import Terms, between_two, by_push
+from qubes_miragevpn.protocol.wire import occ
 from qubes_miragevpn.protocol.wire.messages import (
     Asked,
     AuthFailed,
@@ -90,6 +95,8 @@ PEER = 0
 PUSH_AGAIN = 5.0  # seconds between PUSH_REQUESTs
 PATIENCE = Pace(20, 60.0)
 """Of messages that the user sees, or that set a timer: a server could fill logs, and a screen with questions."""
+_NEGOTIATED = frozenset({"link-mtu", "auth", "keysize", "ifconfig"})
+"""What of the options strings means nothing where the cipher is negotiated; two equals know their own addresses."""
 _NO_ANSWER = "(server unreachable, or its tls-auth or tls-crypt key is another)"
 _NO_VERDICT = " (the server said nothing to our certificate: it may not accept it)"
 
@@ -133,6 +140,7 @@ class Conversation:
         self._next_request = 0.0
         self._tunnel = tunnel
         self._terms: Terms | None = None
+        self._inquiries: Inquiries | None = None
         self._installed: set[int] = set()
 
     # --- what the client does with it
@@ -233,6 +241,9 @@ class Conversation:
                 raise Over(End.LOST, "the server left")
             case Floated(_, endpoint):
                 self._endpoint = endpoint
+            case OccMessage(_, message, size):
+                if self._inquiries is not None and (answer := self._inquiries.answer(message, size, now)):
+                    self.effects.append(SendInner(PEER, answer))
             case CompressedDropped(_, reason):
                 self._say(Level.WARNING, f"the server compresses; such packets are dropped: {reason}")
 
@@ -430,6 +441,7 @@ class Conversation:
         pulled = terms.pulled
         if terms.problem:
             self._say(Level.WARNING, terms.problem)
+        self._compare(terms)
         self._terms = terms
         self.up_since = now
         for line in pulled.dropped:
@@ -451,6 +463,25 @@ class Conversation:
         derivation = "exporter" if pulled.key_derivation_ekm else "PRF"
         tls = self._session.tls_of(self._key_id).describe()
         self.effects.append(TunnelUp(pulled.tunnel, f"{tls}, data {terms.cipher}, keys by {derivation}"))
+
+    def _compare(self, terms: Terms) -> None:
+        """Tell how the other end's settings differ from what ours need; with ``opt-verify`` that ends the session."""
+        common, proto, pulled = self._config.common, self.step.remote.proto, terms.pulled
+        family = Family.IPV6 if len(self._endpoint) == 4 else Family.IPV4
+        framing = common.compression if pulled.compression is None else pulled.compression
+        carrier = carrier_of(
+            common, proto, terms.cipher, framing, peer_id=terms.peer_id != NO_PEER_ID, epoch=pulled.epoch
+        )
+        self._inquiries = Inquiries(occ.build(common, proto, family, server=False), carrier)
+        if common.disable_occ:
+            return
+        settled = _NEGOTIATED | ({"comp-lzo"} if pulled.compression is not None else set())
+        settled |= {"tun-mtu"} if pulled.tunnel.mtu != common.tun_mtu else set()
+        wrong = occ.mismatches(occ.build(common, proto, family, server=True), self._server_options, settled=settled)
+        for line in wrong:
+            self._say(Level.WARNING, line)
+        if wrong and common.opt_verify:
+            raise PeerError("the server's settings do not fit (opt-verify)", Consequence.END_SESSION)
 
     def _update(self, options: tuple[str, ...], more: bool, now: float) -> None:
         """The server changes what it pushed: the working tunnel gets the new settings, or (`PeerError`) ends."""

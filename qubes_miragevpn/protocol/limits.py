@@ -57,15 +57,7 @@ def peer_limits(
     `floats`: whoever has a peer id is followed, as a server does; with ``float`` it is the profile's wish.
     """
     framing = common.compression if compression is None else compression
-    carrier = Carrier(
-        SUITES[cipher],
-        "" if SUITES[cipher].mode is Mode.AEAD else common.digest,
-        stream=proto is Proto.TCP,
-        peer_id=peer_id,
-        compression_byte=framing in COMPRESSION_BYTE,
-        fragment=bool(common.fragment) and proto is Proto.UDP,
-        epoch=epoch,
-    )
+    carrier = carrier_of(common, proto, cipher, framing, peer_id=peer_id, epoch=epoch)
     outer = _outer_headers(endpoint, proto)
     mss = _mss(common, carrier, outer)
     return PeerLimits(
@@ -79,6 +71,22 @@ def peer_limits(
         reneg_pkts=common.timers.reneg_pkts,
         payload=PayloadRules(framing, common.decompress, _fragment(common, carrier, outer)),
         floats=(floats and peer_id) or (common.floats and proto is Proto.UDP),
+    )
+
+
+def carrier_of(
+    common: Common, proto: Proto, cipher: str, framing: Compression, *, peer_id: bool, epoch: bool, static: bool = False
+) -> Carrier:
+    """What a data channel is made of."""
+    return Carrier(
+        SUITES[cipher],
+        "" if SUITES[cipher].mode is Mode.AEAD else common.digest,
+        stream=proto is Proto.TCP,
+        peer_id=peer_id,
+        compression_byte=framing in COMPRESSION_BYTE,
+        fragment=bool(common.fragment) and proto is Proto.UDP,
+        epoch=epoch,
+        static=static,
     )
 
 

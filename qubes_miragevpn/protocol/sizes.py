@@ -17,6 +17,7 @@ from qubes_miragevpn.crypto.suites import Mode, Suite
 
 PACKET_ID_SIZE = 4
 EPOCH_PACKET_ID_SIZE = 8
+LONG_PACKET_ID_SIZE = 8
 STREAM_LENGTH_SIZE = 2
 COMPRESSION_BYTE = frozenset({Compression.STUB_LZO, Compression.LZO, Compression.STUB, Compression.LZ4})
 """Framings that add a byte to every packet; the second versions add two to packets that do not occur."""
@@ -38,20 +39,30 @@ class Carrier:
     compression_byte: bool = False
     fragment: bool = False
     epoch: bool = False
+    static: bool = False  # the static key mode: no opcode, and a time beside the packet id
 
     def header_size(self) -> int:
         """Bytes in front of and behind the payload."""
-        return self._transport_size() + (4 if self.peer_id else 1) + self._crypto_size(occ=False)
+        opcode = 0 if self.static else 4 if self.peer_id else 1
+        return self._transport_size() + opcode + self._crypto_size(occ=False)
 
     def payload_overhead(self) -> int:
         """Bytes at the beginning of the payload."""
         size = FRAGMENT_HEADER_SIZE if self.fragment else 0
         size += 1 if self.compression_byte else 0
-        return size + (PACKET_ID_SIZE if self.suite.mode is Mode.CBC else 0)
+        return size + ((LONG_PACKET_ID_SIZE if self.static else PACKET_ID_SIZE) if self.suite.mode is Mode.CBC else 0)
 
     def link_mtu(self, tun_mtu: int) -> int:
         """The ``link-mtu`` of the options string."""
-        return tun_mtu + self.payload_overhead() + self._transport_size() + 1 + self._crypto_size(occ=True)
+        opcode = 0 if self.static else 1
+        return tun_mtu + self.payload_overhead() + self._transport_size() + opcode + self._crypto_size(occ=True)
+
+    def packet_size(self, payload: int) -> int:
+        """How long a packet with so many bytes behind the beginning of its payload is."""
+        inner = self.payload_overhead() + payload
+        if self.suite.mode is Mode.CBC:
+            inner += self.suite.block_size - inner % self.suite.block_size
+        return self.header_size() + inner
 
     def payload_room(self, size: int) -> int:
         """How long the payload may be in a packet of `size` bytes: CBC pads to whole blocks, by one byte at least."""

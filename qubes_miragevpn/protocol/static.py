@@ -15,7 +15,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from qubes_miragevpn.base.errors import PeerError
 from qubes_miragevpn.base.secret import Secret
 from qubes_miragevpn.base.text import printable
-from qubes_miragevpn.config.model import SizeOf, StaticConfig
+from qubes_miragevpn.config.model import Family, SizeOf, StaticConfig, TunnelSettings
 from qubes_miragevpn.config.pushed import parse_push
 from qubes_miragevpn.crypto.digests import digest_size
 from qubes_miragevpn.crypto.statickey import KeyHalf, split_key2
@@ -27,6 +27,7 @@ from qubes_miragevpn.dataplane.interface import (
     DirectionKeys,
     KeyExhausted,
     Link,
+    OccMessage,
     PeerExited,
     PeerLimits,
     PeerSilent,
@@ -59,9 +60,11 @@ from qubes_miragevpn.protocol.contract import (
     TunnelUp,
     UserCommand,
 )
+from qubes_miragevpn.protocol.inquiry import Inquiries, options_in
 from qubes_miragevpn.protocol.leaving import Farewell, Lifetime
-from qubes_miragevpn.protocol.limits import peer_limits, within_proxy
+from qubes_miragevpn.protocol.limits import carrier_of, peer_limits, within_proxy
 from qubes_miragevpn.protocol.remotes import GiveUp, Lookup, Pause, Remotes, Try
+from qubes_miragevpn.protocol.wire import occ
 
 PEER = 1
 KEY_ID = 0
@@ -75,6 +78,8 @@ class Working:
     link: Link
     step: Try
     lifetime: Lifetime
+    inquiries: Inquiries
+    expected: str  # the other end's options string, as it should be
     farewell: Farewell | None = None
 
 
@@ -117,8 +122,10 @@ class StaticKeyPeer:
                 return until
             case Opening(_, _, deadline):
                 return deadline
-            case Working(_, _, lifetime, farewell):
-                return lifetime.deadline if farewell is None else farewell.at
+            case Working(_, _, lifetime, inquiries, _, farewell):
+                if farewell is not None:
+                    return farewell.at
+                return min(filter(None, (lifetime.deadline, inquiries.deadline)), default=None)
         return None
 
     def _dispatch(self, event: Event, now: float) -> None:
@@ -143,6 +150,8 @@ class StaticKeyPeer:
                 if state.lifetime.too_idle(carried, now):
                     self._say_goodbye()
                     self._stop(StopKind.CONNECTION, "next to nothing was carried for too long (inactive)")
+            case OccMessage(_, message, size) if isinstance(state, Working):
+                self._occ(state, message, size, now)
             case PeerSilent() if isinstance(state, Working):
                 if self._common.timers.ping_exit:
                     self._stop(StopKind.CONNECTION, "the other end fell silent (ping-exit)")
@@ -209,13 +218,36 @@ class StaticKeyPeer:
             self._say(Level.WARNING, f"not used: {line}")
         timers, longest = self._common.timers, self._config.client.session_timeout
         lifetime = Lifetime(now, longest, timers.inactive, timers.inactive_bytes)
-        self._state = Working(attempt.link, attempt.step, lifetime)
+        inquiries, expected = self._inquiries(attempt, endpoint, settings.tunnel)
+        if not self._common.disable_occ:
+            inquiries.begin(now)
+        self._state = Working(attempt.link, attempt.step, lifetime, inquiries, expected)
         self._out += [
             AddPeer(PEER, attempt.link, endpoint, NO_PEER_ID, self._limits(attempt, endpoint)),
             InstallKey(PEER, KEY_ID, self._keys()),
             ActivateKey(PEER, KEY_ID),
             TunnelUp(settings.tunnel, f"static key, data {self._config.cipher} with {self._common.digest}"),
         ]
+
+    def _inquiries(self, attempt: Opening, endpoint: SockAddr, tunnel: TunnelSettings) -> tuple[Inquiries, str]:
+        """What we say about our settings, and what the other end should say about its."""
+        config, common, proto = self._config, self._common, attempt.step.remote.proto
+        local, other = tunnel.ipv4, tunnel.ipv4_peer
+        ends = (str(local.ip), str(other)) if local is not None and other is not None else ("", "")
+        own = occ.StaticEnd(config.cipher, config.direction, *ends)
+        family = Family.IPV6 if len(endpoint) == 4 else Family.IPV4
+        carrier = carrier_of(
+            common, proto, config.cipher, common.compression, peer_id=False, epoch=False, static=True
+        )
+        ours = occ.build(common, proto, family, server=False, static=own)
+        return Inquiries(ours, carrier), occ.build(common, proto, family, server=True, static=own.other())
+
+    def _occ(self, state: Working, message: bytes, size: int, now: float) -> None:
+        if answer := state.inquiries.answer(message, size, now):
+            self._out.append(SendInner(PEER, answer))
+        if (theirs := options_in(message)) and state.inquiries.replied():
+            for line in occ.mismatches(state.expected, theirs):
+                self._say(Level.WARNING, line)
 
     def _limits(self, attempt: Opening, endpoint: SockAddr) -> PeerLimits:
         remote, timers = attempt.step.remote, self._common.timers
@@ -255,12 +287,14 @@ class StaticKeyPeer:
                 self._next_step(now)
             case Opening(_, _, deadline) if now >= deadline:
                 self._lose("the transport did not open in time", now)
-            case Working(_, _, _, Farewell() as farewell):
+            case Working(farewell=Farewell() as farewell):
                 if farewell.due(now):
                     self._say_goodbye()
                 if farewell.over:
                     self._stop(StopKind.ASKED, "disconnected")
-            case Working(_, _, lifetime):
+            case Working(lifetime=lifetime, inquiries=inquiries):
+                if question := inquiries.question(now):
+                    self._out.append(SendInner(PEER, question))
                 if lifetime.over(now):
                     self._say_goodbye()
                     self._stop(StopKind.CONNECTION, "the tunnel has lasted as long as it may (session-timeout)")

@@ -48,7 +48,6 @@ _SILENT = (
     ("keying-material-exporter", "it exports a secret to scripts, which are never run"),
     ("echo", "it is a note to a graphical client"),
     ("parameter", "it is a note to a graphical client"),
-    ("disable-occ", "the options string is sent and never enforced"),
 )
 
 _WARNED = (

@@ -83,7 +83,6 @@ ROWS = (
         fills=(Operating, "log_cache"),
     ),
     without_effect("ifconfig-pool-persist", "addresses are given anew after a restart", client=False),
-    without_effect("opt-verify", "the peer's options string is never enforced"),
     without_effect("tcp-nodelay", "TCP connections always send at once", warn=False),
     without_effect("hash-size", "tables grow by themselves", client=False, warn=False),
     without_effect("bcast-buffers", "broadcasts are not queued", client=False, warn=False),

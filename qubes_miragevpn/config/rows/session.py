@@ -135,6 +135,20 @@ ROWS = (
         pushed=APPLIED,
     ),
     Row(
+        "disable-occ",
+        "do not compare settings with the other end's, nor ask for them",
+        client=APPLIED,
+        server=NoEffect("a server compares nothing", warn=False),
+        fills=(Common, "disable_occ"),
+    ),
+    Row(
+        "opt-verify",
+        "refuse a server whose settings do not fit",
+        client=APPLIED,
+        server=NoEffect("a server compares nothing but ciphers"),
+        fills=(Common, "opt_verify"),
+    ),
+    Row(
         "replay-window",
         "how far packets may arrive out of order, and (UDP) how many seconds late; 0 seconds: however late",
         (Arg("packets", integer(1, 65536)), Arg("time", seconds(0, 600), optional=True)),

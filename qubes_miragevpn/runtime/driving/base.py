@@ -11,21 +11,15 @@ import asyncio
 import logging
 from collections import deque
 from dataclasses import fields
-from typing import Protocol, assert_never
+from typing import Protocol
 
 from qubes_miragevpn.base.text import printable
 from qubes_miragevpn.dataplane.interface import (
-    CompressedDropped,
     ControlPacket,
     Counters,
     DataPlane,
-    Floated,
-    KeyExhausted,
-    KeyInUse,
     Link,
     LinkFailed,
-    PeerExited,
-    PeerSilent,
     PlaneEvent,
     TunFailed,
 )
@@ -243,10 +237,8 @@ class Driver:
                 self._feed(TransportDown(link, reason))
             case TunFailed(reason):
                 self._tun_failed(reason)
-            case KeyExhausted() | KeyInUse() | PeerSilent() | PeerExited() | CompressedDropped() | Floated():
-                self._feed(event)
             case _:
-                assert_never(event)
+                self._feed(event)
 
     def _tun_failed(self, reason: str) -> None:
         raise NotImplementedError

@@ -117,3 +117,26 @@ def test_another_key_lets_nothing_through(bench: Bench) -> None:
         connect(bench.wire.server, SERVER_TUNNEL, bench.wire.client, within=2.0)
     server.wait_log("packet HMAC authentication failed")
     client.stop()
+
+
+SETTINGS = {
+    "alike": ((), ()),
+    "tcp": ((), ()),
+    "another mtu": (("tun-mtu 1400",), ("'link-mtu' is used inconsistently", "'tun-mtu' is used inconsistently")),
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_both_ends_compare_their_settings(bench: Bench, name: str) -> None:
+    """openvpn answers our question at once."""
+    more, told = SETTINGS[name]
+    row = Row(proto="tcp" if name == "tcp" else "udp")
+    _other_end(bench, row)
+    client = bench.client(OURS, _config(bench, row, theirs=False, more=more))
+    client.wait_log("up: ")
+    if not more:
+        _exchange(bench, 1_000)
+    if told:
+        client.wait_log(told[-1], within=5)
+    warned = [line for line in client.log.splitlines() if "local=" in line or "remote=" in line]
+    assert len(warned) == len(told), warned

@@ -21,6 +21,7 @@ from qubes_miragevpn.dataplane.interface import (
     DirectionKeys,
     KeyExhausted,
     KeyInUse,
+    OccMessage,
     PeerExited,
     PeerLimits,
     PeerSilent,
@@ -414,12 +415,13 @@ def test_a_ping_is_a_sign_of_life() -> None:
 
 
 @pytest.mark.parametrize("opcode", range(8))
-def test_occ_messages_are_swallowed_and_exit_is_told_once(opcode: int) -> None:
+def test_occ_messages_are_handed_up_and_exit_is_told_once(opcode: int) -> None:
     here, there = client(), far_end()
     for _ in range(2):
-        here.send_inner(1, OCC_MAGIC + bytes([opcode]) + b"text", 100.0)
+        here.send_inner(1, OCC_MAGIC + bytes([opcode]) + b"text" + bytes(900), 100.0)
         assert there.receive(1, THERE, here.outbox.pop()[2], 100.0) is None
-    assert there.events[1:] == ([PeerExited(1)] if opcode == 6 else [])
+    handed = OccMessage(1, bytes([opcode]) + b"text" + bytes(507), 24 + 16 + 1 + 904)
+    assert there.events[1:] == ([PeerExited(1)] if opcode == 6 else [handed, handed])
     assert dropped(there) == (0, 0, 0)
 
 

@@ -39,6 +39,7 @@ from qubes_miragevpn.protocol.contract import (
     TunnelUp,
     UserCommand,
 )
+from qubes_miragevpn.protocol.inquiry import ASK
 from qubes_miragevpn.protocol.static import StaticKeyPeer
 from tests.unit.config.texts import STATIC_KEY, read_file
 
@@ -162,14 +163,14 @@ def test_whoever_asks_twice_leaves_at_once() -> None:
 def test_inactive_and_session_timeout() -> None:
     peer = machine("inactive 16\n")
     up(peer)
-    assert peer.handle(TimerExpired(), 1.0) == [CountTraffic(1)]
+    assert peer.handle(TimerExpired(), 1.0) == [SendInner(1, ASK), CountTraffic(1)]
     assert peer.handle(TrafficCounted(1, 100), 1.0) == [] == peer.handle(TrafficCounted(1, 100), 16.5)
     assert peer.handle(TrafficCounted(1, 100), 17.0)[-1] == Stop(
         StopKind.CONNECTION, "next to nothing was carried for too long (inactive)"
     )
     peer = machine("session-timeout 50\nexplicit-exit-notify\n")
     up(peer)
-    assert peer.next_deadline() == 50.0
+    assert peer.next_deadline() == 0.0, "the other end is asked for its settings at once"
     effects = peer.handle(TimerExpired(), 50.0)
     assert SendInner(1, OCC_EXIT) in effects and "session-timeout" in effects[-1].reason  # type: ignore[union-attr]
 
