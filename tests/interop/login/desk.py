@@ -29,13 +29,10 @@ class Visit:
     rest: str
 
 
-class Desk:
-    """The management end of an openvpn server."""
+class Management:
+    """The management end, at `path`, of an openvpn server that runs."""
 
-    def __init__(self, bench: Bench, case: Case, *lines: str) -> None:
-        path = bench.folder / "desk"
-        extra = (f"management {path} unix", "management-client-auth", *lines)
-        self.server = bench.server(OPENVPN, server_config(case, bench.pki, OPENVPN) + "\n".join(extra) + "\n")
+    def __init__(self, path: Path) -> None:
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.settimeout(UP_WITHIN)
         self._socket.connect(str(path))
@@ -77,6 +74,16 @@ class Desk:
 
     def close(self) -> None:
         self._socket.close()
+
+
+class Desk(Management):
+    """An openvpn server and its management end."""
+
+    def __init__(self, bench: Bench, case: Case, *lines: str) -> None:
+        path = bench.folder / "desk"
+        extra = (f"management {path} unix", "management-client-auth", *lines)
+        self.server = bench.server(OPENVPN, server_config(case, bench.pki, OPENVPN) + "\n".join(extra) + "\n")
+        super().__init__(path)
 
 
 class Person:
