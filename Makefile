@@ -17,6 +17,7 @@ INSTALL_PYTHON ?= /usr/bin/python3
 PYTHON_SITE ?= $(shell $(INSTALL_PYTHON) -c 'import sysconfig as s; \
 	names = [n for n in ("deb_system", "rpm_prefix") if n in s.get_scheme_names()] + [s.get_default_scheme()]; \
 	print(s.get_path("purelib", names[0]))')
+NATIVE := qubes_miragevpn/dataplane/_native.abi3.so
 LIBDIR := /usr/lib/qubes-miragevpn
 UNITS := /usr/lib/systemd/system
 VERSION := $(shell cat version)
@@ -66,9 +67,13 @@ bench: setup ## measure against openvpn 2.6 (root; ROUNDS=n BENCH_JSON=file)
 
 install-vm: ## install into a Qubes template (or DESTDIR): package, units, barriers, qrexec services
 	@$(INSTALL_PYTHON) -c 'import setuptools' || { echo 'install python3-setuptools first' >&2; exit 4; }
-	$(INSTALL_PYTHON) -W ignore setup.py -q build --build-base build/py --executable /usr/bin/python3 install \
+	tools/native build
+	MIRAGEVPN_NATIVE=skip $(INSTALL_PYTHON) -W ignore setup.py -q build --build-base build/py --executable /usr/bin/python3 install \
 		--root $(or $(DESTDIR),/) --install-lib $(PYTHON_SITE) --install-scripts /usr/bin \
 		--single-version-externally-managed --record build/installed-files $(COMPILE)
+	if [ -e $(NATIVE) ] || [ "$(MIRAGEVPN_NATIVE)" = require ]; then \
+		install -D -m 644 -t $(DESTDIR)$(PYTHON_SITE)/$(dir $(NATIVE)) $(NATIVE); \
+	fi
 	install -D -m 755 -t $(DESTDIR)/usr/bin install/vm/miragevpn install/both/qvm-miragevpn
 	install -D -m 644 -t $(DESTDIR)/usr/share/bash-completion/completions install/both/bash-completion/*
 	install -D -m 755 install/vm/qubes-miragevpn-lockdown $(DESTDIR)$(LIBDIR)/qubes-miragevpn-lockdown

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import os
 import re
 import shutil
 import subprocess
@@ -32,6 +33,10 @@ class Entry:
     mode: str
     owner: str
     group: str
+
+
+ENVIRONMENT = {**os.environ, "CARGO_TARGET_DIR": str(TESTED / "cargo")}
+"""All builds share the crates that are compiled; our own are compiled each time."""
 
 
 def run(*command: str | Path, **options: object) -> str:
@@ -69,7 +74,7 @@ def built(kind: str) -> Path:
         key, note = fingerprint(), folder / "key"
         if not note.exists() or note.read_text() != key:
             note.unlink(missing_ok=True)
-            run("tools/package", kind, folder, cwd=REPOSITORY)
+            run("tools/package", kind, folder, cwd=REPOSITORY, env=ENVIRONMENT)
             note.write_text(key)
     return folder
 

@@ -83,10 +83,12 @@ DOM0 = """
 -rw-r--r-- root root /usr/share/man/man1/qvm-miragevpn.1
 """
 
+NATIVE = "qubes_miragevpn/dataplane/_native.abi3.so"
+
 KEPT_IN_ETC = re.compile(r"/etc/qubes(-rpc|/rpc-config|/(post-install|qubes-firewall|suspend-(pre|post))\.d)/")
 """The conffiles: what an administrator may change. The store is none: dpkg neither writes nor removes what is in it."""
 
-PYTHON = re.compile(r"/usr/lib/python3[^/]*/(dist|site)-packages/")
+PYTHON = re.compile(r"/usr/lib(64)?/python3[^/]*/(dist|site)-packages/")
 DOCUMENTS = re.compile(r"/usr/share/(doc|licenses)/")
 
 
@@ -121,14 +123,14 @@ def test_names_modes_and_owners(kind: str, rows: str) -> None:
 
 @pytest.mark.parametrize("kind", ["deb", "rpm"])
 def test_the_modules(kind: str) -> None:
-    """Every module of the repository, none beside them; readable by all, writable by root."""
+    """Every module of the repository and the native one, none beside them; readable by all, writable by root."""
     found = {entry for entry in entries(kind) if PYTHON.match(entry.name)}
     for entry in found:
         mode = "drwxr-xr-x" if entry.name.endswith("/") else "-rw-r--r--"
         assert (entry.mode, entry.owner, entry.group) == (mode, "root", "root"), entry
     names = {PYTHON.sub("", entry.name) for entry in found if not entry.name.endswith("/")}
     modules = {name for name in names if name.startswith("qubes_miragevpn/") and "__pycache__" not in name}
-    assert modules == {name for name in tracked(REPOSITORY) if name.startswith("qubes_miragevpn/")}
+    assert modules == {NATIVE} | {name for name in tracked(REPOSITORY) if name.startswith("qubes_miragevpn/")}
 
 
 def test_dom0_gets_nothing_that_parses_a_profile() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.packages.building import built, clone, run
+from tests.packages.building import ENVIRONMENT, built, clone, run
 
 HABITS = {
     "TZ": "Pacific/Kiritimati",
@@ -29,10 +29,10 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
         os.umask(before)
 
 
-@pytest.mark.parametrize("kind", ["deb", "rpm"])
+@pytest.mark.parametrize("kind", ["deb", pytest.param("rpm", marks=pytest.mark.soak)])
 def test_the_same_bytes(kind: str, elsewhere: Path) -> None:
     first = {path.name: path.read_bytes() for path in built(kind).glob(f"*.{kind}")}
-    run("tools/package", kind, "out", cwd=elsewhere, env={**os.environ, **HABITS})
+    run("tools/package", kind, "out", cwd=elsewhere, env={**ENVIRONMENT, **HABITS})
     second = {path.name: path.read_bytes() for path in (elsewhere / "out").glob(f"*.{kind}")}
     assert sorted(first) == sorted(second) and len(first) == (1 if kind == "deb" else 4)
     assert [name for name in first if first[name] != second[name]] == []
