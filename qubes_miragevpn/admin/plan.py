@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from qubes_miragevpn.admin.failure import Failure
+from qubes_miragevpn.base.exitcodes import ExitCode
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,8 @@ def carry_out(steps: Sequence[Step]) -> None:
             remedy = f"{error.remedy}; then " if error.remedy else ""
             raise Failure(error.code, error.what, f"{remedy}run the same command again: it goes on from here") from None
         except KeyboardInterrupt:
-            print("interrupted; the same command goes on from here", flush=True)
-            raise
+            print("interrupted", flush=True)
+            raise Failure(ExitCode.SYSTEM, "interrupted", "run the same command again: it goes on from here") from None
         print("done", flush=True)
 
 

@@ -27,20 +27,26 @@ MAX_TUNNELS = replies.MAX_TUNNELS
 def attach(machine: Machine, arguments: argparse.Namespace) -> ExitCode:
     """Have qubes use the VPN qube; raises `Failure`."""
     vpn, clients = arguments.vpn, list(dict.fromkeys(arguments.qubes))
-    _must_be_there(machine, [vpn, *clients])
+    qubes = _must_be_there(machine, [vpn, *clients])
     must_be_closed_by_itself(machine, vpn)
+    if qubes[vpn].state != "Halted" or arguments.tunnel is not None:
+        must_run(machine, vpn)
+        _must_serve(machine, vpn)
     above, loop = chain(machine, vpn)
     steps: list[Step] = []
     tunnel = None
     if arguments.tunnel is not None:
-        must_run(machine, vpn)
         tunnel = _tunnel_of(machine, vpn, arguments.tunnel, steps)
     for qube in clients:
         if loop or qube in (vpn, *above):
             raise Failure(ExitCode.CONFIG, f"{vpn} is behind {qube} itself", "attach another qube")
+        netvm = machine.get("netvm", About.ANY, qube)
+        if tunnel is not None and not netvm:
+            steps.append(_both(machine, vpn, qube, tunnel, qubes[qube].state))
+            continue
         if tunnel is not None:
             _add_assignment(machine, vpn, qube, tunnel, steps)
-        if machine.get("netvm", About.ANY, qube) != vpn:
+        if netvm != vpn:
             steps.append(Step(f"have {qube} use {vpn}", _setting(machine, qube, vpn)))
     return _done(steps, f"attach to {vpn}:", arguments)
 
@@ -57,8 +63,8 @@ def detach(machine: Machine, arguments: argparse.Namespace) -> ExitCode:
         if machine.get("netvm", About.ANY, qube) == vpn:
             text = f"have {qube} use {after}, and so no VPN" if after else f"take the network from {qube}"
             steps.append(Step(text, _setting(machine, qube, after)))
-            if qubes[vpn].state == "Running":
-                address = _address(machine, qube)
+            address = machine.get("ip", About.CLIENT, qube)
+            if address and qubes[vpn].state == "Running":
                 steps.append(Step(f"forget which tunnel {qube} used", _assigning(machine, vpn, address, "default")))
     return _done(steps, f"detach from {vpn}:", arguments)
 
@@ -82,6 +88,19 @@ def _must_be_there(machine: Machine, names: list[str]) -> dict[str, Listed]:
 
 def _setting(machine: Machine, qube: str, netvm: str) -> Callable[[], None]:
     return lambda: machine.set("netvm", About.CLIENT, qube, netvm)
+
+
+def _must_serve(machine: Machine, vpn: str) -> None:
+    """Raises `Failure` unless the service of a qube that runs answers.
+
+    What dom0 knows of it is of its next boot: it may run since before it got the package, or the flag, and be open.
+    """
+    service = "miragevpn.Status"
+    try:
+        replies.take(ask(machine, vpn, service), vpn, service, replies.status)
+    except Failure as error:
+        remedy = f"{error.remedy}; or restart {vpn}, if the package or its service is newer than its start"
+        raise Failure(error.code, f"{vpn} cannot be seen to be closed: {error.what}", remedy) from None
 
 
 # --- tunnels ------------------------------------------------------------------------------------------------
@@ -109,6 +128,22 @@ def _add_assignment(machine: Machine, vpn: str, qube: str, tunnel: str, steps: l
     address = _address(machine, qube)
     if _details(machine, vpn).assigned.get(address, "vpn0") != tunnel:
         steps.append(Step(f"have {qube} ({address}) use {tunnel}", _assigning(machine, vpn, address, tunnel)))
+
+
+def _both(machine: Machine, vpn: str, qube: str, tunnel: str, state: str) -> Step:
+    """Attach and assign a qube that has no netvm and so no address yet; while it is halted it sends nothing."""
+    if state != "Halted":
+        raise Failure(ExitCode.REFUSED, f"{qube} has no address yet, since it has no netvm", f"qvm-shutdown {qube}")
+
+    def do() -> None:
+        machine.set("netvm", About.CLIENT, qube, vpn)
+        try:
+            _assigning(machine, vpn, _address(machine, qube), tunnel)()
+        except Failure:
+            machine.set("netvm", About.CLIENT, qube, "")
+            raise
+
+    return Step(f"have {qube} use {vpn}, by {tunnel}", do)
 
 
 def _assigning(machine: Machine, vpn: str, address: str, tunnel: str) -> Callable[[], None]:

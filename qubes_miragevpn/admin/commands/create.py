@@ -70,15 +70,18 @@ class _Creation:
             steps.append(Step(f"tag {vpn} {TAG}", lambda: self._change("admin.vm.tag.Set", TAG)))
         self._add_feature(steps, FLAG, "1", f"switch the service miragevpn on in {vpn}: closed from its first boot on")
         self._add_feature(steps, "servicevm", "1", "list it among the service qubes")
-        self._add_property(steps, "memory", MEMORY)
-        self._add_property(steps, "maxmem", MAXMEM)
+        self._add_default(steps, "memory", MEMORY)
+        self._add_default(steps, "maxmem", MAXMEM)
         if self._rules and not (self._there and self._has_rules()):
             shown = ", ".join(self._wanted.allow_endpoint)
             steps.append(Step(f"let {vpn} itself reach nothing but {shown}", self._set_rules))
-        self._add_property(steps, "provides_network", "True")
-        if netvm:
-            self._add_property(steps, "netvm", netvm)
-        self._add_property(steps, "autostart", "True")
+        if not (self._there and machine.get("provides_network", About.ANY, vpn) == "True"):
+            steps.append(
+                Step("have it provide network", lambda: machine.set("provides_network", About.VPN, vpn, "True"))
+            )
+        if netvm is not None:
+            steps.append(Step(f"set netvm to {netvm}", lambda: machine.set("netvm", About.VPN, vpn, netvm)))
+        self._add_default(steps, "autostart", "True")
         if machine.in_dom0 and not policyfile.is_right(vpn):
             steps.append(Step(f"write {policyfile.DIRECTORY / policyfile.name_of(vpn)}", lambda: policyfile.write(vpn)))
         if self._source is not None:
@@ -123,17 +126,21 @@ class _Creation:
         raise Failure(ExitCode.REFUSED, f"{vpn} runs with its service off, and so is not closed", f"qvm-shutdown {vpn}")
 
     def _netvm(self) -> str | None:
-        """The uplink asked for; else, for a new qube, the system's default. None: as it is."""
+        """The uplink to set: the one asked for, else the system's default. None: what somebody chose stays."""
         machine, wanted = self._machine, self._wanted.netvm
-        if wanted is None:
-            if self._there:
+        if self._there:
+            now, chosen = machine.get_chosen("netvm", About.ANY, self._vpn)
+            if chosen and wanted in (None, now):
                 return None
+        if wanted is None:
             wanted = machine.get_global("default_netvm")
         if wanted not in self._qubes:
             raise ConfigError(f"there is no qube {wanted or 'by default'} to be the netvm", fix="--netvm QUBE")
         if machine.get("provides_network", About.ANY, wanted) != "True":
             raise ConfigError(f"{wanted} does not provide network", fix="--netvm QUBE")
         above, loop = chain(machine, wanted)
+        if self._rules and not above:
+            print(f"note: {wanted} has no netvm itself; such a qube mostly enforces no firewall for those behind it")
         if loop or self._vpn in (wanted, *above):
             raise ConfigError(f"with {wanted} as its netvm {self._vpn} would be behind itself", fix="--netvm QUBE")
         return str(wanted)
@@ -144,9 +151,9 @@ class _Creation:
         if not (self._there and self._machine.feature(name, About.VPN, self._vpn) == value):
             steps.append(Step(text, lambda: self._change("admin.vm.feature.Set", name, value.encode())))
 
-    def _add_property(self, steps: list[Step], name: str, value: str) -> None:
-        about = About.ANY if name in ("provides_network", "netvm") else About.VPN
-        if not (self._there and self._machine.get(name, about, self._vpn) == value):
+    def _add_default(self, steps: list[Step], name: str, value: str) -> None:
+        """A property that is the owner's to choose: what somebody has set stays."""
+        if not (self._there and self._machine.get_chosen(name, About.VPN, self._vpn)[1]):
             steps.append(Step(f"set {name} to {value}", lambda: self._machine.set(name, About.VPN, self._vpn, value)))
 
     def _add_profile(self, steps: list[Step], source: sources.Source) -> None:
@@ -254,7 +261,7 @@ def remove(machine: Machine, arguments: argparse.Namespace) -> ExitCode:
     if vpn in qubes:
         if not machine.has_tag(TAG, vpn):
             raise Failure(ExitCode.REFUSED, f"{vpn} is not a VPN qube (no tag {TAG})", "qvm-remove, if you mean it")
-        if users := machine.users_of(vpn, qubes):
+        if users := [name for name, netvm in machine.netvms(qubes).items() if netvm == vpn]:
             raise Failure(
                 ExitCode.REFUSED,
                 f"these qubes use {vpn}: {', '.join(users)}",

@@ -14,6 +14,7 @@ from calendar import timegm
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 
 from qubes_miragevpn.admin import policyfile
 from qubes_miragevpn.admin.failure import Failure, NotFound
@@ -66,11 +67,18 @@ def doctor(machine: Machine, arguments: argparse.Namespace) -> ExitCode:
     return ExitCode.OK if worst is Verdict.GOOD else ExitCode.WARNINGS
 
 
-@dataclass(frozen=True)
 class _Patient:
-    machine: Machine
-    vpn: str
-    qubes: dict[str, Listed]
+    """The VPN qube and the system around it."""
+
+    def __init__(self, machine: Machine, vpn: str, qubes: dict[str, Listed]) -> None:
+        self.machine = machine
+        self.vpn = vpn
+        self.qubes = qubes
+
+    @cached_property
+    def netvms(self) -> dict[str, str]:
+        """The netvm of each qube; asked once, since there are many."""
+        return self.machine.netvms(self.qubes)
 
     def get(self, name: str, about: About = About.ANY, qube: str = "") -> str:
         return self.machine.get(name, about, qube or self.vpn)
@@ -194,7 +202,7 @@ def _policy(patient: _Patient) -> Findings:
         yield Finding(
             Verdict.BAD,
             f"{policyfile.DIRECTORY / policyfile.DEFAULT} is missing: whatever it denies is left to other files",
-            "sudo qubes-dom0-update --action=reinstall qubes-miragevpn-dom0",
+            "reinstall qubes-miragevpn-dom0",
         )
     if not policyfile.is_right(vpn):
         yield Finding(
@@ -202,7 +210,7 @@ def _policy(patient: _Patient) -> Findings:
             f"{policyfile.DIRECTORY / policyfile.name_of(vpn)} is missing, or not as it was made",
             f"qvm-miragevpn create {vpn}",
         )
-    for qube in patient.machine.users_of(vpn, patient.qubes):
+    for qube in (name for name, netvm in patient.netvms.items() if netvm == vpn):
         verdict = policyfile.allows(qube, vpn, "miragevpn.ImportProfile+x")
         if verdict is None:
             yield Finding(Verdict.UNKNOWN, f"{policyfile.EVALUATE} does not say what {qube} may do with {vpn}")
@@ -221,7 +229,7 @@ def _downstream(patient: _Patient) -> Findings:
     machine, vpn = patient.machine, patient.vpn
     behind, fresh = list[str](), [vpn]
     while fresh:  # those behind a firewall qube that is behind it as well
-        here = [user for each in fresh for user in machine.users_of(each, patient.qubes) if user not in (vpn, *behind)]
+        here = [user for user, netvm in patient.netvms.items() if netvm in fresh and user not in (vpn, *behind)]
         behind += here
         fresh = [each for each in here if machine.get("provides_network", About.ANY, each) == "True"]
     if not behind:

@@ -88,7 +88,7 @@ CALLS = (
     _row("admin.vm.Shutdown", About.VPN, "remove"),
     _row("admin.vm.Remove", About.VPN, "remove"),
     # --- asking the VPN qube ---
-    _row("miragevpn.Status", About.VPN, "create doctor", "*"),
+    _row("miragevpn.Status", About.VPN, "create attach doctor", "*"),
     _row("miragevpn.Details", About.VPN, "status attach", "*"),
     _row("miragevpn.Events", About.VPN, "status", "*"),
     _row("miragevpn.Log", About.VPN, "log", "*"),

@@ -126,11 +126,15 @@ class Machine:
 
     def get(self, name: str, about: About, qube: str) -> str:
         """A property of a qube as text ("" for none, "True" and "False"); raises `Failure`."""
+        return self.get_chosen(name, about, qube)[0]
+
+    def get_chosen(self, name: str, about: About, qube: str) -> tuple[str, bool]:
+        """The same, and whether somebody chose it: it is not Qubes' default; raises `Failure`."""
         return _property(self.call("admin.vm.property.Get", name, about, qube))
 
     def get_global(self, name: str) -> str:
         """A property of the system."""
-        return _property(self.call("admin.property.Get", name, About.DOM0, DOM0))
+        return _property(self.call("admin.property.Get", name, About.DOM0, DOM0))[0]
 
     def set(self, name: str, about: About, qube: str, value: str) -> None:
         """Set a property of a qube; raises `Failure`."""
@@ -147,13 +151,11 @@ class Machine:
         """Whether a qube bears a tag; raises `Failure`."""
         return self.call("admin.vm.tag.Get", name, About.VPN, vpn) == b"1"
 
-    def users_of(self, vpn: str, qubes: Mapping[str, Listed]) -> list[str]:
-        """Every qube whose netvm is `vpn`."""
-        return [
-            name
-            for name, each in sorted(qubes.items())
-            if name not in (vpn, DOM0) and each.klass != "AdminVM" and self.get("netvm", About.ANY, name) == vpn
-        ]
+    def netvms(self, qubes: Mapping[str, Listed]) -> dict[str, str]:
+        """The netvm of each qube, "" for none."""
+        return {
+            name: self.get("netvm", About.ANY, name) for name, each in sorted(qubes.items()) if each.klass != "AdminVM"
+        }
 
 
 def _listed(answer: bytes) -> dict[str, Listed]:
@@ -166,8 +168,8 @@ def _listed(answer: bytes) -> dict[str, Listed]:
     return found
 
 
-def _property(answer: bytes) -> str:
+def _property(answer: bytes) -> tuple[str, bool]:
     match = _PROPERTY.match(answer)
     if match is None:
         raise Failure(ExitCode.SYSTEM, "qubesd's answer about a property is not understood")
-    return match[3].decode("utf-8", "replace")
+    return match[3].decode("utf-8", "replace"), match[1] == b"False"

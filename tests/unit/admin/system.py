@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tests.unit.admin.dom0 import DENIED, NO_FEATURE, RUNNING, Key
 
@@ -17,6 +17,7 @@ class Qube:
     klass: str
     state: str = "Halted"
     properties: dict[str, str] = field(default_factory=dict)
+    chosen: set[str] = field(default_factory=set)  # properties that are not at Qubes' default
     features: dict[str, str] = field(default_factory=dict)
     tags: set[str] = field(default_factory=set)
     firewall: str = "action=accept\n"
@@ -48,7 +49,12 @@ class System:
 
     def shown(self) -> str:
         """All of it, to be compared."""
-        return repr({name: (qube, sorted(qube.tags)) for name, qube in sorted(self.qubes.items())})
+        return repr(
+            [
+                (name, str(replace(each, tags=set(), chosen=set())), sorted(each.tags), sorted(each.chosen))
+                for name, each in sorted(self.qubes.items())
+            ]
+        )
 
     def answer(self, key: Key) -> bytes:
         """qubesd's answer."""
@@ -71,9 +77,11 @@ class System:
             case "property.Get":
                 return f"default=True type=vm {self.settings[argument]}"
             case "vm.property.Get":
-                return f"default=True type={_KINDS.get(argument, 'str')} {qube.properties[argument]}"
+                kind = _KINDS.get(argument, "str")
+                return f"default={argument not in qube.chosen} type={kind} {qube.properties[argument]}"
             case "vm.property.Set":
                 qube.properties[argument] = payload.decode()
+                qube.chosen.add(argument)
             case "vm.feature.Get":
                 return qube.features.get(argument, NO_FEATURE)
             case "vm.feature.Set":

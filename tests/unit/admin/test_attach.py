@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from qubes_miragevpn.admin.main import main
-from tests.unit.admin.dom0 import Dom0
+from tests.unit.admin.dom0 import Dom0, Key
 from tests.unit.admin.system import System
 from tests.unit.admin.test_replies import STATUS
 
@@ -34,8 +34,16 @@ def closed(dom0: Dom0) -> None:
     dom0.property(VPN, "template", "vm", "debian-13")
     dom0.feature("debian-13", "supported-service.miragevpn", "1")
     dom0.property(VPN, "provides_network", "bool", "True")
+    dom0.has(VPN, "admin.vm.List", "", "sys-vpn class=AppVM state=Running\n")
+    dom0.service(VPN, "miragevpn.Status+", STATUS)
     dom0.property(VPN, "netvm", "vm", "sys-net")
     dom0.property("sys-net", "netvm", "vm", "")
+
+
+def beyond(dom0: Dom0, clients: list[str]) -> list[Key]:
+    """What no policy would let a management qube do; in dom0 qubesadmin itself starts a qube before it calls it."""
+    found = dom0.beyond_policy("attach", VPN, clients, "debian-13")
+    return [key for key in found if key[1] != "admin.vm.Start" or not dom0.in_dom0]
 
 
 def test_attach(dom0: Dom0, capfd: pytest.CaptureFixture[str]) -> None:
@@ -45,13 +53,12 @@ def test_attach(dom0: Dom0, capfd: pytest.CaptureFixture[str]) -> None:
     dom0.has("work", "admin.vm.property.Set", "netvm", "", VPN.encode())
     assert main(["attach", "work", "mail", "work"]) == 0
     assert "[1/1] have work use sys-vpn ... done" in capfd.readouterr().out
-    assert not dom0.beyond_policy("attach", VPN, ["work", "mail"], "debian-13")
+    assert beyond(dom0, ["work", "mail"]) == []
 
 
 @pytest.mark.parametrize(("profile", "tunnel"), [("home", "vpn1"), ("new", "vpn2")])
 def test_a_tunnel_is_assigned_before_the_qube_is_attached(dom0: Dom0, profile: str, tunnel: str) -> None:
     closed(dom0)
-    dom0.has(VPN, "admin.vm.List", "", "sys-vpn class=AppVM state=Running\n")
     dom0.service(VPN, "miragevpn.Details+", DETAILS)
     dom0.property("work", "ip", "str", "10.137.0.20")
     dom0.service(VPN, "miragevpn.Details+", DETAILS)
@@ -63,13 +70,48 @@ def test_a_tunnel_is_assigned_before_the_qube_is_attached(dom0: Dom0, profile: s
     assert main(["attach", "work", "--tunnel", profile]) == 0
     methods = [key[1] for key in dom0.made]
     assert methods.index("miragevpn.Assign") < methods.index("admin.vm.property.Set")
-    beyond = dom0.beyond_policy("attach", VPN, ["work"], "debian-13")
-    assert [key for key in beyond if key[1] != "admin.vm.Start" or not dom0.in_dom0] == []
+    assert beyond(dom0, ["work"]) == []
+
+
+@pytest.mark.parametrize("assigned", [True, False])
+def test_a_qube_without_network_is_attached_and_assigned_at_once(dom0: Dom0, assigned: bool) -> None:
+    """It has no address before it has a netvm; if the assignment fails it loses the netvm again."""
+    closed(dom0)
+    dom0.service(VPN, "miragevpn.Details+", DETAILS)
+    dom0.property("work", "netvm", "vm", "")
+    dom0.has("work", "admin.vm.property.Set", "netvm", "", VPN.encode())
+    dom0.property("work", "ip", "str", "10.137.0.20")
+    answer = {"address": "10.137.0.20", "tunnel": "vpn1"} if assigned else {"error": "refused"}
+    dom0.service(VPN, "miragevpn.Assign+10.137.0.20+vpn1", answer, code=0 if assigned else 7)
+    if not assigned:
+        dom0.has("work", "admin.vm.property.Set", "netvm", "", b"")
+    assert main(["attach", "work", "--tunnel", "home"]) == (0 if assigned else 7)
+
+
+def test_a_running_qube_without_network_is_not_attached_to_the_wrong_tunnel(dom0: Dom0) -> None:
+    closed(dom0)
+    dom0.service(VPN, "miragevpn.Details+", DETAILS)
+    dom0.property("mail", "netvm", "vm", "")
+    assert main(["attach", "mail", "--tunnel", "home"]) == 7
+
+
+@pytest.mark.parametrize(("code", "exit_code"), [(127, 6), (6, 6), (126, 7)])
+def test_a_qube_that_runs_but_does_not_serve_may_be_open(
+    in_dom0: Dom0, capfd: pytest.CaptureFixture[str], code: int, exit_code: int
+) -> None:
+    """It may run since before it got the package: what dom0 knows of it holds from its next boot on."""
+    system = System()
+    in_dom0.answer = system.answer
+    assert main(["create", VPN]) == 0
+    system.qubes[VPN].state = "Running"
+    in_dom0.services[(VPN, "miragevpn.Status", "", b"")] = [(code, b'{"error": "no service"}')]
+    assert main(["attach", "work"]) == exit_code
+    assert "cannot be seen to be closed" in capfd.readouterr().err
+    assert system.qubes["work"].properties["netvm"] == "sys-firewall"
 
 
 def test_an_assignment_that_is_refused_leaves_the_qube_where_it_was(dom0: Dom0) -> None:
     closed(dom0)
-    dom0.has(VPN, "admin.vm.List", "", "sys-vpn class=AppVM state=Running\n")
     for _ in range(2):
         dom0.service(VPN, "miragevpn.Details+", DETAILS)
     dom0.property("work", "ip", "str", "10.137.0.20")

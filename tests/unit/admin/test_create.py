@@ -236,6 +236,37 @@ def test_a_netvm_that_cannot_be(in_dom0: Dom0, netvm: str) -> None:
     assert system.shown() == before
 
 
+def test_what_the_owner_chose_stays(in_dom0: Dom0) -> None:
+    system = System()
+    in_dom0.answer = system.answer
+    assert main(["create", "sys-vpn"]) == 0
+    system.qubes["sys-vpn"].properties.update(memory="600", maxmem="1000", autostart="False", netvm="sys-net")
+    before = system.shown()
+    assert main(["create", "sys-vpn"]) == 0
+    assert system.shown() == before
+    system.qubes["sys-vpn"].properties["provides_network"] = "False"
+    assert main(["create", "sys-vpn"]) == 0
+    assert system.shown() == before
+
+
+def test_an_interruption_is_no_success(
+    in_dom0: Dom0, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(vpn: str) -> None:
+        raise KeyboardInterrupt
+
+    in_dom0.answer = System().answer
+    monkeypatch.setattr(policyfile, "write", interrupted)
+    assert main(["create", "sys-vpn"]) == 4
+    assert "run the same command again" in capfd.readouterr().err
+
+
+def test_a_netvm_that_enforces_no_firewall_is_pointed_out(in_dom0: Dom0, capfd: pytest.CaptureFixture[str]) -> None:
+    in_dom0.answer = System().answer
+    assert main(["create", "sys-vpn", "--netvm", "sys-net", "--allow-endpoint", "192.0.2.1:1194/udp", "--dry-run"]) == 0
+    assert "note: sys-net has no netvm itself" in capfd.readouterr().out
+
+
 # --- remove ------------------------------------------------------------------------------------------------------
 
 
@@ -244,7 +275,7 @@ def test_remove(dom0: Dom0, monkeypatch: pytest.MonkeyPatch) -> None:
     policyfile.write("sys-vpn")
     dom0.has("dom0", "admin.vm.List", "", LIST + "sys-vpn class=AppVM state=Running\n")
     dom0.has("sys-vpn", "admin.vm.tag.Get", "miragevpn", "1")
-    for qube in ("sys-net", "sys-firewall", "debian-13", "work"):
+    for qube in ("sys-net", "sys-firewall", "debian-13", "work", "sys-vpn"):
         dom0.property(qube, "netvm", "vm", "")
     dom0.has("sys-vpn", "admin.vm.Shutdown", "", "")
     dom0.has("sys-vpn", "admin.vm.List", "", "sys-vpn class=AppVM state=Halting\n")
