@@ -4,7 +4,7 @@
 `Engine` is what moves packets; `runtime.nativepump` calls it. What contradicts an earlier call of its raises
 `MisuseError`, what the system refuses `OSError`; no call waits for the network.
 
-`Key`, `segment` and `coalesce` show its parts one packet at a time: they are there to be compared with the reference.
+`Key` and the functions show its parts one packet at a time: they are there to be compared with the reference.
 """
 
 from collections.abc import Callable, Sequence
@@ -42,6 +42,7 @@ class Key:
         since: int = 0,
         peer_id: int = 0,
         replay_window: int = 64,
+        replay_time: float = 0.0,
         reneg_bytes: int = 0,
         reneg_packets: int = 0,
         packets_sent: int = 0,
@@ -52,8 +53,8 @@ class Key:
     def seal(self, payload: bytes) -> bytes:
         """Return `payload` as a packet; raises `Refused`."""
 
-    def open(self, packet: bytes) -> bytes:
-        """Return the payload of `packet`; raises `Refused`."""
+    def open(self, packet: bytes, now: float = 0.0) -> bytes:
+        """Return the payload of `packet`, which came at `now`; raises `Refused`."""
 
     def address(self, peer_id: int) -> None:
         """Put `peer_id` into what is sent from now on."""
@@ -80,6 +81,15 @@ class Key:
     def received(self) -> tuple[int, int]:
         """Packets, bytes."""
 
+def frame(kind: str, inner: bytes) -> bytes:
+    """`inner`, which is not empty, in the compression framing `kind`: "none", "byte", "swapped" or "v2"."""
+
+def unframe(kind: str, framed: bytes) -> bytes:
+    """The inner packet in `framed`; raises `Refused` (whose counter may be "compressed")."""
+
+def classify(payload: bytes) -> str | tuple[bytes, bytes]:
+    """Source and destination of an IP packet; or "ping", "exit", "occ", "unknown"."""
+
 def segment(frame: bytes) -> list[bytes]:
     """The packets that `frame` (virtio-net header, packet) is cut into; raises ValueError."""
 
@@ -96,6 +106,7 @@ class Rules:
         ping: float,
         silence: float,
         replay_window: int,
+        replay_time: float,
         mss4: int,
         mss6: int,
         reneg_bytes: int,

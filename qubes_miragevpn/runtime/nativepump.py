@@ -269,6 +269,7 @@ def _rules(limits: PeerLimits) -> Rules:
         ping=limits.ping,
         silence=limits.silence,
         replay_window=limits.replay_window,
+        replay_time=limits.replay_time,
         mss4=limits.mss4,
         mss6=limits.mss6,
         reneg_bytes=limits.reneg_bytes,

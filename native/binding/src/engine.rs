@@ -61,7 +61,7 @@ fn address<'py>(py: Python<'py>, endpoint: SocketAddr) -> PyResult<Bound<'py, Py
     })
 }
 
-fn seconds(value: f64) -> Option<Duration> {
+pub(crate) fn seconds(value: f64) -> Option<Duration> {
     if value > 0.0 { Duration::try_from_secs_f64(value).ok() } else { None }
 }
 
@@ -89,12 +89,14 @@ pub(crate) struct PyRules(Rules);
 #[pymethods]
 impl PyRules {
     #[new]
-    #[pyo3(signature = (*, ping, silence, replay_window, mss4, mss6, reneg_bytes, reneg_pkts, floats))]
+    #[pyo3(signature = (*, ping, silence, replay_window, replay_time, mss4, mss6, reneg_bytes,
+        reneg_pkts, floats))]
     #[expect(clippy::too_many_arguments, reason = "they have names, and are one Python object's")]
     fn new(
         ping: f64,
         silence: f64,
         replay_window: usize,
+        replay_time: f64,
         mss4: u16,
         mss6: u16,
         reneg_bytes: u64,
@@ -107,7 +109,7 @@ impl PyRules {
             mss4,
             mss6,
             floats,
-            limits: Limits { replay_window, reneg_bytes, reneg_packets: reneg_pkts },
+            limits: Limits { replay_window, replay_time: seconds(replay_time), reneg_bytes, reneg_packets: reneg_pkts },
         })
     }
 }

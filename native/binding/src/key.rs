@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSD-2-Clause
 //! One key slot, packet by packet: how tests compare the native formats with the reference's.
 
+use std::time::{Duration, Instant};
+
 use miragevpn_core::{
     Digest, DirectionKeys, Drop, Entropy, Format, KeyError, KeySpec, Limits, OpenError, Opener, SealError, Sealer,
     Start, Suite, make_key_at,
@@ -10,6 +12,8 @@ use pyo3::exceptions::{PyException, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use zeroize::Zeroizing;
+
+use crate::engine::seconds;
 
 create_exception!(
     _native,
@@ -65,13 +69,14 @@ fn entropy(callable: Py<PyAny>) -> Entropy {
 pub(crate) struct Key {
     sealer: Sealer,
     opener: Opener,
+    begin: Instant,
 }
 
 #[pymethods]
 impl Key {
     #[new]
     #[pyo3(signature = (key_id, suite, send, receive, entropy, *, digest = "", epoch = false, since = 0,
-        peer_id = 0, replay_window = 64, reneg_bytes = 0, reneg_packets = 0,
+        peer_id = 0, replay_window = 64, replay_time = 0.0, reneg_bytes = 0, reneg_packets = 0,
         packets_sent = 0, failed_tags = 0, usage_limit = None, start_epoch = 0))]
     #[allow(clippy::too_many_arguments)] // keywords, on Python's side
     fn new(
@@ -85,6 +90,7 @@ impl Key {
         since: u32,
         peer_id: u32,
         replay_window: usize,
+        replay_time: f64,
         reneg_bytes: u64,
         reneg_packets: u64,
         packets_sent: u64,
@@ -104,11 +110,12 @@ impl Key {
             send: direction(send),
             receive: direction(receive),
         };
-        let limits = Limits { replay_window, reneg_bytes, reneg_packets };
+        let replay_time = seconds(replay_time);
+        let limits = Limits { replay_window, replay_time, reneg_bytes, reneg_packets };
         let start = Start { packets_sent, failed_tags, usage_limit, epoch: start_epoch };
         let made = make_key_at(key_id, &spec, peer_id, &limits, self::entropy(entropy), &start);
         let (sealer, opener) = made.map_err(bad_value)?;
-        Ok(Self { sealer, opener })
+        Ok(Self { sealer, opener, begin: Instant::now() })
     }
 
     fn seal<'py>(&mut self, py: Python<'py>, payload: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
@@ -119,7 +126,9 @@ impl Key {
         Ok(PyBytes::new(py, &buf[..size]))
     }
 
-    fn open<'py>(&mut self, py: Python<'py>, packet: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
+    #[pyo3(signature = (packet, now = 0.0))]
+    fn open<'py>(&mut self, py: Python<'py>, packet: &[u8], now: f64) -> PyResult<Bound<'py, PyBytes>> {
+        self.opener.at(self.begin + Duration::from_secs_f64(now));
         let mut buf = packet.to_vec();
         let payload = self.opener.open(&mut buf).map_err(not_opened)?;
         Ok(PyBytes::new(py, &buf[payload]))

@@ -3,6 +3,7 @@
 
 mod engine;
 mod key;
+mod parts;
 mod tun;
 
 use pyo3::prelude::*;
@@ -16,6 +17,9 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<engine::PyRules>()?;
     module.add_class::<engine::PySlot>()?;
     module.add_class::<key::Key>()?;
+    module.add_function(wrap_pyfunction!(parts::frame, module)?)?;
+    module.add_function(wrap_pyfunction!(parts::unframe, module)?)?;
+    module.add_function(wrap_pyfunction!(parts::classify, module)?)?;
     module.add_function(wrap_pyfunction!(tun::segment, module)?)?;
     module.add_function(wrap_pyfunction!(tun::coalesce, module)?)
 }

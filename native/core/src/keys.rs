@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: BSD-2-Clause
 //! What a key is made from: suite, format, and the bytes of both directions.
 
+use std::time::Duration;
+
 use zeroize::Zeroizing;
 
-use crate::suites::{Digest, Suite};
+use crate::crypto::suites::{Digest, Suite};
 
 /// `peer_id` that means "none": packets go out as DATA_V1.
 pub const NO_PEER_ID: u32 = 0x00FF_FFFF;
@@ -56,6 +58,8 @@ pub struct KeySpec {
 pub struct Limits {
     /// Packet ids that are remembered, 1 to 65536.
     pub replay_window: usize,
+    /// A packet may be so late, and up to a quarter more; None: however late.
+    pub replay_time: Option<Duration>,
     /// Report the key as exhausted after so many bytes, both directions added up.
     pub reneg_bytes: u64,
     /// The same for packets.
@@ -64,6 +68,6 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { replay_window: 64, reneg_bytes: 0, reneg_packets: 0 }
+        Self { replay_window: 64, replay_time: None, reneg_bytes: 0, reneg_packets: 0 }
     }
 }

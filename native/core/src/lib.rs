@@ -7,23 +7,24 @@
 //! names the counter it belongs to.
 #![forbid(unsafe_code)]
 
-mod aead;
-mod cbc;
 pub mod checksum;
 pub mod coalesce;
+pub mod crypto;
 pub mod errors;
 pub mod formats;
+pub mod framing;
+pub mod inner;
 pub mod keys;
-mod mac;
 pub mod mss;
 pub mod replay;
+pub mod routes;
 pub mod segment;
-pub mod suites;
+#[cfg(test)]
+mod testing;
 pub mod usage;
-mod wiped;
 
+pub use crypto::suites::{Digest, Suite};
 pub use errors::{Drop, KeyError, OpenError, SealError};
 pub use formats::{Opener, Sealer, make_key, make_key_at};
 pub use keys::{DirectionKeys, Entropy, Format, KeySpec, Limits, NO_PEER_ID};
-pub use suites::{Digest, Suite};
 pub use usage::{KeyUsage, Start};

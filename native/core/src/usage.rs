@@ -8,8 +8,8 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 
+use crate::crypto::suites::UNLIMITED;
 use crate::keys::Limits;
-use crate::suites::UNLIMITED;
 
 /// Packet ids never wrap, for a nonce must not come twice.
 pub const LAST_PACKET_ID: u64 = 0xFFFF_FFFF;

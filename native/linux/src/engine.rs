@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread::{Builder, JoinHandle};
 use std::time::Instant;
 
+use miragevpn_core::routes::Prefix;
 use miragevpn_core::{KeySpec, NO_PEER_ID, make_key};
 
 use crate::events::{Event, Events};
@@ -270,9 +271,6 @@ impl Engine {
             }
             if let Some(rules) = rules {
                 peer.rules = rules;
-                for key in &peer.keys {
-                    key.sealer.usage().limit(&rules.limits);
-                }
             }
             tx.schedule();
         }
@@ -282,6 +280,9 @@ impl Engine {
             if let Some(peer) = state.peers.get_mut(&handle) {
                 peer.rules = rules;
                 peer.heard = Instant::now();
+                for opener in peer.keys.iter_mut().flatten() {
+                    opener.limit(&rules.limits); // which are those of both directions
+                }
             }
             state.schedule();
         }
@@ -299,8 +300,10 @@ impl Engine {
             let state = rx.peers();
             let peer = state.peers.get_mut(&handle).ok_or_else(|| unknown(handle))?;
             peer.restricted = self.server || !addresses.is_empty();
-            state.by_address.retain(|_, other| *other != handle);
-            state.by_address.extend(addresses.iter().map(|&address| (address, handle)));
+            state.by_address.retain(|other| *other != handle);
+            for address in addresses {
+                state.by_address.insert(Prefix::host((*address).into()), handle);
+            }
             state.by_address.clone()
         };
         self.shared.tx.enter().by_address = table;
@@ -318,7 +321,7 @@ impl Engine {
             let state = rx.peers();
             state.peers.remove(&handle).ok_or_else(|| unknown(handle))?;
             state.by_endpoint.retain(|_, other| *other != handle);
-            state.by_address.retain(|_, other| *other != handle);
+            state.by_address.retain(|other| *other != handle);
             state.by_address.clone()
         };
         let mut tx = self.shared.tx.enter();

@@ -7,7 +7,6 @@
 mod engine;
 mod events;
 mod gate;
-mod ip;
 mod link;
 mod peer;
 mod rx;

@@ -5,17 +5,18 @@
 
 use std::collections::HashMap;
 use std::io::{self, ErrorKind, IoSlice};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use miragevpn_core::coalesce::Coalescer;
 use miragevpn_core::errors::Drop as Counter;
+use miragevpn_core::inner::{Payload, classify};
+use miragevpn_core::routes::Routes;
 use miragevpn_core::{Opener, mss};
 
 use crate::events::{Event, Events};
-use crate::ip;
 use crate::link::{FRAME_HEADER, Link, MAX_FRAME, Socket, is_gone, words};
 use crate::peer::Rules;
 use crate::sys::{self, Interest, MESSAGES, Received, Watch};
@@ -28,11 +29,6 @@ const STREAM: usize = 256 * 1024;
 
 const DATA_V1: u8 = 6;
 const DATA_V2: u8 = 9;
-const PING: [u8; 16] = [0x2A, 0x18, 0x7B, 0xF3, 0x64, 0x1E, 0xB4, 0xCB, 0x07, 0xED, 0x2D, 0x0A, 0x98, 0x1F, 0xC7, 0x48];
-const OCC_MAGIC: [u8; 16] =
-    [0x28, 0x7F, 0x34, 0x6B, 0xD4, 0xEF, 0x7A, 0x81, 0x2D, 0x56, 0xB8, 0xD3, 0xAF, 0xC5, 0x45, 0x9C];
-const OCC_EXIT: u8 = 6;
-
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Dropped {
     pub(crate) replay: u64,
@@ -75,7 +71,7 @@ pub(crate) struct Peers {
     pub(crate) peers: HashMap<u32, RxPeer>,
     pub(crate) sole: HashMap<u64, u32>,
     pub(crate) by_endpoint: HashMap<(u64, SocketAddr), u32>,
-    pub(crate) by_address: HashMap<IpAddr, u32>,
+    pub(crate) by_address: Routes<u32>,
     /// Moves that the other worker has not heard of.
     pub(crate) moved: Vec<(u32, SocketAddr)>,
     found: Vec<Range<usize>>,
@@ -92,7 +88,7 @@ impl Rx {
             peers: HashMap::new(),
             sole: HashMap::new(),
             by_endpoint: HashMap::new(),
-            by_address: HashMap::new(),
+            by_address: Routes::default(),
             moved: Vec::new(),
             found: Vec::new(),
             coalescer: Coalescer::new(false, false),
@@ -249,6 +245,7 @@ impl Peers {
             peer.dropped.other += 1;
             return;
         };
+        opener.at(now);
         let opened = opener.open(packet);
         if opener.usage().take_exhausted() {
             self.events.push(Event::KeyExhausted { peer: handle, key_id });
@@ -295,23 +292,23 @@ impl Peers {
         let Some(peer) = self.peers.get_mut(&handle) else {
             return;
         };
-        let Some((source, destination)) = ip::addresses(inner) else {
-            if inner == PING {
-                return; // it has done its work by being authentic
+        let (source, destination) = match classify(inner) {
+            Payload::Ip { source, destination } => (source, destination),
+            Payload::Exit if !peer.exited => {
+                peer.exited = true; // repeated farewells are one event
+                self.events.push(Event::PeerExited(handle));
+                return;
             }
-            match inner.strip_prefix(&OCC_MAGIC) {
-                None => peer.dropped.other += 1,
-                Some([OCC_EXIT, ..]) if !peer.exited => {
-                    peer.exited = true; // repeated farewells are one event
-                    self.events.push(Event::PeerExited(handle));
-                }
-                Some(_) => {}
+            // A ping has done its work by being authentic.
+            Payload::Ping | Payload::Occ | Payload::Exit => return,
+            Payload::Unknown => {
+                peer.dropped.other += 1;
+                return;
             }
-            return;
         };
         if peer.restricted {
             // Peers never reach each other here: a server that lets them runs on the reference.
-            if self.by_address.get(&source) != Some(&handle) || self.by_address.contains_key(&destination) {
+            if self.by_address.get(source) != Some(handle) || self.by_address.get(destination).is_some() {
                 peer.dropped.other += 1;
                 return;
             }

@@ -7,17 +7,18 @@
 
 use std::collections::HashMap;
 use std::io::ErrorKind;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use miragevpn_core::inner::{PING, addresses};
+use miragevpn_core::routes::Routes;
 use miragevpn_core::segment::{Prepared, Segments, VNET_LEN, VnetHeader, prepare};
 use miragevpn_core::{SealError, Sealer, mss};
 
 use crate::events::{Event, Events};
-use crate::ip;
 use crate::link::{FRAME_HEADER, Link, MAX_FRAME, Socket, is_gone, words};
 use crate::peer::Rules;
 use crate::sys::{self, Address, Interest, MESSAGES, Run, Watch};
@@ -41,8 +42,6 @@ const MAX_BACKLOG: usize = 256 * 1024;
 /// Names of what is watched, above all links' numbers.
 pub(crate) const BELL: u64 = u64::MAX;
 pub(crate) const TUN: u64 = u64::MAX - 1;
-
-const PING: [u8; 16] = [0x2A, 0x18, 0x7B, 0xF3, 0x64, 0x1E, 0xB4, 0xCB, 0x07, 0xED, 0x2D, 0x0A, 0x98, 0x1F, 0xC7, 0x48];
 
 pub(crate) struct TxKey {
     pub(crate) id: u8,
@@ -93,7 +92,7 @@ pub(crate) struct Tx {
     links: HashMap<u64, TxLink>,
     pub(crate) peers: HashMap<u32, TxPeer>,
     pub(crate) everything: Option<u32>,
-    pub(crate) by_address: HashMap<IpAddr, u32>,
+    pub(crate) by_address: Routes<u32>,
     packet: Vec<u8>,
     cut: Option<Cut>,
     arena: Vec<u8>,
@@ -114,7 +113,7 @@ impl Tx {
             links: HashMap::new(),
             peers: HashMap::new(),
             everything: None,
-            by_address: HashMap::new(),
+            by_address: Routes::default(),
             packet: vec![0; LARGEST_READ],
             cut: None,
             arena: vec![0; ARENA],
@@ -319,8 +318,8 @@ impl Tx {
         let header = <&[u8; VNET_LEN]>::try_from(&*before).map_or_else(|_| VnetHeader::default(), VnetHeader::read);
         let handle = match self.everything {
             Some(handle) => handle,
-            None => match ip::addresses(packet).and_then(|(_, to)| self.by_address.get(&to)) {
-                Some(&handle) => handle,
+            None => match addresses(packet).and_then(|(_, to)| self.by_address.get(to)) {
+                Some(handle) => handle,
                 None => return,
             },
         };

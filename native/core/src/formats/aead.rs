@@ -10,11 +10,11 @@
 use std::ops::Range;
 
 use super::{Header, V2_HEADER, body_at};
-use crate::aead::{Aead, NONCE_SIZE, TAG_SIZE};
+use crate::crypto::aead::{Aead, NONCE_SIZE, TAG_SIZE};
+use crate::crypto::suites::Suite;
 use crate::errors::{KeyError, OpenError};
 use crate::keys::{DirectionKeys, Limits};
 use crate::replay::ReplayWindow;
-use crate::suites::Suite;
 
 const PACKET_ID: usize = 4;
 const IMPLICIT_IV: usize = 8;
@@ -95,5 +95,9 @@ impl Opening {
         self.key.aead.open(self.key.nonce(packet_id), &front[ad_at..tag_at], data, tag)?;
         self.window.mark(number);
         Ok(data_at..packet.len())
+    }
+
+    pub(super) fn windows(&mut self) -> impl Iterator<Item = &mut ReplayWindow> {
+        std::iter::once(&mut self.window)
     }
 }

@@ -14,12 +14,12 @@
 use std::ops::Range;
 
 use super::{Header, body_at};
-use crate::cbc::{BLOCK, Decryptor, Encryptor};
+use crate::crypto::cbc::{BLOCK, Decryptor, Encryptor};
+use crate::crypto::mac::{Signer, signer};
+use crate::crypto::suites::Suite;
 use crate::errors::{KeyError, OpenError, SealError};
 use crate::keys::{DirectionKeys, Entropy, Format, KeySpec, Limits};
-use crate::mac::{Signer, signer};
 use crate::replay::ReplayWindow;
-use crate::suites::Suite;
 
 const PACKET_ID: usize = 4;
 const TIME: usize = 4;
@@ -166,6 +166,12 @@ impl Opening {
             }
         };
         Ok(covered_at + start + at..covered_at + end)
+    }
+
+    pub(super) fn windows(&mut self) -> impl Iterator<Item = &mut ReplayWindow> {
+        match &mut self.numbering {
+            Numbering::Ids(window) | Numbering::Starts { window, .. } => std::iter::once(window),
+        }
     }
 }
 

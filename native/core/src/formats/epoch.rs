@@ -17,11 +17,11 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use super::{Header, V2_HEADER, body_at};
-use crate::aead::{Aead, NONCE_SIZE, TAG_SIZE};
+use crate::crypto::aead::{Aead, NONCE_SIZE, TAG_SIZE};
+use crate::crypto::mac::hmac_sha256;
+use crate::crypto::suites::Suite;
 use crate::errors::{KeyError, OpenError, SealError};
-use crate::mac::hmac_sha256;
 use crate::replay::ReplayWindow;
-use crate::suites::Suite;
 use crate::usage::{BLOCK, KeyUsage, LAST_EPOCH};
 
 const FUTURE: u32 = 4;
@@ -261,5 +261,9 @@ impl Opening {
             let next = Receiver::new(&self.chain, self.window).expect("the suite took a key before");
             self.future.push_back(next);
         }
+    }
+
+    pub(super) fn windows(&mut self) -> impl Iterator<Item = &mut ReplayWindow> {
+        std::iter::once(&mut self.current).chain(&mut self.retiring).map(|each| &mut each.window)
     }
 }

@@ -10,10 +10,11 @@ mod epoch;
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::errors::{KeyError, OpenError, SealError};
 use crate::keys::{Entropy, Format, KeySpec, Limits, NO_PEER_ID};
-use crate::replay::MAX_WINDOW;
+use crate::replay::{AGES, MAX_WINDOW, ReplayWindow};
 use crate::usage::{KeyUsage, Start};
 
 /// The opcode of data packets without a peer id.
@@ -136,13 +137,15 @@ impl Sealer {
 
 enum OpenForm {
     Aead(aead::Opening),
-    Epoch(epoch::Opening),
+    Epoch(Box<epoch::Opening>),
     Hmac(cbc::Opening),
 }
 
 /// The receiving direction of a key.
 pub struct Opener {
     form: OpenForm,
+    age_every: Option<Duration>,
+    age_at: Option<Instant>, // None: with the next packet
     packets: u64,
     bytes: u64,
     usage: Arc<KeyUsage>,
@@ -174,6 +177,38 @@ impl Opener {
             Err(_) => {}
         }
         opened
+    }
+
+    /// Make the packets too late that are, by `replay_time`; call it before `open`, with the time of now.
+    #[inline]
+    pub fn at(&mut self, now: Instant) {
+        match self.age_every {
+            Some(every) if self.age_at.is_none_or(|due| now >= due) => self.age(now, every),
+            _ => {}
+        }
+    }
+
+    #[cold]
+    fn age(&mut self, now: Instant, every: Duration) {
+        let late = self.age_at.map(|due| now.saturating_duration_since(due));
+        for number in 0..=AGES as u32 {
+            if late.is_some_and(|late| late < every * number) {
+                break;
+            }
+            match &mut self.form {
+                OpenForm::Aead(form) => form.windows().for_each(ReplayWindow::age),
+                OpenForm::Epoch(form) => form.windows().for_each(ReplayWindow::age),
+                OpenForm::Hmac(form) => form.windows().for_each(ReplayWindow::age),
+            }
+        }
+        self.age_at = Some(now + every);
+    }
+
+    /// Take over `limits`, but for the size of the window.
+    pub fn limit(&mut self, limits: &Limits) {
+        self.usage.limit(limits);
+        self.age_every = limits.replay_time.map(|time| time / AGES as u32).filter(|every| !every.is_zero());
+        self.age_at = None;
     }
 
     /// Counts, limits and state of the key.
@@ -215,7 +250,12 @@ pub fn make_key_at(
     let (seal, open) = match spec.format {
         Format::Epoch => (
             SealForm::Epoch(epoch::Sealing::new(suite, &spec.send.cipher_key, &usage)?),
-            OpenForm::Epoch(epoch::Opening::new(suite, &spec.receive.cipher_key, limits.replay_window, usage.clone())?),
+            OpenForm::Epoch(Box::new(epoch::Opening::new(
+                suite,
+                &spec.receive.cipher_key,
+                limits.replay_window,
+                usage.clone(),
+            )?)),
         ),
         Format::Plain if suite.is_aead() => (
             SealForm::Aead(aead::Sealing::new(suite, &spec.send)?),
@@ -240,7 +280,9 @@ pub fn make_key_at(
         usage: usage.clone(),
     };
     sealer.address(peer_id)?;
-    Ok((sealer, Opener { form: open, packets: 0, bytes: 0, usage }))
+    let mut opener = Opener { form: open, age_every: None, age_at: None, packets: 0, bytes: 0, usage };
+    opener.limit(limits);
+    Ok((sealer, opener))
 }
 
 /// Where the header of `packet` ends, if it is data.

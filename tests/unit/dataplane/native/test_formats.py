@@ -92,6 +92,20 @@ def test_replay_windows(window: int) -> None:
         highest = max(highest, number)
 
 
+@pytest.mark.parametrize("case", [Case("AES-128-GCM"), Case("AES-128-GCM", epoch=True), CASES[-3]], ids=str)
+def test_packets_that_are_late(case: Case) -> None:
+    here, there = make_twins(case, 6, PeerLimits(replay_time=2.0))
+    chance = random.Random(str(case))
+    now, outcomes = 100.0, []
+    kept: list[bytes] = []
+    for _ in range(400):
+        now += chance.expovariate(8.0)
+        kept.append(sealed(here.seal(b"payload")))
+        if len(kept) > 30:
+            outcomes.append(there.open(kept.pop(chance.randrange(30)), now))
+    assert {"replay", b"payload"} == set(outcomes)
+
+
 def test_what_does_not_fit_is_refused() -> None:
     key, iv = bytes(32), bytes(8)
     good = {"key_id": 0, "suite": "AES-256-GCM", "send": (key, iv, b""), "receive": (key, iv, b"")}

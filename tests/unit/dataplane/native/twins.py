@@ -91,10 +91,12 @@ class Reference:
             self._look()
         return packet
 
-    def open(self, packet: bytes) -> Outcome:
+    def open(self, packet: bytes, now: float) -> Outcome:
         body_at = 0 if self.bare else {DATA_V1: V1_HEADER, DATA_V2: V2_HEADER}.get(packet[0] >> 3 if packet else 0)
         if body_at is None or self.key.spent:
             return "other"
+        if now >= self.key.age_at:
+            self.key.age(now)
         try:
             payload = self.key.open(packet, body_at)
         except Replayed:
@@ -140,7 +142,8 @@ class Native:
         self.key = _native.Key(
             3, keys.suite, ways[0], ways[1], random.Random(seed).randbytes,
             digest=keys.digest, epoch=keys.epoch, since=keys.since, peer_id=case.peer_id,
-            replay_window=limits.replay_window, reneg_bytes=limits.reneg_bytes, reneg_packets=limits.reneg_pkts,
+            replay_window=limits.replay_window, replay_time=limits.replay_time,
+            reneg_bytes=limits.reneg_bytes, reneg_packets=limits.reneg_pkts,
             **start,
         )  # fmt: skip
 
@@ -150,9 +153,9 @@ class Native:
         except _native.Refused as refused:
             return str(refused.args[0])
 
-    def open(self, packet: bytes) -> Outcome:
+    def open(self, packet: bytes, now: float) -> Outcome:
         try:
-            return self.key.open(packet)
+            return self.key.open(packet, now)
         except _native.Refused as refused:
             return str(refused.args[0])
 
@@ -196,9 +199,9 @@ class Twins:
         self._compare()
         return sealed
 
-    def open(self, packet: bytes) -> Outcome:
-        opened = self.reference.open(packet)
-        assert self.native.open(packet) == opened, packet.hex()
+    def open(self, packet: bytes, now: float = 0.0) -> Outcome:
+        opened = self.reference.open(packet, now)
+        assert self.native.open(packet, now) == opened, packet.hex()
         self._compare()
         return opened
 

@@ -5,8 +5,8 @@ use aes::cipher::block_padding::NoPadding;
 use aes::cipher::{BlockDecryptMut, BlockEncryptMut, InnerIvInit, KeyInit};
 use aes::{Aes128Dec, Aes128Enc, Aes192Dec, Aes192Enc, Aes256Dec, Aes256Enc};
 
+use crate::crypto::suites::Suite;
 use crate::errors::KeyError;
-use crate::suites::Suite;
 
 pub(crate) const BLOCK: usize = 16;
 

@@ -4,9 +4,9 @@
 use hmac::digest::InvalidLength;
 use hmac::{Hmac, Mac, SimpleHmac};
 
+use crate::crypto::suites::Digest;
+use crate::crypto::wiped::Wiped;
 use crate::errors::{KeyError, OpenError};
-use crate::suites::Digest;
-use crate::wiped::Wiped;
 
 /// One HMAC key.
 pub(crate) trait Signer: Send {

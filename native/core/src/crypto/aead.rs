@@ -9,9 +9,9 @@ use aes_gcm::aead::consts::U12;
 use aes_gcm::{AesGcm, KeyInit};
 use ring::aead::{self, Aad, LessSafeKey, Nonce, Tag, UnboundKey};
 
+use crate::crypto::suites::Suite;
+use crate::crypto::wiped::Wiped;
 use crate::errors::{KeyError, OpenError};
-use crate::suites::Suite;
-use crate::wiped::Wiped;
 
 pub(crate) const TAG_SIZE: usize = 16;
 pub(crate) const NONCE_SIZE: usize = 12;
