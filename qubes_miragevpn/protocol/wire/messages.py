@@ -200,7 +200,7 @@ def _flags(rest: str) -> tuple[str, str]:
 
 
 def _push(rest: str) -> tuple[tuple[str, ...], bool]:
-    options = tuple(option for option in rest.split(",") if option)
+    options = tuple(option for part in rest.split(",") if (option := part.strip(" ")))
     marks = [option for option in options if option.split(" ", 1)[0] == "push-continuation"]
     return tuple(o for o in options if o not in marks), marks[-1:] == ["push-continuation 2"]
 
