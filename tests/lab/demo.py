@@ -12,15 +12,16 @@ import argparse
 import json
 import os
 import select
+import subprocess
 import sys
 import time
 from contextlib import ExitStack, suppress
 
 from tests.lab.appvm import Noise, ask, seen_address
 from tests.lab.capture import Capture, Seen
-from tests.lab.network import AppVM, Lab
+from tests.lab.network import AppVM, Lab, python
 from tests.lab.packets import Kind
-from tests.lab.places import SITE_A, SITE_B, WEB6, Site
+from tests.lab.places import SITE_A, SITE_B, WEB4, WEB6, Site
 from tests.lab.providers import OPENVPN, OWN, Providers
 from tests.lab.qube import LabError
 from tests.lab.service import Service, add_profiles, early
@@ -103,10 +104,15 @@ class Demo:
             self.check("status names no server", "none in it" if not secret else "it does", not secret)
         self.show.said(text)
         with self.show.step(f"dom0 calls miragevpn.Switch+{SITE_B.name} (TCP, tls-auth)") as step:
+            stream = self.work.qube.popen([*python("gap.py"), WEB4, "10"], stdout=subprocess.PIPE)
+            stream.stdout.readline()
             reply = self.service.call("Switch", SITE_B.name, source="dom0")
             self.check("switch by qrexec", f"exit code {reply.code} {reply.complaint.strip()}".strip(), reply.code == 0)
             self.service.wait_state("connected", profile=SITE_B.name)
-            step.outcome = "connected"
+            gaps = json.loads(stream.stdout.readline())
+            switched = bool(gaps) and gaps[-1][2] == SITE_B.public4
+            self.check("work's stream goes on", f"seen as {gaps[-1][2] if gaps else 'nothing'}", switched)
+            step.outcome = f"connected, {gaps[-1][0]:.1f} s without traffic"
         with self.show.step("work fetches the page again") as step:
             step.outcome = self.page(self.work, SITE_B, "after the switch, seen as provider B")
 
