@@ -92,7 +92,7 @@ def of_server(config: ServerConfig) -> dict[str, list[str]]:
     among = "reach each other" if config.client_to_client else "do not reach each other"
     return {
         "listens on": [_listens(config.listen)],
-        "addresses": [f"{config.network}, the first for the server"],
+        "addresses": [f"{config.network}, the first for the server (topology {config.topology})"],
         "clients": [f"at most {config.max_clients}, {several}; they {among}"],
         **_common(config),
         "pushes": list(config.push) or ["nothing but addresses"],

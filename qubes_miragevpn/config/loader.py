@@ -48,6 +48,7 @@ MAX_PEER_INFO = 16  # lines told; key method 2 carries 64 KiB, an honest profile
 _PEER_INFO_NAME = re.compile(r"UV_[A-Za-z0-9_]{1,60}\Z")
 _PEER_INFO_VALUE = re.compile(r"[\x20-\x7e]{0,255}\Z")
 WIDEST_NETWORK, NARROWEST_NETWORK = 16, 29  # prefix lengths that openvpn's `server` takes
+NARROWEST_OF_PAIRS = 28  # the same without ``topology subnet``: the first and the last four addresses are not given
 STATUS_PERIOD, METRICS_PERIOD = 60.0, 15.0  # seconds; the first is openvpn's
 
 
@@ -316,7 +317,7 @@ def _server(builder: Builder) -> ServerConfig:
     return ServerConfig(
         common=builder.common(server=True),
         listen=_listen(settings),
-        network=_network(entry),
+        network=_network(entry, settings.value("topology", "subnet")),
         push=(*said, *(pushed.args[0] for pushed in settings.all("push"))),
         operating=_operating(settings),
         **settings.fields(ServerConfig),
@@ -349,11 +350,12 @@ def _only(builder: Builder) -> tuple[IPv4Address | IPv6Address, ...]:
     return tuple(found)
 
 
-def _network(entry: Entry) -> IPv4Network:
+def _network(entry: Entry, topology: str) -> IPv4Network:
     address, length, _ = entry.args
-    if not WIDEST_NETWORK <= length <= NARROWEST_NETWORK:
+    narrowest = NARROWEST_NETWORK if topology == "subnet" else NARROWEST_OF_PAIRS
+    if not WIDEST_NETWORK <= length <= narrowest:
         raise entry.error(
-            f"the network of 'server' must be from /{WIDEST_NETWORK} to /{NARROWEST_NETWORK}",
+            f"the network of 'server' must be from /{WIDEST_NETWORK} to /{narrowest}",
             "write 'server 10.8.0.0 255.255.255.0'",
         )
     network = IPv4Network((address, length), strict=False)

@@ -151,7 +151,6 @@ class _Writer:
     def server(self, config: ServerConfig) -> Iterator[str]:
         """A server's configuration."""
         yield line_of("server", config.network.network_address, config.network.netmask)
-        yield "topology subnet"
         yield from _listen(config.listen)
         yield from self._common(config.common, Timers(ping_restart=0.0))
         yield from _filled(config)

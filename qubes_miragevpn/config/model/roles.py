@@ -159,11 +159,12 @@ class PointServer:
 
 @dataclass(frozen=True)
 class ServerConfig:
-    """A server configuration (``mode server``, ``topology subnet``)."""
+    """A server configuration (``mode server``)."""
 
     common: Common
     listen: Listen
     network: IPv4Network  # ``server NETWORK MASK``; the server takes the first host address
+    topology: str = "subnet"  # what clients take their addresses for: subnet, net30, p2p
     push: tuple[str, ...] = ()  # options pushed to every client, OpenVPN syntax, no commas
     max_clients: int = 1024
     duplicate_cn: bool = False

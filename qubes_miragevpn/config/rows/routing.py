@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from qubes_miragevpn.config.model import ClientConfig
+from qubes_miragevpn.config.model import ClientConfig, ServerConfig
 from qubes_miragevpn.config.rows.arguments import (
     GATEWAY4,
     GATEWAY6,
@@ -18,13 +18,12 @@ from qubes_miragevpn.config.rows.arguments import (
     either,
     integer,
 )
-from qubes_miragevpn.config.rows.row import APPLIED, ByFirstWord, NoEffect, Refused, Repeat, Row
+from qubes_miragevpn.config.rows.row import APPLIED, NoEffect, Repeat, Row
 
 MAX_ROUTES = 2000  # a country-wide split tunnel has about 1500
 REDIRECT_FLAGS = ("def1", "ipv6", "!ipv4", "block-local", "local", "autolocal", "bypass-dhcp", "bypass-dns")
 _METRIC = Arg("metric", either("default", None, integer(0, 0x7FFFFFFF)), optional=True)
 _FROM_SERVER = NoEffect("the server's word counts")
-_SUBNET_ONLY = Refused("is only supported as 'topology subnet'", "write 'topology subnet'")
 
 ROWS = (
     Row(
@@ -153,12 +152,13 @@ ROWS = (
     ),
     Row(
         "topology",
-        "meaning of the addresses",
+        "meaning of the addresses; a server without the line has `subnet`",
         (Arg("topology", choice("subnet", "net30", "p2p")),),
         client=NoEffect("the server's word counts", warn=False),
-        server=ByFirstWord({"subnet": APPLIED}, _SUBNET_ONLY),
+        server=APPLIED,
         pushed=APPLIED,
         point=APPLIED,
+        fills=(ServerConfig, "topology"),
     ),
     Row(
         "ifconfig",

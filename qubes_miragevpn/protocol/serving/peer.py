@@ -9,6 +9,7 @@ from ipaddress import IPv4Address, IPv4Interface
 from qubes_miragevpn.config.model import ServerConfig
 from qubes_miragevpn.crypto.token import Token
 from qubes_miragevpn.dataplane.interface import Link, SockAddr
+from qubes_miragevpn.protocol.serving.pool import AddressPool
 from qubes_miragevpn.protocol.session import Session
 from qubes_miragevpn.protocol.wire.peerinfo import IvProto, PeerCan
 
@@ -61,15 +62,24 @@ def can_epochs(can: PeerCan) -> bool:
     return can.proto & needed == needed
 
 
-def push_options(peer: Peer, config: ServerConfig, gateway: IPv4Address) -> list[str]:
+def _way_inside(config: ServerConfig, server: IPv4Address) -> str:
+    """Without a network on the link, what is inside must be routed: the server alone, or its other clients as well."""
+    if config.topology == "subnet":
+        return f"route-gateway {server}"
+    if config.client_to_client:
+        return f"route {config.network.network_address} {config.network.netmask}"
+    return f"route {server}"
+
+
+def push_options(peer: Peer, config: ServerConfig, pool: AddressPool) -> list[str]:
     """The options of the PUSH_REPLY for an authenticated `peer`, in the order of OpenVPN's push.c."""
     assert peer.lease is not None
     options = [
         *config.push,
         *peer.extra,
-        f"route-gateway {gateway}",
-        "topology subnet",
-        f"ifconfig {peer.lease.ip} {peer.lease.netmask}",
+        _way_inside(config, pool.server),
+        f"topology {config.topology}",
+        f"ifconfig {pool.ifconfig(peer.lease)}",
         f"cipher {peer.cipher}",
     ]
     if peer.can.proto & IvProto.DATA_V2:

@@ -67,7 +67,7 @@ class Clients:
     def __init__(self, config: ServerConfig) -> None:
         self.most = config.max_clients
         self._config = config
-        self._pool = AddressPool(config.network)
+        self._pool = AddressPool(config.network, config.topology)
 
     def meet(self, peer: Peer, hello: KeyMethod2) -> None:
         """Choose the cipher and all that a client of this kind can do."""
@@ -102,7 +102,7 @@ class Clients:
 
     def tell(self, peer: Peer) -> list[str]:
         """The push."""
-        return build_push_reply(push_options(peer, self._config, self._pool.server))
+        return build_push_reply(push_options(peer, self._config, self._pool))
 
     def farewell(self, peer: Peer) -> str:
         """It shall come back; we may only be starting again."""

@@ -9,7 +9,7 @@ from ipaddress import IPv4Interface
 
 from qubes_miragevpn.config.model import Credentials, PointServer, ServerConfig, TunnelSettings
 from qubes_miragevpn.config.pushed import parse_push
-from qubes_miragevpn.runtime.netlink.netconf import Netconf
+from qubes_miragevpn.runtime.netlink.netconf import Netconf, NetRoute
 from qubes_miragevpn.runtime.plain.interface import configure
 from qubes_miragevpn.runtime.plain.plainhost import Habits, PlainHost
 from qubes_miragevpn.runtime.tun import Tun, open_tun
@@ -30,8 +30,13 @@ class ServerHost:
         """Open and configure it; return its descriptor and name."""
         dev, network = self._config.common.dev, self._config.network
         self._tun = self._open_device("tun%d" if dev == "tun" else dev)
-        address = IPv4Interface((network.network_address + 1, network.prefixlen))
-        await configure(self._net, self._tun.name, TunnelSettings(ipv4=address, mtu=self._config.common.tun_mtu))
+        mtu, name = self._config.common.tun_mtu, self._tun.name
+        subnet = self._config.topology == "subnet"
+        address = IPv4Interface((network.network_address + 1, network.prefixlen if subnet else 32))
+        far_end = None if subnet else network.network_address + 2  # nobody's; as openvpn has it
+        await configure(self._net, name, TunnelSettings(ipv4=address, ipv4_peer=far_end, mtu=mtu))
+        if not subnet:
+            await self._net.replace_route(NetRoute(network, dev=name))
         return self._tun.fd, self._tun.name
 
     async def close(self) -> None:

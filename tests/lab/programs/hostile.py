@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from qubes_miragevpn.cli.main import main
-from qubes_miragevpn.protocol import server
+from qubes_miragevpn.protocol.serving import welcome as server
 
 
 def corrupt(file: Path) -> None:

@@ -55,7 +55,7 @@ from tests.unit.config.texts import CERTIFICATE, CLIENT_KEY, KEY, SERVER_KEY, ST
 from tests.unit.config.trust import Made
 
 CRL = Made("authority").revoke(5)
-WORDS = ("1", "2", "600", "1300", "9000", "tun5", "eth0", "nointeract", "0x51", "10.8.0.1", "fd00::1")
+WORDS = ("1", "2", "600", "1300", "9000", "tun5", "eth0", "nointeract", "0x51", "10.8.0.1", "fd00::1", "net30", "p2p")
 TEXTS = ("name", "a b", 'quo"te', "back\\slash", "it's", "#hash", "C=AA, CN=x", "é", "semi;colon", "-dash")
 ENTRY = Credentials("alice", Secret(b"pass # word"))
 

@@ -76,7 +76,7 @@ def test_applied(lines: str, path: str, value: Any) -> None:
         ("server 224.0.0.0 255.255.255.0", "these addresses cannot be given to clients"),
         ("server 127.0.0.0 255.255.255.0", "these addresses cannot be given to clients"),
         ("mode p2p", "'mode' is not supported with 'p2p'"),
-        ("topology net30", "'topology' is only supported as 'topology subnet'"),
+        ("topology net30\nserver 10.8.0.0 255.255.255.248", "must be from /16 to /28"),
         ("verify-client-cert none", "'verify-client-cert' is only supported as 'require'"),
         ("push 'a,b'", "must be one option in quotes"),
         ("push '\x7f'", "control character"),

@@ -199,3 +199,24 @@ def test_memory_of_names_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     for n in range(50):
         pool.release(pool.lease(str(n)).ip)
     assert len(pool._remembered) == 8
+
+
+@pytest.mark.parametrize(
+    ("network", "topology", "first", "last", "count"),
+    [
+        ("10.8.0.0/24", "subnet", "10.8.0.2 255.255.255.0", "10.8.0.254 255.255.255.0", 253),
+        ("10.8.0.0/24", "net30", "10.8.0.6 10.8.0.5", "10.8.0.250 10.8.0.249", 62),
+        ("10.8.0.0/28", "net30", "10.8.0.6 10.8.0.5", "10.8.0.10 10.8.0.9", 2),
+        ("10.8.0.0/24", "p2p", "10.8.0.4 10.8.0.1", "10.8.0.251 10.8.0.1", 248),
+        ("10.8.0.16/28", "p2p", "10.8.0.20 10.8.0.17", "10.8.0.27 10.8.0.17", 8),
+    ],
+)
+def test_addresses_of_each_topology(network: str, topology: str, first: str, last: str, count: int) -> None:
+    pool = AddressPool(IPv4Network(network), topology)
+    leases = [pool.lease(str(n)) for n in range(count)]
+    assert (pool.ifconfig(leases[0]), pool.ifconfig(leases[-1])) == (first, last)
+    assert len({lease.ip for lease in leases}) == count
+    with pytest.raises(PeerError):
+        pool.lease("one more")
+    pool.release(leases[0].ip)
+    assert pool.lease("one more").ip == leases[0].ip
