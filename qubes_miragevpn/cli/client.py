@@ -20,11 +20,14 @@ from qubes_miragevpn.cli.words import add_command, named_by
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from qubes_miragevpn.config.loader import Loaded
     from qubes_miragevpn.config.model import ClientConfig, PointClient, StaticConfig
+    from qubes_miragevpn.crypto.replay import Numbering
     from qubes_miragevpn.runtime.backend import Backend
     from qubes_miragevpn.runtime.driving.base import Machine
+    from qubes_miragevpn.runtime.plain.remembered import Remembered
 
     Load = Callable[..., Loaded[ClientConfig] | Loaded[StaticConfig] | Loaded[PointClient]]
 
@@ -64,14 +67,26 @@ def run(arguments: argparse.Namespace) -> int:
     loaded = load(named.text, file=named.file, read_file=named.read_file, surroundings=named.surroundings)
     for warning in loaded.warnings:
         _log.warning("%s", warning)
-    config, machine = _machine(loaded.config)
+    remembered = _remembered(loaded.config, named.folder)
+    config, machine = _machine(loaded.config, None if remembered is None else remembered.numbering)
     backend = choose(loaded.config)
     if not (config.ifconfig_noexec and config.route_noexec):
         demand_net_admin()
-    return asyncio.run(_connect(config, machine, backend))
+    return asyncio.run(_connect(config, machine, backend, remembered))
 
 
-def _machine(config: ClientConfig | StaticConfig | PointClient) -> tuple[ClientConfig, Machine]:
+def _remembered(config: ClientConfig | StaticConfig | PointClient, folder: Path) -> Remembered | None:
+    """What ``replay-persist`` keeps; raises `ConfigError`."""
+    from qubes_miragevpn.config.model import ClientConfig
+    from qubes_miragevpn.runtime.plain.remembered import Remembered
+
+    path = config.replay_persist if isinstance(config, ClientConfig) else config.client.replay_persist
+    return Remembered(folder / os.path.expanduser(path)) if path else None
+
+
+def _machine(
+    config: ClientConfig | StaticConfig | PointClient, seen: Numbering | None
+) -> tuple[ClientConfig, Machine]:
     """What a client's host has to know, and the machine that speaks the protocol."""
     from qubes_miragevpn.config.model import PointClient, StaticConfig
     from qubes_miragevpn.protocol.client import Client
@@ -82,13 +97,14 @@ def _machine(config: ClientConfig | StaticConfig | PointClient) -> tuple[ClientC
         return int(time.time())
 
     if isinstance(config, StaticConfig):
-        return config.client, StaticKeyPeer(config, entropy=os.urandom, unix_time=unix_time)
+        return config.client, StaticKeyPeer(config, entropy=os.urandom, unix_time=unix_time, seen=seen)
     if isinstance(config, PointClient):
-        return config.client, Client(config.client, entropy=os.urandom, unix_time=unix_time, tunnel=config.tunnel)
-    return config, Client(config, entropy=os.urandom, unix_time=unix_time, machine=about_this_machine)
+        machine = Client(config.client, entropy=os.urandom, unix_time=unix_time, tunnel=config.tunnel, seen=seen)
+        return config.client, machine
+    return config, Client(config, entropy=os.urandom, unix_time=unix_time, machine=about_this_machine, seen=seen)
 
 
-async def _connect(config: ClientConfig, machine: Machine, backend: Backend) -> int:
+async def _connect(config: ClientConfig, machine: Machine, backend: Backend, remembered: Remembered | None) -> int:
     import asyncio
 
     from qubes_miragevpn.cli.foreground import report_end, run_in_foreground, totals
@@ -113,8 +129,12 @@ async def _connect(config: ClientConfig, machine: Machine, backend: Backend) -> 
     if not habits.idle:
         await recover()
     watching = asyncio.create_task(watch(host, lambda: driver.command(Command.RECONNECT)))
+    keeping = asyncio.create_task(remembered.keep()) if remembered is not None else None
     try:
         stop = await run_in_foreground(driver, driver.run(), _log, actions)
     finally:
         watching.cancel()
+        if remembered is not None and keeping is not None:
+            keeping.cancel()
+            remembered.save_or_tell()
     return report_end(stop, driver.counters(), _log)

@@ -233,6 +233,7 @@ def _client(builder: Builder, *, waits: bool = False) -> ClientConfig:
         dns=_dns(builder),
         pull_filters=tuple(PullFilter(*entry.args) for entry in settings.all("pull-filter")),
         peer_info=_peer_info(builder),
+        replay_persist=_replay_persist(builder),
         **settings.fields(ClientConfig),
     )
 
@@ -258,6 +259,15 @@ def _peer_info(builder: Builder) -> tuple[tuple[str, str], ...]:
         elif name in found or len(found) < MAX_PEER_INFO:
             found[name] = value or ""
     return tuple(found.items())
+
+
+def _replay_persist(builder: Builder) -> str:
+    entry = builder.settings.last("replay-persist")
+    if entry is None:
+        return ""
+    if not builder.surroundings.around and not builder.settings.has("secret"):
+        raise entry.error("'replay-persist' is for plain machines: a VPN qube keeps no such file", "remove the line")
+    return str(entry.args[0])
 
 
 def _static_challenge(settings: Settings) -> StaticChallenge | None:

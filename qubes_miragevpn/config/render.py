@@ -139,6 +139,8 @@ class _Writer:
     def _own(self, config: ClientConfig) -> Iterator[str]:
         """What only those who are no servers have."""
         yield from _filled(config)
+        if config.replay_persist:
+            yield line_of("replay-persist", config.replay_persist)
         if config.auth_user_pass:
             yield self._login(config)
         if config.static_challenge is not None:
@@ -173,6 +175,8 @@ class _Writer:
         yield from self._session(client.common)
         yield from _timers(client.common.timers, Timers(ping_restart=0.0))
         yield from _compression(client.common)
+        if client.replay_persist:
+            yield line_of("replay-persist", client.replay_persist)
         yield from _filled(client)
         yield from _inner(client)
 

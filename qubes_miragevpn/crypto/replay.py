@@ -31,15 +31,16 @@ class ReplayWindow:
 
     __slots__ = ("_floor", "_highest", "_marks", "_mask", "_seen", "_size")
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, floor: int = 0) -> None:
+        """Ids up to `floor` are refused."""
         if not 1 <= size <= MAX_WINDOW:
             raise MisuseError(f"a replay window holds 1 to {MAX_WINDOW} ids, not {size}")
         self._size = size
         self._mask = (1 << size) - 1
-        self._highest = 0
+        self._highest = floor
         self._seen = 0
-        self._floor = 0  # ids up to this one are too late
-        self._marks = (0,) * AGES  # the highest id at each of the last calls of `age`
+        self._floor = floor  # ids up to this one are too late
+        self._marks = (floor,) * AGES  # the highest id at each of the last calls of `age`
 
     def age(self) -> None:
         """A quarter of the time for late packets passed: what was the highest id four calls ago is too old."""
@@ -70,19 +71,31 @@ class ReplayWindow:
         self._highest = packet_id
 
 
+class Numbering:
+    """The newest time of a peer's numberings and the highest id under it, for longer than a window lives."""
+
+    __slots__ = ("number", "time")
+
+    def __init__(self, time: int = 0, number: int = 0) -> None:
+        self.time = time
+        self.number = number
+
+
 class ControlReplay:
-    """Replay window over (time, id) of one direction of a control channel.
+    """Replay window over (time, id) of one direction of a control channel, or of packets under a static key.
 
     `time` is the sender's clock (u32, seconds) when its numbering began. A packet of an older numbering than the
     newest seen is refused, one of a newer numbering begins a fresh window.
     """
 
-    __slots__ = ("_size", "_time", "_window")
+    __slots__ = ("_seen", "_size", "_time", "_window")
 
-    def __init__(self, size: int = CONTROL_WINDOW) -> None:
+    def __init__(self, size: int = CONTROL_WINDOW, seen: Numbering | None = None) -> None:
+        """Ids that are not newer than what `seen` says are refused from the start; it is kept up to date."""
         self._size = size
-        self._time = 0
-        self._window = ReplayWindow(size)
+        self._seen = Numbering() if seen is None else seen
+        self._time = self._seen.time
+        self._window = ReplayWindow(size, self._seen.number)
 
     def age(self) -> None:
         """As `ReplayWindow.age`, for the numbering that counts."""
@@ -102,4 +115,7 @@ class ControlReplay:
         if time > self._time:
             self._time = time
             self._window = ReplayWindow(self._size)
+            self._seen.time, self._seen.number = time, 0
         self._window.mark(packet_id)
+        if packet_id > self._seen.number:
+            self._seen.number = packet_id

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 from typing import Protocol
 
 from qubes_miragevpn.base.secret import Secret
 from qubes_miragevpn.config.model import Compression
+from qubes_miragevpn.crypto.replay import Numbering
 
 SockAddr = tuple[str, int] | tuple[str, int, int, int]
 """An IPv4 or IPv6 socket address as the socket module gives it."""
@@ -46,7 +47,8 @@ class DataKeys:
 
     `digest` is the HMAC's, as in `crypto.digests`, for a suite that is not AEAD. `epoch`: packets have the epoch
     format, and the cipher keys are the first secrets (32 bytes) of the chains (`crypto.epoch`). `since`: the format of
-    the static key mode, with this time (seconds of the wall clock) beside every packet id; 0: not that.
+    the static key mode, with this time (seconds of the wall clock) beside every packet id; 0: not that. `seen`, with
+    that mode: packets that are no newer are replays, and it is kept up to date.
     """
 
     suite: str
@@ -55,6 +57,7 @@ class DataKeys:
     digest: str = ""
     epoch: bool = False
     since: int = 0
+    seen: Numbering | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from qubes_miragevpn.base.errors import ConfigError
 from qubes_miragevpn.base.secret import Secret
 from qubes_miragevpn.base.text import printable
 from qubes_miragevpn.config.model import ClientConfig, Credentials, Family, Proto, Remote
+from qubes_miragevpn.crypto.replay import Numbering
 from qubes_miragevpn.dataplane.interface import (
     Link,
     SockAddr,
@@ -91,11 +92,13 @@ class Client:
         unix_time: Callable[[], int],
         machine: Callable[[], tuple[tuple[str, str], ...]] = tuple,
         tunnel: tuple[str, ...] | None = None,
+        seen: Numbering | None = None,
     ) -> None:
         """`entropy(n)` gives n random bytes, `unix_time()` the wall clock; raises `ConfigError` for unusable keys.
 
         `machine()` gives the peer info about this machine; it is asked only where the profile says ``push-peer-info``.
-        `tunnel`: what a server would push, where the other end is an equal (`PointClient`).
+        `tunnel`: what a server would push, where the other end is an equal (`PointClient`). `seen`: the control packets
+        of earlier sessions, whose like are refused, and which is kept up to date; None: each session begins without.
         """
         if config.credentials is not None and (unfit := Login(config).given(config.credentials)):
             raise ConfigError(f"auth-user-pass: {unfit}")
@@ -105,6 +108,7 @@ class Client:
         self._entropy = entropy
         self._unix_time = unix_time
         self._machine = machine
+        self._seen = seen
         self._endpoints = Endpoints(common, server=False, warn=lambda text: self._say(Level.WARNING, text))
         self._wrap_keys = client_keys(common.wrap)
         self._remotes = Remotes(config.remotes, common.timers, shuffle=config.remote_random, entropy=entropy)
@@ -295,7 +299,7 @@ class Client:
             Role.CLIENT,
             config.common,
             own_sid=self._entropy(SID_SIZE),
-            wrap=WrapState(keys, started=self._unix_time()),
+            wrap=WrapState(keys, started=self._unix_time(), seen=self._seen),
             tls=self._endpoints.new,
             entropy=self._entropy,
             introduction=lambda: self._introduce(options, info),

@@ -18,6 +18,7 @@ from qubes_miragevpn.base.text import printable
 from qubes_miragevpn.config.model import Family, SizeOf, StaticConfig, TunnelSettings
 from qubes_miragevpn.config.pushed import parse_push
 from qubes_miragevpn.crypto.digests import digest_size
+from qubes_miragevpn.crypto.replay import Numbering
 from qubes_miragevpn.crypto.statickey import KeyHalf, split_key2
 from qubes_miragevpn.crypto.suites import SUITES
 from qubes_miragevpn.dataplane.inband import OCC_EXIT
@@ -90,8 +91,14 @@ class StaticKeyPeer:
     """The machine: see `protocol.contract` for how it is driven."""
 
     def __init__(
-        self, config: StaticConfig, *, entropy: Callable[[int], bytes], unix_time: Callable[[], int]
+        self,
+        config: StaticConfig,
+        *,
+        entropy: Callable[[int], bytes],
+        unix_time: Callable[[], int],
+        seen: Numbering | None = None,
     ) -> None:
+        """`seen` is what was seen of the other end before, and is kept up to date; None: nothing."""
         client = config.client
         self._config = config
         self._common = client.common
@@ -102,6 +109,7 @@ class StaticKeyPeer:
         self._state: State = Idle()
         self._stopped = False
         self._numbers = 0
+        self._seen = Numbering() if seen is None else seen
         self._since = 0  # the time of the newest numbering of our packets
         self._out: list[Effect] = []
 
@@ -271,8 +279,9 @@ class StaticKeyPeer:
         ours, theirs = {None: (first, first), 0: (first, second), 1: (second, first)}[self._config.direction]
         self._since = max(self._unix_time(), self._since + 1)  # a numbering must be newer than the one before
         return DataKeys(
-            self._config.cipher, self._half(ours), self._half(theirs), digest=self._common.digest, since=self._since
-        )
+            self._config.cipher, self._half(ours), self._half(theirs),
+            digest=self._common.digest, since=self._since, seen=self._seen,
+        )  # fmt: skip
 
     def _half(self, half: KeyHalf) -> DirectionKeys:
         cipher = half.cipher.reveal()[: SUITES[self._config.cipher].key_size]

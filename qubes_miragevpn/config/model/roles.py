@@ -81,6 +81,7 @@ class ClientConfig:
     route_metric: int | None = None  # metric of routes without one
     dns: Dns = field(default_factory=lambda: Dns())  # ``dhcp-option`` and ``dns`` of the profile itself
     pull_filters: tuple[PullFilter, ...] = ()
+    replay_persist: str = ""  # a file that outlives the program: the newest packets seen under a static key
     push_peer_info: bool = False  # the server is told about this machine: system, TLS library, hardware address
     peer_info: tuple[tuple[str, str], ...] = ()  # and these ``setenv UV_NAME VALUE`` lines
 

@@ -47,7 +47,6 @@ ROWS = tuple(
         ("no-replay", "switches protection off", "remove the line"),
         ("no-iv", "switches protection off", "remove the line"),
         ("use-prediction-resistance", "is obsolete", "remove the line: randomness is the system's"),
-        ("replay-persist", _YET, "remove the line"),
         ("auth-gen-token", _YET, _CLIENTS),
         ("auth-gen-token-secret", _YET, _CLIENTS),
         # other modes

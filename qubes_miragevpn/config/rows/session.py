@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 from qubes_miragevpn.config.model import ClientConfig, Common, Timers
-from qubes_miragevpn.config.rows.arguments import ANY, TEXT, Arg, choice, integer, seconds
-from qubes_miragevpn.config.rows.row import APPLIED, ByFirstWord, NoEffect, Repeat, Row
+from qubes_miragevpn.config.rows.arguments import ANY, PATH, TEXT, Arg, choice, integer, seconds
+from qubes_miragevpn.config.rows.row import APPLIED, ByFirstWord, NoEffect, Refused, Repeat, Row
 
 _DAY = 86400
 _MIGRATE = NoEffect("it is for servers; write 'push \"comp-lzo no\"' for old clients")
@@ -154,6 +154,14 @@ ROWS = (
         (Arg("packets", integer(1, 65536)), Arg("time", seconds(0, 600), optional=True)),
         client=APPLIED,
         server=APPLIED,
+    ),
+    Row(
+        "replay-persist",
+        "keep in this file which packets of a static key (`tls-auth`, `tls-crypt`, `secret`) were seen, so that older "
+        "ones stay refused after a restart; on a plain machine",
+        (Arg("file", PATH),),
+        client=APPLIED,
+        server=Refused("is not supported for servers, whose clients have clocks of their own", "remove the line"),
     ),
     Row(
         "push-continuation",

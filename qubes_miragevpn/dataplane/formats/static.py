@@ -33,7 +33,7 @@ class StaticKey(CbcKey):
     ) -> None:  # fmt: skip
         super().__init__(key_id, suite, keys, peer_id, limits, entropy)
         self._since = keys.since.to_bytes(4, "big")
-        self._replay = ControlReplay(limits.replay_window)
+        self._replay = ControlReplay(limits.replay_window, keys.seen)
 
     def _windows(self) -> tuple[ControlReplay]:
         return (self._replay,)

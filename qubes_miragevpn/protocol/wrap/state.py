@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from qubes_miragevpn.base.errors import Consequence, PeerError
 from qubes_miragevpn.base.secret import Secret
-from qubes_miragevpn.crypto.replay import ControlReplay
+from qubes_miragevpn.crypto.replay import ControlReplay, Numbering
 from qubes_miragevpn.protocol.wire.packet import Head, read_head
 from qubes_miragevpn.protocol.wrap.dynamic import dynamic_keys
 from qubes_miragevpn.protocol.wrap.keys import Opened, Stamp, WrapKeys
@@ -22,11 +22,11 @@ _LAST_ID = 0xFFFFFFFF
 class _Line:
     """One protection with its counter and its window."""
 
-    def __init__(self, keys: WrapKeys, time: int, first_id: int) -> None:
+    def __init__(self, keys: WrapKeys, time: int, first_id: int, seen: Numbering | None = None) -> None:
         self.keys = keys
         self.time = time
         self._next_id = first_id
-        self._replay = ControlReplay()
+        self._replay = ControlReplay(seen=seen)
 
     def seal(self, head: Head, body: bytes) -> bytes:
         if self._next_id > _LAST_ID:
@@ -43,9 +43,14 @@ class _Line:
 class WrapState:
     """Seals and opens the control packets of one session."""
 
-    def __init__(self, keys: WrapKeys, *, started: int, first_id: int | None = None) -> None:
-        """`started` is the Unix time at which the counter begins, `first_id` the first packet id (None: as usual)."""
-        self._first = _Line(keys, started & 0xFFFFFFFF, keys.first_id if first_id is None else first_id)
+    def __init__(
+        self, keys: WrapKeys, *, started: int, first_id: int | None = None, seen: Numbering | None = None
+    ) -> None:
+        """`started` is the Unix time at which the counter begins, `first_id` the first packet id (None: as usual).
+
+        What `seen` holds of earlier sessions is refused; None: this session knows of no other.
+        """
+        self._first = _Line(keys, started & 0xFFFFFFFF, keys.first_id if first_id is None else first_id, seen)
         self._later = self._first  # of key ids other than 0
         self.reset = keys.reset
         self.wrapped_size = keys.wrapped_size

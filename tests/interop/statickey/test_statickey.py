@@ -107,6 +107,23 @@ def test_either_end_may_begin_anew(bench: Bench) -> None:
     _exchange(bench, 100_000)
 
 
+def test_what_was_seen_outlives_the_program(bench: Bench) -> None:
+    """openvpn goes on with its numbering; a packet of it that was recorded is refused by the next run of ours."""
+    row = Row()
+    config = _config(bench, row, theirs=False, more=("replay-persist seen",))
+    _other_end(bench, row)
+    numbers = []
+    for _ in range(2):
+        client = bench.client(OURS, config)
+        client.wait_log("up: ")
+        _exchange(bench, 50_000)
+        client.stop()
+        _, when, number = (bench.folder / "seen").read_text(encoding="ascii").split()
+        numbers.append((int(when), int(number)))
+        time.sleep(1.1)
+    assert numbers[0][0] == numbers[1][0] and numbers[1][1] > numbers[0][1] > 10
+
+
 def test_another_key_lets_nothing_through(bench: Bench) -> None:
     row = Row()
     other = bench.pki.static.replace("0", "f")

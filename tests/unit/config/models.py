@@ -223,6 +223,7 @@ def client(source: random.Random) -> ClientConfig:
         routes=routes,
         landmark_routes=landmarks if around else (),
         around=around,
+        replay_persist=source.choice(("", "seen.txt")) if around else "",
         redirect=source.choice((None, frozenset(some(source, *REDIRECT_FLAGS)))),
         redirect_private=source.choice((None, frozenset(some(source, *REDIRECT_FLAGS)))),
         dns=dns(source, around=around),
@@ -258,7 +259,8 @@ def static(source: random.Random) -> StaticConfig:
         for one in like.remotes
     )  # fmt: skip
     shared = ClientConfig(
-        base, remotes, routes=like.routes, landmark_routes=like.landmark_routes, around=like.around,
+        base, remotes, replay_persist=like.replay_persist,
+        routes=like.routes, landmark_routes=like.landmark_routes, around=like.around,
         redirect=like.redirect, dns=like.dns, persist_tun=like.persist_tun, remote_random=like.remote_random,
     )  # fmt: skip
     return StaticConfig(shared, Secret(STATIC_KEY), source.choice((None, 0, 1)), cipher, own_lines(source))
