@@ -133,7 +133,8 @@ class StaticKeyPeer:
             case Working(_, _, lifetime, inquiries, _, farewell):
                 if farewell is not None:
                     return farewell.at
-                return min(filter(None, (lifetime.deadline, inquiries.deadline)), default=None)
+                times = (lifetime.deadline, inquiries.deadline)
+                return min((at for at in times if at is not None), default=None)
         return None
 
     def _dispatch(self, event: Event, now: float) -> None:
