@@ -10,8 +10,8 @@ from qubes_miragevpn.base.exitcodes import ExitCode
 class Failure(MirageError):
     """`what` went wrong, and the `remedy`; both are printed as they are: untrusted text has been made printable."""
 
-    def __init__(self, code: ExitCode, what: str, remedy: str = "") -> None:
-        super().__init__(f"{what}\n  next: {remedy}" if remedy else what)
+    def __init__(self, code: ExitCode, what: str, remedy: str) -> None:
+        super().__init__(f"{what}\n  next: {remedy}")
         self.code = code
         self.what = what
         self.remedy = remedy
@@ -20,5 +20,5 @@ class Failure(MirageError):
 class NotFound(Failure):
     """dom0 knows no such qube, feature or label."""
 
-    def __init__(self, what: str, remedy: str = "") -> None:
+    def __init__(self, what: str, remedy: str) -> None:
         super().__init__(ExitCode.REFUSED, what, remedy)

@@ -23,6 +23,9 @@ from qubes_miragevpn.base.text import printable
 
 DOM0 = "dom0"
 
+_WHERE = "dom0's log (journalctl) says more"
+_VERSION = "this is written for Qubes 4.2 and 4.3; look for a newer version of qubes-miragevpn"
+
 _ARGUMENT = re.compile(r"\A[A-Za-z0-9+._-]*\Z")  # what qrexec lets through unchanged
 _PROPERTY = re.compile(rb"\Adefault=(True|False) type=(str|bool|int|vm|label) (.*)\Z", re.DOTALL)
 _QUBE = re.compile(r"\A([A-Za-z][A-Za-z0-9_.-]*) class=(\w+) state=(\w+)(?: .*)?\Z")
@@ -74,14 +77,16 @@ class Machine:
         except self._errors.QubesException as error:
             raise self._failure(error, f"{method}{'+' if argument else ''}{argument}", qube) from None
         except OSError as error:
-            raise Failure(ExitCode.SYSTEM, f"dom0 cannot be asked: {error.strerror or error}") from None
+            raise Failure(ExitCode.SYSTEM, f"dom0 cannot be asked: {error.strerror or error}", _WHERE) from None
         return answer
 
     def _failure(self, error: Exception, call: str, qube: str) -> Failure:
         if isinstance(error, self._errors.QubesFeatureNotFoundError):
-            return NoFeature(f"{qube} has no such feature ({call})")
+            return NoFeature(f"{qube} has no such feature ({call})", f"qvm-features {qube}")
         if isinstance(error, KeyError):  # what qubesadmin raises for qubes and labels that are not there
-            return NotFound(f"{printable(str(error), 300)} ({call} for {qube})")
+            return NotFound(
+                f"{printable(str(error), 300)} ({call} for {qube})", "qvm-ls lists the qubes that there are"
+            )
         if isinstance(error, self._errors.QubesDaemonAccessError):
             return Failure(
                 ExitCode.REFUSED,
@@ -92,7 +97,7 @@ class Machine:
             )
         if isinstance(error, self._errors.QubesDaemonCommunicationError):
             return Failure(ExitCode.SYSTEM, f"qubesd: {printable(str(error), 300)}", "is qubesd running?")
-        return Failure(ExitCode.REFUSED, f"{call} for {qube}: {printable(str(error), 300)}")
+        return Failure(ExitCode.REFUSED, f"{call} for {qube}: {printable(str(error), 300)}", _WHERE)
 
     def start_service(self, service: str, argument: str, about: About, qube: str) -> subprocess.Popen[bytes]:
         """A qrexec call with pipes for its input and output; in dom0 a qube that is halted is started for it."""
@@ -108,7 +113,7 @@ class Machine:
         except self._errors.QubesException as error:
             raise self._failure(error, service, qube) from None
         except OSError as error:
-            raise Failure(ExitCode.SYSTEM, f"qrexec cannot be used: {error.strerror or error}") from None
+            raise Failure(ExitCode.SYSTEM, f"qrexec cannot be used: {error.strerror or error}", _WHERE) from None
         return process
 
     # --- what is asked often ------------------------------------------------------------------------------
@@ -121,7 +126,7 @@ class Machine:
         """The power state of the VPN qube; raises `NotFound`."""
         found = _listed(self.call("admin.vm.List", "", About.VPN, vpn)).get(vpn)
         if found is None:
-            raise NotFound(f"there is no qube {vpn}")
+            raise NotFound(f"there is no qube {vpn}", f"qvm-miragevpn create {vpn}, or --vpn NAME")
         return found.state
 
     def get(self, name: str, about: About, qube: str) -> str:
@@ -163,7 +168,7 @@ def _listed(answer: bytes) -> dict[str, Listed]:
     for line in answer.decode("ascii", "replace").splitlines():
         match = _QUBE.match(line)
         if match is None:
-            raise Failure(ExitCode.SYSTEM, "qubesd's list of qubes is not understood")
+            raise Failure(ExitCode.SYSTEM, "qubesd's list of qubes is not understood", _VERSION)
         found[match[1]] = Listed(match[2], match[3])
     return found
 
@@ -171,5 +176,5 @@ def _listed(answer: bytes) -> dict[str, Listed]:
 def _property(answer: bytes) -> tuple[str, bool]:
     match = _PROPERTY.match(answer)
     if match is None:
-        raise Failure(ExitCode.SYSTEM, "qubesd's answer about a property is not understood")
+        raise Failure(ExitCode.SYSTEM, "qubesd's answer about a property is not understood", _VERSION)
     return match[3].decode("utf-8", "replace"), match[1] == b"False"

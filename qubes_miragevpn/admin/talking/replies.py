@@ -111,10 +111,10 @@ def take_line(untrusted_line: bytes, vpn: str) -> Event:
     try:
         untrusted = _object(untrusted_line)
         if "error" in untrusted:
-            raise Failure(ExitCode.NO_SERVICE, f"the service of {vpn} has ended")
+            raise Failure(ExitCode.NO_SERVICE, f"the service of {vpn} has ended", f"qvm-miragevpn doctor {vpn}")
         return event(untrusted)
     except Odd as error:
-        raise Failure(ExitCode.NO_SERVICE, f"{vpn} said something that is refused: {error}") from None
+        raise Failure(ExitCode.NO_SERVICE, f"{vpn} said what is refused: {error}", f"look at {vpn} itself") from None
 
 
 # --- readers, one for each kind of answer ----------------------------------------------------------------------

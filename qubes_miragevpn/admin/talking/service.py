@@ -66,11 +66,15 @@ def listen(machine: Machine, vpn: str, service: str) -> Iterator[bytes]:
         process.stdin.close()  # it takes none
         while line := process.stdout.readline(MAX_REPLY + 1):
             if len(line) > MAX_REPLY:
-                raise Failure(ExitCode.NO_SERVICE, f"{service} in {vpn} printed more than it may")
+                raise Failure(
+                    ExitCode.NO_SERVICE, f"{service} in {vpn} printed more than it may", f"look at {vpn}'s own log"
+                )
             yield line
         _checked(process.wait(5), service, vpn, machine)
     except subprocess.TimeoutExpired:
-        raise Failure(ExitCode.NO_SERVICE, f"{service} in {vpn} did not end in time") from None
+        raise Failure(
+            ExitCode.NO_SERVICE, f"{service} in {vpn} did not end in time", f"look at {vpn}'s own log"
+        ) from None
     finally:
         _end(process)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from qubes_miragevpn.admin import policyfile
 from qubes_miragevpn.admin.main import main, parser
 from qubes_miragevpn.admin.talking.allowed import CALLS, COMMANDS, DOM0_ONLY, About, find
 from qubes_miragevpn.admin.talking.machine import Machine
@@ -33,6 +34,15 @@ def test_every_line_is_one_of_a_policy(capfd: pytest.CaptureFixture[str]) -> Non
     lines = printed(capfd)
     assert all(LINE.match(line) for line in lines), lines
     assert len(lines) == len(set(lines))
+
+
+@pytest.mark.parametrize("vpn", ["sys-vpn", "Sys_VPN"])
+def test_the_policy_file_of_a_vpn_qube_is_one(vpn: str) -> None:
+    """One line that is none, and qrexec refuses every call of the whole system."""
+    lines = [line for line in policyfile.text_of(vpn).splitlines() if line and not line.startswith("#")]
+    rule = rf"miragevpn\.Status \* @tag:miragevpn-client-{vpn} ({vpn} allow|@default allow target={vpn}) autostart=no"
+    assert len(lines) == 2 and all(re.fullmatch(rule, line) for line in lines)
+    assert re.fullmatch(r"[0-9a-z_.-]+\.policy", policyfile.name_of(vpn))
 
 
 def test_what_a_management_qube_is_never_given(capfd: pytest.CaptureFixture[str]) -> None:
