@@ -67,7 +67,7 @@ from qubes_miragevpn.protocol.inquiry import Inquiries
 from qubes_miragevpn.protocol.leaving import Farewell, Lifetime
 from qubes_miragevpn.protocol.limits import carrier_of
 from qubes_miragevpn.protocol.login import Login
-from qubes_miragevpn.protocol.pushes import Pushes
+from qubes_miragevpn.protocol.pushes import Pushes, in_few_lines
 from qubes_miragevpn.protocol.ration import Pace, Ration
 from qubes_miragevpn.protocol.remotes import Try
 from qubes_miragevpn.protocol.session import Session
@@ -137,6 +137,7 @@ class Conversation:
         self._server_options = ""
         self._pushes = Pushes()
         self._patience = Ration(PATIENCE)
+        self._renewals = Ration(PATIENCE)  # of which the log tells
         self._next_request = 0.0
         self._tunnel = tunnel
         self._terms: Terms | None = None
@@ -331,7 +332,8 @@ class Conversation:
                     else:
                         self._agree(self._tunnel, key_id, peer_info, now)
                 else:
-                    self._say(Level.INFO, f"renegotiated (key id {key_id})")
+                    if self._renewals.take(now):
+                        self._say(Level.INFO, f"renegotiated (key id {key_id})")
                     self._install(key_id)
             case UseKey(key_id):
                 if key_id in self._installed:
@@ -489,12 +491,11 @@ class Conversation:
         if updated is None or self._terms is None:
             return
         before = self._terms.pulled
-        for name in updated.ignored:
+        for name in in_few_lines(updated.ignored):
             self._say(Level.INFO, f"the server would change '{name}', which is left as it is")
         pulled = parse_push(updated.options, self._config, self.step.address)
-        for line in pulled.dropped:
-            if line not in before.dropped:
-                self._say(Level.WARNING, f"pushed option without effect: {line}")
+        for line in in_few_lines(line for line in pulled.dropped if line not in before.dropped):
+            self._say(Level.WARNING, f"pushed option without effect: {line}")
         changed = pulled.tunnel != before.tunnel
         self._terms = replace(self._terms, pulled=replace(before, tunnel=pulled.tunnel, dropped=pulled.dropped))
         if changed:

@@ -6,6 +6,8 @@ Both come in parts, each but the last with ``push-continuation 2``. Bounded in p
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from qubes_miragevpn.base.errors import Consequence, PeerError
 from qubes_miragevpn.config.pushed import Updated, apply_update
 from qubes_miragevpn.protocol.ration import Pace, Ration
@@ -13,6 +15,18 @@ from qubes_miragevpn.protocol.ration import Pace, Ration
 MAX_PARTS = 64  # that continue each other; at ~1 KB each no honest server comes near
 MAX_BYTES = 64 * 1024
 UPDATES = Pace(20, 60.0)  # of whole updates; each may reconfigure the machine
+
+
+MAX_NOTES = 8
+"""Lines in the log of one update: a server could name thousands of options that nobody knows, every few seconds."""
+
+
+def in_few_lines(notes: Iterable[str]) -> list[str]:
+    """The first of `notes`, and how many there are more."""
+    every = list(notes)
+    if len(every) <= MAX_NOTES:
+        return every
+    return [*every[: MAX_NOTES - 1], f"and {len(every) - MAX_NOTES + 1} more"]
 
 
 class Pushes:

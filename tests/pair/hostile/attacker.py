@@ -20,8 +20,8 @@ from tests.pair.link import flip
 from tests.pair.world import SERVER_AT, Side, World
 
 STRANGER = ("203.0.113.66", 6666)
-MAX_EFFECTS = 40
-"""Of one event for one session: an honest handshake flight is a dozen packets, a push brings a handful of settings."""
+MAX_EFFECTS = 80
+"""Of one event for one session: a flight is a dozen packets, a push brings settings and up to 65 lines about them."""
 
 
 class Driven(Protocol):

@@ -38,6 +38,7 @@ ATTACKS = (
          HERE + "test_tls.py::test_floods_after_the_handshake",
          HERE + "test_tls.py::test_answers_that_are_never_acknowledged_are_bounded",
          HERE + "test_tls.py::test_renegotiation_inside_tls_is_refused",
+         HERE + "test_messages.py::test_renewals_without_end_make_few_lines",
          HERE + "test_packets.py::test_packets_beyond_the_window_keep_nothing",
          HERE + "test_exchange.py::test_a_faulty_message_ends_the_attempt"),
     ),
@@ -100,7 +101,8 @@ ATTACKS = (
     ),
     Attack(
         40, "pings and OCC messages in floods, an exit that is not authentic",
-        (PLANE + "test_reference.py::test_occ_messages_are_swallowed_and_exit_is_told_once",
+        (PLANE + "test_reference.py::test_occ_messages_are_handed_up_and_exit_is_told_once",
+         "unit/protocol/test_inquiry.py::test_answers_are_rationed",
          PLANE + "test_reference.py::test_exit_has_to_be_authentic",
          PLANE + "test_reference.py::test_a_ping_is_a_sign_of_life"),
     ),
@@ -138,6 +140,8 @@ ATTACKS = (
         (HERE + "test_messages.py::test_a_hundred_replies",
          HERE + "test_messages.py::test_continuations_of_maximal_size_are_bounded",
          HERE + "test_messages.py::test_updates_that_are_none",
+         HERE + "test_messages.py::test_an_update_of_thousands_of_options_makes_few_lines",
+         HERE + "test_messages.py::test_a_push_of_thousands_of_options_without_effect",
          "pair/test_push_update.py::test_updates_without_end_end_the_session"),
     ),
     Attack(

@@ -9,8 +9,10 @@ import pytest
 
 from qubes_miragevpn.base.secret import Secret
 from qubes_miragevpn.config.model import Credentials, Proto, Remote, Timers
+from qubes_miragevpn.config.pushed.reply import MAX_DROPPED
 from qubes_miragevpn.protocol import contract as c
 from qubes_miragevpn.protocol.conversation import PATIENCE
+from qubes_miragevpn.protocol.pushes import MAX_NOTES
 from qubes_miragevpn.protocol.remotes import MAX_BACKOFF
 from tests.interop.pki import Pki
 from tests.pair.hostile.rogue import PUSH, Rogue, tls_context
@@ -144,6 +146,34 @@ def test_updates_that_are_none(pki: Pki, update: str) -> None:
     assert all(changed.settings.ipv4 in (before.ipv4, None) for changed in rogue.effects(c.TunnelChanged))
     assert len(rogue.effects(c.InstallKey)) == 1
     assert all(text.isascii() and text.isprintable() for text in shown(rogue))
+
+
+@pytest.mark.parametrize(
+    "word", ["?a", "?nonsense-{n} x", "route 10.0.{n}", "dhcp-option DNS x{n}", "dns server {n} address ;"]
+)
+def test_an_update_of_thousands_of_options_makes_few_lines(pki: Pki, word: str) -> None:
+    rogue = working(pki, timers=QUIET)
+    options = ",".join(word.format(n=n) for n in range(16000 // (len(word) + 4)))
+    for _ in range(30):
+        before = len(shown(rogue))
+        rogue.say(f"PUSH_UPDATE,{options}")
+        assert len(shown(rogue)) - before <= 2 * MAX_NOTES + 2
+
+
+def test_renewals_without_end_make_few_lines(pki: Pki) -> None:
+    rogue = working(pki, timers=QUIET)
+    for _ in range(60):
+        rogue.renegotiate().introduce()
+    assert len(rogue.effects(c.InstallKey)) == 61 and rogue.said().count("renegotiated") == PATIENCE.most
+
+
+@pytest.mark.parametrize("kind", ["route 10.0.{n}", "up /bin/{n}", "dhcp-option DNS x{n}", "setenv A{n} \x1b"])
+def test_a_push_of_thousands_of_options_without_effect(pki: Pki, kind: str) -> None:
+    rogue = waiting(pki, timers=QUIET)
+    before = len(shown(rogue))
+    options = ",".join(kind.format(n=n) for n in range(600))
+    rogue.say(PUSH + ",ping 10," + options.replace("\x1b", ""))
+    assert rogue.up and len(shown(rogue)) - before <= MAX_DROPPED + 3
 
 
 # --- ends, and what the client does then
