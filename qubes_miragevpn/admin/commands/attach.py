@@ -28,6 +28,9 @@ def attach(machine: Machine, arguments: argparse.Namespace) -> ExitCode:
     """Have qubes use the VPN qube; raises `Failure`."""
     vpn, clients = arguments.vpn, list(dict.fromkeys(arguments.qubes))
     qubes = _must_be_there(machine, [vpn, *clients])
+    for name in (vpn, *clients):
+        if qubes[name].klass == "TemplateVM":  # one that got a netvm may be detached all the same
+            raise Failure(ExitCode.CONFIG, f"{name} is a template: those have no network", "name a qube")
     must_be_closed_by_itself(machine, vpn)
     if qubes[vpn].state != "Halted" or arguments.tunnel is not None:
         must_run(machine, vpn)
@@ -81,8 +84,8 @@ def _must_be_there(machine: Machine, names: list[str]) -> dict[str, Listed]:
     for name in names:
         if name not in qubes:
             raise NotFound(f"there is no qube {name}", "qvm-ls")
-        if qubes[name].klass in ("AdminVM", "TemplateVM"):
-            raise Failure(ExitCode.CONFIG, f"{name} is a {qubes[name].klass}: those have no network", "name a qube")
+        if qubes[name].klass == "AdminVM":
+            raise Failure(ExitCode.CONFIG, f"{name} has no network", "name a qube")
     return qubes
 
 

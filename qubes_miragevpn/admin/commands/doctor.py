@@ -25,6 +25,9 @@ from qubes_miragevpn.admin.talking.service import ask
 from qubes_miragevpn.admin.vpnqube import FLAG, TAG, chain, supported
 from qubes_miragevpn.base.exitcodes import ExitCode
 
+STEERING = ("miragevpn.ImportProfile+x", "miragevpn.Switch+x", "miragevpn.SetCredentials+x")
+"""Calls by which somebody would decide where the traffic goes; none of them is a qube's that is behind it."""
+
 CLOCK_SLACK = 300.0  # seconds; certificates are not that exact
 
 
@@ -211,15 +214,15 @@ def _policy(patient: _Patient) -> Findings:
             f"qvm-miragevpn create {vpn}",
         )
     for qube in (name for name, netvm in patient.netvms.items() if netvm == vpn):
-        verdict = policyfile.allows(qube, vpn, "miragevpn.ImportProfile+x")
-        if verdict is None:
-            yield Finding(Verdict.UNKNOWN, f"{policyfile.EVALUATE} does not say what {qube} may do with {vpn}")
-        elif verdict:
+        verdicts = {service: policyfile.allows(qube, vpn, service) for service in STEERING}
+        if allowed := [service.partition("+")[0] for service, verdict in verdicts.items() if verdict]:
             yield Finding(
                 Verdict.BAD,
-                f"the policy lets {qube}, which is behind {vpn}, change its profiles without a question",
+                f"the policy lets {qube}, which is behind {vpn}, call {', '.join(allowed)} without a question",
                 f"remove that rule from {policyfile.DIRECTORY}: grep miragevpn {policyfile.DIRECTORY}/*.policy",
             )
+        elif None in verdicts.values():
+            yield Finding(Verdict.UNKNOWN, f"{policyfile.EVALUATE} does not say what {qube} may do with {vpn}")
         else:
             yield Finding(Verdict.GOOD, f"the policy keeps {qube} from steering {vpn}")
 

@@ -148,6 +148,13 @@ def test_detach_to_another_netvm(system: System) -> None:
     assert system.qubes["work"].properties["netvm"] == "sys-firewall"
 
 
+def test_a_template_that_got_a_netvm_can_be_detached(system: System) -> None:
+    system.qubes["debian-13"].properties["netvm"] = VPN
+    assert main(["remove", VPN, "--yes"]) == 7
+    assert main(["detach", "debian-13"]) == 0
+    assert system.qubes["debian-13"].properties["netvm"] == ""
+
+
 def test_a_second_run_and_a_dry_run_change_nothing(system: System, capfd: pytest.CaptureFixture[str]) -> None:
     before = system.shown()
     assert main(["attach", "work", "--dry-run"]) == 0

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from qubes_miragevpn.admin import policyfile
+from qubes_miragevpn.admin.commands.doctor import STEERING
 from qubes_miragevpn.admin.main import main
 from tests.unit.admin.dom0 import Dom0
 from tests.unit.admin.system import System
@@ -28,9 +29,8 @@ def system(in_dom0: Dom0, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Sy
     made.qubes["work"].properties["netvm"] = VPN
     default = Path(__file__).parents[3] / "install" / "dom0" / policyfile.DEFAULT
     (in_dom0.policy / policyfile.DEFAULT).write_bytes(default.read_bytes())
-    evaluates(
-        monkeypatch, tmp_path, 'test "$*" = "--just-evaluate 0 work sys-vpn miragevpn.ImportProfile+x doctor" && exit 1'
-    )
+    denied = " | ".join(f'"--just-evaluate 0 work sys-vpn {service} doctor"' for service in STEERING)
+    evaluates(monkeypatch, tmp_path, f'case "$*" in {denied}) exit 1 ;; esac')
     return made
 
 
