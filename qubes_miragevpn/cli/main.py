@@ -28,6 +28,7 @@ COMMANDS = {
     "genkey": "genkey",
     "pki": "pki",
     "clients": "clients",
+    "passwd": "passwd",
     "service": "service",
     "status": "remote",
     "profiles": "remote",

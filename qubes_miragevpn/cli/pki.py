@@ -23,7 +23,6 @@ from qubes_miragevpn.base.exitcodes import ExitCode
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-    from qubes_miragevpn.base.secret import Secret
     from qubes_miragevpn.crypto.authority import Issued
     from qubes_miragevpn.runtime.pki import Folder, Place
 
@@ -89,10 +88,11 @@ def _add_again(parser: argparse.ArgumentParser) -> None:
 
 
 def _init(arguments: argparse.Namespace) -> int:
+    from qubes_miragevpn.cli.words import ask_twice
     from qubes_miragevpn.runtime import pki
 
     folder: Path = arguments.folder
-    password = _new_password() if arguments.password else None
+    password = ask_twice("New password of the authority's key: ") if arguments.password else None
     pki.create(folder, arguments.name, password, _now(), timedelta(days=arguments.days))
     print(f"made an authority in {folder}; whoever has {folder / 'ca.key'} can make clients: keep it")
     print(f"next: miragevpn pki server {folder} ADDRESS")
@@ -234,18 +234,6 @@ def _server_name(address: str) -> str:
     except ValueError:
         raise ConfigError(f"{address!r} is neither a host's name nor an address") from None
     return _FALLBACK_NAME  # an IPv6 address
-
-
-def _new_password() -> Secret:
-    from qubes_miragevpn.cli.words import ask_password
-
-    first = ask_password("New password of the authority's key: ")
-    if first is None:
-        raise ConfigError("--password needs a terminal to ask at")
-    second = ask_password("The same again: ")
-    if second is None or first.reveal() != second.reveal() or not first.reveal():
-        raise ConfigError("the two are not the same, or empty; nothing was made")
-    return first
 
 
 def _port(text: str) -> int:

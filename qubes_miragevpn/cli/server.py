@@ -85,7 +85,7 @@ async def _serve(config: ServerConfig | PointServer, folder: Path) -> int:
     try:
         await console.start()
         tun, name = await host.up()
-        driver = ServerDriver(machine, backend.make(), config, tun)
+        driver = ServerDriver(machine, backend.make(), config, tun, folder)
 
         def listening(where: SockAddr) -> None:
             proto = config.listen.proto.value

@@ -88,6 +88,17 @@ def read_words(words: Sequence[str]) -> Named:
     return Named(text, file or COMMAND_LINE, folder, profile_reader(folder, confined=False), surroundings)
 
 
+def ask_twice(prompt: str) -> Secret:
+    """Ask for a new password until it is said the same twice; raises `ConfigError` if it is not, or nobody is there."""
+    first = ask_password(prompt)
+    if first is None:
+        raise ConfigError("a password is asked for at a terminal, and there is none")
+    second = ask_password("The same again: ")
+    if second is None or first.reveal() != second.reveal() or not first.reveal():
+        raise ConfigError("the two are not the same, or empty; nothing was made")
+    return first
+
+
 def ask_password(prompt: str) -> Secret | None:
     """Ask at the terminal, without echo; None if there is none."""
     if not sys.stdin or not sys.stdin.isatty():

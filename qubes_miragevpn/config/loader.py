@@ -18,6 +18,7 @@ from qubes_miragevpn.base.text import printable
 from qubes_miragevpn.config.building import material, rules
 from qubes_miragevpn.config.building.common import Builder
 from qubes_miragevpn.config.building.inner import DnsOptions, Unusable, ipv4_route, ipv6_route
+from qubes_miragevpn.config.building.logins import logins
 from qubes_miragevpn.config.building.remotes import ANY_UDP, DEFAULT_PORT, family_of, local_address, remotes
 from qubes_miragevpn.config.building.static import own_tunnel, static
 from qubes_miragevpn.config.building.trust import ALONE, Surroundings
@@ -324,12 +325,14 @@ def _server(builder: Builder) -> ServerConfig:
     assert entry is not None  # the rules have seen to it
     keepalive = settings.last("keepalive")
     said = () if keepalive is None else (f"ping {keepalive.args[0]:g}", f"ping-restart {keepalive.args[1]:g}")
+    common = builder.common(server=True)
     return ServerConfig(
-        common=builder.common(server=True),
+        common=common,
         listen=_listen(settings),
         network=_network(entry, settings.value("topology", "subnet")),
         push=(*said, *(pushed.args[0] for pushed in settings.all("push"))),
         operating=_operating(settings),
+        login=logins(settings, builder.read_file, common.timers.reneg_sec),
         **settings.fields(ServerConfig),
     )
 

@@ -9,6 +9,7 @@ directory of revoked serial numbers, and passwords for a proxy that are not the 
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any
@@ -17,6 +18,7 @@ from qubes_miragevpn.base.errors import ConfigError
 from qubes_miragevpn.base.secret import Secret
 from qubes_miragevpn.config.model import (
     ClientConfig,
+    Command,
     Common,
     Compression,
     Credentials,
@@ -28,7 +30,10 @@ from qubes_miragevpn.config.model import (
     LandmarkRoute,
     Listen,
     Local,
+    LoginRules,
     Operating,
+    Pam,
+    PasswordFile,
     PeerPolicy,
     PointClient,
     PointServer,
@@ -49,7 +54,13 @@ from qubes_miragevpn.config.model import (
 from qubes_miragevpn.config.quoting import line_of
 from qubes_miragevpn.config.rows.table import SUBJECTS
 from qubes_miragevpn.crypto.digests import INSECURE_DIGESTS
-from qubes_miragevpn.crypto.keyfiles import ClientKey, render_client_key, render_server_key, render_static_key
+from qubes_miragevpn.crypto.keyfiles import (
+    ClientKey,
+    render_client_key,
+    render_server_key,
+    render_static_key,
+    render_token_secret,
+)
 from qubes_miragevpn.crypto.suites import SUITES
 
 Target = IPv4Network | IPv6Network | Landmark
@@ -157,7 +168,26 @@ class _Writer:
         yield from self._common(config.common, Timers(ping_restart=0.0))
         yield from _filled(config)
         yield from _operating(config.operating)
+        if config.common.peer.certificate != PeerPolicy.certificate:
+            yield line_of("verify-client-cert", config.common.peer.certificate)
+        if config.login is not None:
+            yield from self._logins(config.login)
         yield from (line_of("push", option) for option in config.push)
+
+    def _logins(self, rules: LoginRules) -> Iterator[str]:
+        match rules.method:
+            case PasswordFile(path):
+                yield line_of("auth-user-pass-file", path)
+            case Pam(service):
+                yield line_of("auth-pam", service)
+            case Command(words, by_file):
+                yield line_of("auth-user-pass-verify", shlex.join(words), "via-file" if by_file else "via-env")
+        yield from _filled(rules)
+        if rules.tokens is not None:
+            yield line_of("auth-gen-token", int(rules.tokens.lifetime), int(rules.tokens.renewal))
+            if rules.tokens.secret is not None:
+                text = render_token_secret(rules.tokens.secret)
+                yield self._block("auth-gen-token-secret", text, secret=True)
 
     def static(self, config: StaticConfig) -> Iterator[str]:
         """A file of the static key mode."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from qubes_miragevpn.base.errors import ConfigError, MisuseError
 from qubes_miragevpn.base.secret import Secret
+from qubes_miragevpn.crypto.token import SECRET_SIZE
 from qubes_miragevpn.crypto.wrappedkey import LENGTH_SIZE, MAX_WRAPPED, MIN_WRAPPED, SERVER_KEY_SIZE
 
 KEY_BYTES = 256
@@ -74,6 +75,14 @@ def parse_server_key(text: bytes) -> Secret:
     return Secret(raw)
 
 
+def parse_token_secret(text: bytes) -> Secret:
+    """Return the 32 bytes that seal session tokens, out of the file of `openvpn --genkey auth-token`."""
+    raw = _pem(text, _TOKEN_SECRET)
+    if len(raw) != SERVER_KEY_SIZE:
+        raise ConfigError(f"the key of session tokens has {len(raw)} bytes, not {SERVER_KEY_SIZE}", fix=_TOKEN_FIX)
+    return Secret(raw[_HMAC_PART : _HMAC_PART + SECRET_SIZE])
+
+
 def render_client_key(key: ClientKey) -> str:
     """Return the text of a tls-crypt-v2 client's key file, as openvpn writes it."""
     return _render_pem(_V2_CLIENT, key.key.reveal() + key.wrapped)
@@ -86,16 +95,25 @@ def render_server_key(key: Secret) -> str:
     return _render_pem(_V2_SERVER, key.reveal())
 
 
+def render_token_secret(secret: Secret) -> str:
+    """Return the text of a file that holds these 32 bytes for `parse_token_secret`."""
+    rest = bytes(SERVER_KEY_SIZE - _HMAC_PART - SECRET_SIZE)
+    return _render_pem(_TOKEN_SECRET, bytes(_HMAC_PART) + secret.reveal() + rest)
+
+
+_TOKEN_SECRET = "OpenVPN auth-token server key"
+_HMAC_PART = 64  # a `struct key` begins with 64 bytes for a cipher, which tokens have none of
+_TOKEN_FIX = "make one with `openvpn --genkey auth-token FILE`, or copy the file again, whole"
 _V2_FIX = "make one with `miragevpn genkey --tls-crypt-v2-server FILE`, or copy the file again, whole"
 
 
-def _pem(text: bytes, label: str, other: str) -> bytes:
+def _pem(text: bytes, label: str, other: str = "") -> bytes:
     begin, end = (f"-----{word} {label}-----".encode() for word in ("BEGIN", "END"))
     start, stop = text.find(begin), text.find(end)
     if start < 0 or stop < start:
-        if f"-----BEGIN {other}-----".encode() in text:
+        if other and f"-----BEGIN {other}-----".encode() in text:
             raise ConfigError(f"this is an '{other}'", fix=f"an '{label}' belongs here")
-        raise ConfigError(f"no tls-crypt-v2 key: the lines '{begin.decode()}' and '{end.decode()}' are missing")
+        raise ConfigError(f"no '{label}': the lines '{begin.decode()}' and '{end.decode()}' are missing")
     try:
         return base64.b64decode(_WHITESPACE.sub(b"", text[start + len(begin) : stop]), validate=True)
     except binascii.Error:

@@ -383,7 +383,9 @@ class Server:
     def _introduced(self, peer: Peer, key_id: int, hello: KeyMethod2, now: float) -> None:
         facts = peer.session.tls_of(key_id).peer
         rules = self._config.login
-        called = hello.username if rules is not None and rules.name_is_username else facts.common_name
+        # somebody without a certificate is somebody by his user name alone, which is judged before he is let in
+        named = rules is not None and (rules.name_is_username or not facts.fingerprint)
+        called = hello.username if named else facts.common_name
         name = printable(called or "(no common name)", 64)
         if peer.admitted and (name, hello.username) != (peer.name, peer.username):
             raise PeerError("the client's name changed in a renegotiation", Consequence.END_SESSION)

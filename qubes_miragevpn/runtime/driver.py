@@ -18,6 +18,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from ipaddress import ip_address
+from pathlib import Path
 
 from qubes_miragevpn.base.errors import MirageError, MisuseError, PeerError, SystemRefused
 from qubes_miragevpn.base.secret import Secret
@@ -42,6 +43,7 @@ from qubes_miragevpn.protocol.contract import (
     CredentialsRefused,
     DismissPeer,
     Effect,
+    LoginAnswered,
     NameResolved,
     OpenTransport,
     OpenUrl,
@@ -57,11 +59,13 @@ from qubes_miragevpn.protocol.contract import (
     TunnelDown,
     TunnelUp,
     UserCommand,
+    VerifyLogin,
 )
 from qubes_miragevpn.protocol.wire.authfailed import MAX_URL
 from qubes_miragevpn.runtime.driving.base import Driver, Machine, log
 from qubes_miragevpn.runtime.driving.host import TunnelHost
 from qubes_miragevpn.runtime.driving.jobs import Jobs
+from qubes_miragevpn.runtime.operating.logins.judge import Judge
 from qubes_miragevpn.runtime.operating.roster import Member, Roster
 from qubes_miragevpn.runtime.sockets.reach import open_way
 from qubes_miragevpn.runtime.sockets.transports import Acceptor, SocketOptions, open_listener
@@ -276,8 +280,14 @@ class ClientDriver(Driver):
 class ServerDriver(Driver):
     """Runs a server machine on the TUN `tun_fd`, which its owner opens, sets up and closes."""
 
-    def __init__(self, machine: Machine, plane: DataPlane, config: ServerConfig | PointServer, tun_fd: int) -> None:
+    def __init__(
+        self, machine: Machine, plane: DataPlane, config: ServerConfig | PointServer, tun_fd: int, folder: Path = Path()
+    ) -> None:
+        """`folder`: from where the paths in `config` count."""
         super().__init__(machine, plane)
+        self._judge: Judge | None = None
+        if isinstance(config, ServerConfig) and config.login is not None:
+            self._judge = Judge(config.login, folder, self._feed)
         self._config = config
         self._tun_fd = tun_fd
         self._acceptor: Acceptor | None = None
@@ -311,6 +321,8 @@ class ServerDriver(Driver):
         finally:
             if self._acceptor is not None:
                 self._acceptor.close()
+            if self._judge is not None:
+                await self._judge.close()
             self._finish()
 
     def roster(self, title: str) -> Roster:
@@ -359,6 +371,10 @@ class ServerDriver(Driver):
                 self._served[peer] = effect
                 self._since.setdefault(peer, int(time.time()))
                 log.debug("%s has %s", printable(name), ", ".join(map(str, addresses)) or "no address")
+            case VerifyLogin() if self._judge is not None:
+                self._judge.ask(effect)
+            case LoginAnswered() if self._judge is not None:
+                self._judge.answered(effect)
             case _ if not self._carry_out_common(effect):
                 raise MisuseError(f"a server machine asked for {type(effect).__name__}")
 

@@ -18,7 +18,13 @@ from qubes_miragevpn.base.secret import Secret
 from qubes_miragevpn.base.text import printable
 from qubes_miragevpn.config.model import Credentials
 from qubes_miragevpn.config.reading.collect import Entry
-from qubes_miragevpn.crypto.keyfiles import ClientKey, parse_client_key, parse_server_key, parse_static_key
+from qubes_miragevpn.crypto.keyfiles import (
+    ClientKey,
+    parse_client_key,
+    parse_server_key,
+    parse_static_key,
+    parse_token_secret,
+)
 
 MAX_FILE = 1 << 20
 MAX_CREDENTIAL = 127  # bytes; openvpn's buffer is 128 with the NUL
@@ -117,6 +123,11 @@ def client_key(entry: Entry, read_file: ReadFile) -> ClientKey:
 def server_key(entry: Entry, read_file: ReadFile) -> Secret:
     """The tls-crypt-v2 server key in `entry`'s content."""
     return _key_file(entry, read_file, parse_server_key)
+
+
+def token_secret(entry: Entry, read_file: ReadFile) -> Secret:
+    """The key of session tokens in `entry`'s content."""
+    return _key_file(entry, read_file, parse_token_secret)
 
 
 def _key_file(entry: Entry, read_file: ReadFile, parse: Callable[[bytes], T]) -> T:

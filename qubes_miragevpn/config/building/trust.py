@@ -198,6 +198,7 @@ class TrustBuilder:
             username_fields=tuple(field.args) if field else PeerPolicy.username_fields,
             crl_pem=crl_pem,
             revoked_serials=serials,
+            certificate=settings.value("verify-client-cert") or PeerPolicy.certificate,
             reread=self._rereader(),
         )
 

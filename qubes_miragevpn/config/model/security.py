@@ -101,6 +101,7 @@ class PeerPolicy:
     extended_usage: str = ""  # ``remote-cert-eku``: a dotted object identifier
     username_fields: tuple[str, ...] = ("CN",)  # ``x509-username-field``: what the peer's name is made of
     crl_pem: bytes = b""  # ``crl-verify``: lists of revoked certificates
+    certificate: str = "require"  # ``verify-client-cert``: require, optional (judged if there is one), none
     revoked_serials: frozenset[int] | None = None  # ``crl-verify DIRECTORY dir``; None: no such directory
     reread: Callable[[], Revoked] | None = field(default=None, compare=False, repr=False)
     """What `crl_pem` and `revoked_serials` are by now, from the files themselves; raises `ConfigError`."""

@@ -53,6 +53,7 @@ class ProtoWord:
 GATEWAY_KEYWORDS = frozenset({"vpn_gateway", "net_gateway", "remote_host"})
 _INTEGER = re.compile(r"[0-9]{1,12}\Z")
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?\.?\Z")
+_SERVICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}\Z")
 _DEVICE = re.compile(r"[A-Za-z0-9_.-]{1,15}\Z")
 _FINGERPRINT = re.compile(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){31}\Z")
 _LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
@@ -110,6 +111,12 @@ def _host(word: str) -> str:
     if "%" in word:
         raise ValueError
     return str(address)
+
+
+def _service(word: str) -> str:
+    if not _SERVICE.match(word):
+        raise ValueError
+    return word
 
 
 def _device(word: str) -> str:
@@ -237,6 +244,7 @@ USERNAME_FIELDS = frozenset(
     {"C", "ST", "L", "O", "OU", "CN", "DC", "UID", "SN", "GN", "emailAddress", "serialNumber", "title",
      "ext:subjectAltName"}
 )  # fmt: skip
+SERVICE = Kind("the name of a service in /etc/pam.d", _service)
 TEXT = Kind(f"a text of 1 to {MAX_TEXT} characters", _text)
 ANY = Kind("a text", str)
 CIPHER_LIST = Kind("a list of ciphers", str)

@@ -321,9 +321,6 @@ ROWS = (
         "verify-client-cert",
         "whether clients need a certificate",
         (Arg("how", choice("require", "none", "optional"), optional=True),),
-        server=ByFirstWord(
-            {word: NoEffect("a certificate is always required", warn=False) for word in ("", "require")},
-            Refused("is only supported as 'require'", "remove the line and give every client a certificate"),
-        ),
+        server=APPLIED,
     ),
 )

@@ -7,7 +7,17 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from qubes_miragevpn.base.errors import MisuseError
-from qubes_miragevpn.config.rows import endpoint, noeffect, proxies, refused, routing, security, serving, session
+from qubes_miragevpn.config.rows import (
+    endpoint,
+    logins,
+    noeffect,
+    proxies,
+    refused,
+    routing,
+    security,
+    serving,
+    session,
+)
 from qubes_miragevpn.config.rows.row import Row
 
 SUBJECTS: Mapping[str, tuple[Row, ...]] = MappingProxyType(
@@ -18,6 +28,7 @@ SUBJECTS: Mapping[str, tuple[Row, ...]] = MappingProxyType(
         "Session": session.ROWS,
         "Addresses, routes and DNS": routing.ROWS,
         "Server": serving.ROWS,
+        "Logins at a server": logins.ROWS,
         "Without effect": noeffect.ROWS,
         "Refused": refused.ROWS,
     }

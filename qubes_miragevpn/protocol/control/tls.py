@@ -211,6 +211,16 @@ def _give(method: Callable[[Any], None], value: object, older: Callable[[Any], o
         method(older(value))
 
 
+_VERIFY = {
+    "require": SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT,
+    "optional": SSL.VERIFY_PEER,
+    "none": SSL.VERIFY_NONE,
+}
+"""What a server wants of a client, by ``verify-client-cert``; a client always wants the server's certificate."""
+
+WITHOUT_CERTIFICATE = CertificateFacts(b"", "", "", None, server_auth=False, client_auth=False)
+
+
 class CertificateUnwanted(PeerError):
     """The server refuses our certificate, and said so."""
 
@@ -226,7 +236,7 @@ class TlsEndpoint:
         self._server = server
         self._peer: CertificateFacts | None = None
         self._fed = 0
-        self._connection.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, self._verify_callback())
+        self._connection.set_verify(_VERIFY[policy.certificate if server else "require"], self._verify_callback())
         if server:
             self._connection.set_accept_state()
         else:
@@ -296,7 +306,10 @@ class TlsEndpoint:
             return False
         certificate = self._connection.get_peer_certificate()
         if certificate is None:
-            raise PeerError("certificate refused: the peer sent none", Consequence.FATAL)
+            if not self._server or self._policy.certificate == "require":
+                raise PeerError("certificate refused: the peer sent none", Consequence.FATAL)
+            self._peer = WITHOUT_CERTIFICATE
+            return True
         facts = inspect_certificate(crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate))
         facts = replace(facts, common_name=peer_name(facts, self._policy))
         verify_leaf(facts, self._policy)

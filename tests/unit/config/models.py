@@ -12,6 +12,7 @@ from qubes_miragevpn.base.secret import Secret
 from qubes_miragevpn.config.model import (
     DEFAULT_DATA_CIPHERS,
     ClientConfig,
+    Command,
     Common,
     Compression,
     Credentials,
@@ -23,11 +24,14 @@ from qubes_miragevpn.config.model import (
     LandmarkRoute,
     Listen,
     Local,
+    LoginRules,
     NameCheck,
     NameType,
     NoWrap,
     Operating,
     OutputFile,
+    Pam,
+    PasswordFile,
     PeerPolicy,
     PointClient,
     PointServer,
@@ -47,6 +51,7 @@ from qubes_miragevpn.config.model import (
     TlsCryptV2Client,
     TlsCryptV2Server,
     TlsVersions,
+    TokenRules,
 )
 from qubes_miragevpn.config.rows.routing import REDIRECT_FLAGS
 from qubes_miragevpn.config.rows.row import NoEffect
@@ -307,6 +312,15 @@ def dns(source: random.Random, *, around: bool) -> Dns:
                    dnssec=source.choice(("", "yes", "optional")))  # fmt: skip
 
 
+def login(source: random.Random) -> LoginRules | None:
+    words = ("/usr/bin/judge", "a b", "it's")
+    method = source.choice((None, PasswordFile("users"), Command(words, source.random() < 0.5), Pam("login")))
+    if method is None:
+        return None
+    tokens = TokenRules(source.choice((0.0, 60.0)), 600.0, source.choice((None, Secret(bytes(range(32))))))
+    return filled(source, LoginRules(method, tokens=source.choice((None, tokens))), server=True)  # type: ignore[no-any-return]
+
+
 def operating(source: random.Random) -> Operating:
     files = (None, OutputFile("status", 60.0), OutputFile("a file", 5.0))
     return Operating(source.choice(files), 1, source.choice(files), source.choice((None, "socket")))
@@ -322,5 +336,6 @@ def server(source: random.Random) -> ServerConfig:
         network=ip_network("10.8.0.0/24"),
         push=some(source, "route 10.0.0.0 255.0.0.0", 'echo "a b"', "ping 10"),
         operating=filled(source, operating(source), server=True),
+        login=login(source),
     )
     return filled(source, made, server=True)  # type: ignore[no-any-return]

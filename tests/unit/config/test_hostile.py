@@ -41,7 +41,7 @@ def line(source: random.Random) -> str:
 def text(source: random.Random, base: str) -> bytes:
     """A text of up to 30 directives and blocks, then spoiled in places."""
     lines = base.splitlines() if source.random() < 0.7 else []
-    for _ in range(source.randrange(30)):
+    for _ in range(source.choice((0, 1, source.randrange(30), source.randrange(30)))):
         name = source.choice(NAMES)
         content = source.choice((CERTIFICATE, STATIC_KEY_FILE, "alice\nword\n", line(source), line(source) + "\n", ""))
         block = f"<{name}>\n{content}" + (f"</{name}>" if source.random() < 0.9 else "")
