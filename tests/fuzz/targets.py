@@ -9,7 +9,7 @@ from pathlib import Path
 
 from qubes_miragevpn.base.errors import ConfigError, PeerError
 from qubes_miragevpn.config.building.trust import Surroundings
-from qubes_miragevpn.config.loader import examine_client, examine_server, load_client
+from qubes_miragevpn.config.loader import examine_client, examine_server, examine_static, load_client, load_static
 from qubes_miragevpn.config.model import ClientConfig
 from qubes_miragevpn.config.pushed import apply_update, parse_push
 from qubes_miragevpn.config.reading.sources import CommandLine
@@ -35,6 +35,19 @@ def server(data: bytes) -> None:
     """A server's file."""
     examined = examine_server(data, file="f", read_file=read_file)
     _judge(examined.warnings, examined.errors)
+
+
+def static(data: bytes) -> None:
+    """A file of the static key mode."""
+    examined = examine_static(data, file="f", read_file=read_file)
+    _judge(examined.warnings, examined.errors)
+    if examined.config is None:
+        return
+    try:
+        text = render(examined.config, show_secrets=True).encode("utf-8", "surrogateescape")
+    except ConfigError:
+        return
+    assert load_static(text, file="f", read_file=read_file).config == examined.config, text
 
 
 def _judge(warnings: tuple[str, ...], errors: tuple[ConfigError, ...]) -> None:
@@ -77,4 +90,10 @@ def update(data: bytes) -> None:
         assert error.reason.isprintable()
 
 
-TARGETS: Mapping[str, Callable[[bytes], None]] = {"client": client, "server": server, "push": push, "update": update}
+TARGETS: Mapping[str, Callable[[bytes], None]] = {
+    "client": client,
+    "server": server,
+    "static": static,
+    "push": push,
+    "update": update,
+}
