@@ -52,6 +52,15 @@ def parse(text: str) -> Source:
     return Source(qube_name(qube), path)
 
 
+def check(machine: Machine, source: Source) -> None:
+    """What can be seen before anything is done: a name, a file of ours, the right to ask; raises as `read` does."""
+    _ = source.profile  # raises, if the file's name makes none
+    if not source.qube:
+        read(machine, source)
+    elif not machine.in_dom0:
+        raise _refused(source)
+
+
 def read(machine: Machine, source: Source) -> bytes:
     """The bytes; raises `Failure`, `ConfigError`."""
     if source.qube:
@@ -66,11 +75,7 @@ def read(machine: Machine, source: Source) -> bytes:
 
 def _of_qube(machine: Machine, source: Source) -> bytes:
     if not machine.in_dom0:
-        raise Failure(
-            ExitCode.REFUSED,
-            "only dom0 may read files of another qube",
-            f"copy the file here first (in {source.qube}: qvm-copy), or run this in dom0",
-        )
+        raise _refused(source)
     command = ["head", "-c", str(MAX_PROFILE + 1), "--", source.path]
     done = ask(
         machine,
@@ -84,6 +89,14 @@ def _of_qube(machine: Machine, source: Source) -> bytes:
     if done.code != 0:
         raise Failure(ExitCode.CONFIG, f"{source.qube} could not read the file", f"in {source.qube}: is it there?")
     return _bounded(done.untrusted_output, source.path)
+
+
+def _refused(source: Source) -> Failure:
+    return Failure(
+        ExitCode.REFUSED,
+        "only dom0 may read files of another qube",
+        f"copy the file here first (in {source.qube}: qvm-copy), or run this in dom0",
+    )
 
 
 def _bounded(found: bytes, path: str) -> bytes:

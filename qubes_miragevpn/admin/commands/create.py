@@ -54,6 +54,8 @@ class _Creation:
         self._wanted = arguments
         self._source = sources.parse(arguments.profile) if arguments.profile else None
         self._rules = _rules(arguments.allow_endpoint)
+        if self._source is not None:
+            sources.check(machine, self._source)
         self._qubes = machine.qubes()
         self._there = self._vpn in self._qubes
 

@@ -107,6 +107,19 @@ def test_create_with_endpoints_and_profile(dom0: Dom0, tmp_path: Path, monkeypat
     assert not dom0.beyond_policy("create", "sys-vpn", [], "debian-13")
 
 
+@pytest.mark.parametrize("source", ["/nowhere/a.ovpn", "-.ovpn", "work:"])
+def test_a_profile_that_cannot_be_is_found_before_anything_is_done(in_dom0: Dom0, source: str) -> None:
+    assert main(["create", "sys-vpn", f"--profile={source}"]) == 2
+    assert in_dom0.made == []
+
+
+def test_a_management_qube_is_told_at_once_that_it_reads_no_other_qubes_files(dom0: Dom0) -> None:
+    if dom0.in_dom0:
+        dom0.expect("dom0", "admin.vm.List", "", DENIED)
+    assert main(["create", "sys-vpn", "--profile", "work:a.ovpn"]) == 7
+    assert len(dom0.made) == dom0.in_dom0
+
+
 def test_a_profile_of_another_qube_is_copied_unread(in_dom0: Dom0) -> None:
     in_dom0.has("sys-vpn", "admin.vm.List", "", "sys-vpn class=AppVM state=Running\n")
     command = "qubes.VMExec+head+--c+1048577+----+-2Fhome-2Fuser-2Fthe--office.ovpn"
