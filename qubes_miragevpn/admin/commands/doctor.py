@@ -281,9 +281,9 @@ def _updates(patient: _Patient) -> Findings:
     wrong = [source for source, target in policyfile.update_proxies() if target == vpn]
     if wrong:
         yield Finding(
-            Verdict.BAD,
-            f"{', '.join(wrong)} update through {vpn}, whose own programs may not use the network",
-            f"give qubes.UpdatesProxy a target behind {vpn} in {policyfile.DIRECTORY}/30-user.policy",
+            Verdict.LOOK,
+            f"{', '.join(wrong)} update through {vpn}, whose own programs use no network unless its settings say so",
+            f"own_programs = yes in {vpn}'s /etc/qubes-miragevpn/service.conf, or another target of that rule",
         )
     else:
         yield Finding(Verdict.GOOD, f"no template updates through {vpn} itself")
