@@ -9,8 +9,9 @@ no more than `rpc.services` lets through. A status is for anybody who may ask: n
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from ipaddress import ip_address
 from typing import Any, Protocol
 
@@ -66,6 +67,7 @@ class Answers:
         self._hub = Hub()
         self._recent = recent
         self._storing = asyncio.Lock()  # changes of the store, which leave the event loop, do not overlap
+        self._going: set[str] = set()  # profiles that are being removed or renamed: nobody may begin with them
         self._verbs: Mapping[str, Callable[[Request], Awaitable[Any]]] = {
             "status": self._status,
             "details": self._details,
@@ -163,6 +165,7 @@ class Answers:
         name = self._known(request.name)
         self._must_load(name)
         tunnel = await self._fleet.add_tunnel(_index(request))
+        self._known(name)  # still: making a tunnel takes its time
         tunnel.switch(name, rollback=bool(request.rollback))
         if tunnel.lasting_profile == name:
             self._choices.use(tunnel.index, name)
@@ -215,15 +218,25 @@ class Answers:
         name = self._known(request.name)
         if any(name in (tunnel.profile, tunnel.lasting_profile) and tunnel.wanted for tunnel in self._tunnels.values()):
             raise Refused("the profile is in use: disconnect or switch first")
-        await self._store("removed", lambda: self._profiles.remove(name))
-        self._renamed(name, None)
+        with self._leaving(name):
+            await self._store("removed", lambda: self._profiles.remove(name))
+            self._renamed(name, None)
         return {"profile": name}
 
     async def _rename(self, request: Request) -> dict[str, Any]:
         old, new = self._known(request.name), str(request.to)
-        await self._store("renamed", lambda: self._profiles.rename(old, new))
-        self._renamed(old, new)
+        with self._leaving(old):
+            await self._store("renamed", lambda: self._profiles.rename(old, new))
+            self._renamed(old, new)
         return {"profile": new}
+
+    @contextlib.contextmanager
+    def _leaving(self, name: str) -> Iterator[None]:
+        self._going.add(name)
+        try:
+            yield
+        finally:
+            self._going.discard(name)
 
     def _renamed(self, old: str, new: str | None) -> None:
         for tunnel in self._tunnels.values():
@@ -252,7 +265,7 @@ class Answers:
         return result
 
     def _known(self, name: str | None) -> str:
-        if name is None or name not in self._profiles.names():
+        if name is None or name in self._going or name not in self._profiles.names():
             raise Refused("there is no such profile")
         return name
 

@@ -238,8 +238,8 @@ class Service:
 
     async def add_tunnel(self, index: int) -> Tunnel:
         """Return tunnel `index`, made if there is none yet; it opens nothing before it is connected and assigned."""
-        if index in self._removing:
-            raise Refused("the tunnel is being removed")
+        if index in self._removing or self._stop.is_set():
+            raise Refused("the tunnel is being removed, or the service ends")
         if index not in self._tunnels:
             tunnel = self._tunnels[index] = self._tunnel(index)
             try:
@@ -324,7 +324,7 @@ class Service:
         )
         self._notifier.send(STATUS=shown)
         for index, tunnel in self._tunnels.items():
-            profile = tunnel.profile
+            profile = tunnel.lasting_profile  # not one that is on trial, should it have been chosen just now
             if tunnel.state is State.CONNECTED and profile and profile != self._choices.chosen.tunnels.get(index):
                 self._choices.use(index, profile)
         self._answers.changed(changed)

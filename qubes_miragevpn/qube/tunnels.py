@@ -156,18 +156,20 @@ class Tunnel:
 
     async def ask(self, untrusted_text: str) -> Secret | None:
         """Show the server's question until somebody answers it; None if nobody does in time."""
-        self._answer = asyncio.get_running_loop().create_future()
+        mine: asyncio.Future[Secret | None] = asyncio.get_running_loop().create_future()
+        self._answer = mine
         self.question = printable(untrusted_text)
         _log.warning("the server asks: %s (miragevpn answer)", self.question)
         self._changed()
         try:
             async with asyncio.timeout(ANSWER_TIME):
-                return await self._answer
+                return await mine
         except TimeoutError:
             return None
         finally:
-            self.question, self._answer = "", None
-            self._changed()
+            if self._answer is mine:  # and not a later attempt's question
+                self.question, self._answer = "", None
+                self._changed()
 
     def answer(self, text: Secret) -> bool:
         """Answer the server's question; False if there is none."""

@@ -11,6 +11,7 @@ which the early step sets), the gateway is asked of qubesdb, or is the one that 
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import logging
 from collections.abc import Awaitable, Callable
@@ -63,6 +64,7 @@ class Uplink:
         self._netconf = netconf
         self._gateway = gateway
         self._pinned: dict[Address, set[str]] = {}  # a server's address, and the tunnels that need it
+        self._pinning = asyncio.Lock()  # several tunnels come and go at once
         self._known: tuple[int, tuple[Address, ...]] = (0, ())  # gateways of the interface of that number
 
     async def keep(self) -> Signature:
@@ -130,22 +132,24 @@ class Uplink:
         ``via GATEWAY dev eth0 onlink``: a route without the gateway would ask by ARP for the server itself, which
         does not work behind every kind of netvm.
         """
-        for default in await self._defaults():
-            if default.network.version == address.version:
-                await self._netconf.replace_route(replace(default, network=ip_network(address), metric=None))
-                self._pinned.setdefault(address, set()).add(owner)
-                return
+        async with self._pinning:
+            for default in await self._defaults():
+                if default.network.version == address.version:
+                    await self._netconf.replace_route(replace(default, network=ip_network(address), metric=None))
+                    self._pinned.setdefault(address, set()).add(owner)
+                    return
         raise OSError(errno.ENETUNREACH, f"no IPv{address.version} uplink: {self.name} has no gateway")
 
     async def unpin(self, owner: str) -> None:
         """Take away the routes of `pin` that no tunnel but `owner` needs."""
-        for address in sorted(self._pinned, key=str):
-            owners = self._pinned[address]
-            if owners - {owner}:
+        async with self._pinning:
+            for address in sorted(self._pinned, key=str):
+                owners = self._pinned[address]
                 owners.discard(owner)
-                continue
-            try:
-                await self._netconf.delete_route(NetRoute(ip_network(address), table=UPLINK_TABLE))
-            except NetconfError as error:
-                _log.debug("%s", error)
-            del self._pinned[address]
+                if owners:
+                    continue
+                del self._pinned[address]
+                try:
+                    await self._netconf.delete_route(NetRoute(ip_network(address), table=UPLINK_TABLE))
+                except NetconfError as error:
+                    _log.debug("%s", error)

@@ -428,6 +428,38 @@ def test_a_tunnel_that_cannot_be_made_is_not_there(tmp_path: Path) -> None:
     with_service(tmp_path, play)
 
 
+def test_a_profile_that_is_being_removed_cannot_be_switched_to(tmp_path: Path) -> None:
+    """Nor removed or renamed once more, until it is gone."""
+
+    async def play(service: Service) -> None:
+        (tmp_path / "profiles" / "a.ovpn").write_bytes(WHOLE)
+        ask = service._answers.answer
+        async with service._answers._storing:  # the store is busy
+            removing = asyncio.create_task(ask(Request("remove", "a")))
+            await asyncio.sleep(0)
+            for request in (Request("switch", "a"), Request("remove", "a"), Request("rename", "a", to="b")):
+                with pytest.raises(Refused, match="no such profile"):
+                    await ask(request)
+        assert await removing == {"profile": "a"}
+        assert service._tunnels[0].profile is None and service._profiles.names() == []
+
+    with_service(tmp_path, play)
+
+
+def test_a_profile_on_trial_is_not_remembered(tmp_path: Path) -> None:
+    """Also if it was chosen while the old one was just connecting: a new start begins with the old one."""
+
+    async def play(service: Service) -> None:
+        tunnel = service._tunnels[0]
+        tunnel.profile = "old"
+        tunnel.switch("new", rollback=True)
+        tunnel.state = State.CONNECTED
+        service._tell(0)
+        assert service._choices.chosen.tunnels == {0: "old"}
+
+    with_service(tmp_path, play)
+
+
 # --- systemd ----------------------------------------------------------------------------------------------
 
 

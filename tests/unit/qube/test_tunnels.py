@@ -521,6 +521,24 @@ def test_addresses_that_a_server_may_not_give(settings: TunnelSettings) -> None:
     assert stage.did == []
 
 
+def test_a_question_that_ends_takes_no_other_away() -> None:
+    """An attempt that ends late: the next one's question stands, and is answered."""
+
+    async def play() -> None:
+        tunnel = Play().tunnel
+        old = asyncio.create_task(tunnel.ask("old?"))
+        await asyncio.sleep(0)
+        new = asyncio.create_task(tunnel.ask("new?"))
+        await asyncio.sleep(0)
+        old.cancel()
+        await asyncio.gather(old, return_exceptions=True)
+        assert tunnel.question == "new?" and tunnel.answer(Secret(b"yes"))
+        given = await new
+        assert given is not None and given.reveal() == b"yes" and tunnel.question == ""
+
+    asyncio.run(play())
+
+
 def test_resolvers_that_are_used() -> None:
     """Not the tunnel's own address, and none at all for a tunnel without IPv4."""
     own = HostPlay()
