@@ -16,7 +16,7 @@ from qubes_miragevpn.protocol.server import Server
 from qubes_miragevpn.protocol.wire import keymethod2
 from qubes_miragevpn.protocol.wire.packet import HEAD_SIZE, Opcode, read_body, read_head
 from tests.interop.pki import Pki
-from tests.pair.hostile.rogue import PUSH, Rogue, tls_context
+from tests.pair.hostile.means.rogue import PUSH, Rogue, tls_context
 from tests.pair.link import LATENCY
 from tests.pair.test_handshake import WRAPS, connected
 from tests.pair.world import World, client_config, server_config

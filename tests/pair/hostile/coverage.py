@@ -47,6 +47,7 @@ ATTACKS = (
         (HERE + "test_messages.py::test_messages_of_any_size_and_content",
          HERE + "test_messages.py::test_a_message_without_its_nul_is_not_joined_with_the_next",
          HERE + "test_messages.py::test_chatter_without_end_is_cut_off",
+         HERE + "test_script.py::test_by_dice",
          "unit/protocol/test_wire_texts.py::test_control_characters_make_no_message"),
     ),
     Attack(

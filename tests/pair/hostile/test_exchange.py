@@ -8,7 +8,7 @@ import pytest
 from qubes_miragevpn.protocol import contract as c
 from qubes_miragevpn.protocol.wire import keymethod2
 from tests.interop.pki import Pki
-from tests.pair.hostile.rogue import HELLO, PUSH, Rogue, tls_context
+from tests.pair.hostile.means.rogue import HELLO, PUSH, Rogue, tls_context
 
 WHOLE = keymethod2.encode(HELLO)
 HEAD, RANDOM = b"\0\0\0\0\2", bytes(64)

@@ -15,7 +15,7 @@ from qubes_miragevpn.protocol.conversation import PATIENCE
 from qubes_miragevpn.protocol.pushes import MAX_NOTES
 from qubes_miragevpn.protocol.remotes import MAX_BACKOFF
 from tests.interop.pki import Pki
-from tests.pair.hostile.rogue import PUSH, Rogue, tls_context
+from tests.pair.hostile.means.rogue import PUSH, Rogue, tls_context
 from tests.pair.world import SERVER_AT
 
 QUIET = Timers(ping_restart=0, reneg_sec=0)

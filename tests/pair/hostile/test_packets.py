@@ -13,7 +13,7 @@ from qubes_miragevpn.protocol.control.reliability import MAX_RETRY, RECEIVE_WIND
 from qubes_miragevpn.protocol.wire import earlyneg
 from qubes_miragevpn.protocol.wire.packet import MAX_CONTROL_PACKET, Opcode, read_body, read_head
 from tests.interop.pki import Pki
-from tests.pair.hostile.rogue import PUSH, SID, Rogue
+from tests.pair.hostile.means.rogue import PUSH, SID, Rogue
 
 OTHER = b"rogue-02"
 FAR = (0xFFFFFFFF, 0x80000000, 1000, 7, 6)

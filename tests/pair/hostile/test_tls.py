@@ -22,7 +22,7 @@ from qubes_miragevpn.protocol import contract as c
 from qubes_miragevpn.protocol.control.tls import MAX_CHAIN, MAX_TLS_INPUT, _load_identity
 from qubes_miragevpn.protocol.wire import keymethod2
 from tests.interop.pki import SERVER_NAME, Authority, Pem, Pki
-from tests.pair.hostile.records import (
+from tests.pair.hostile.means.records import (
     ALERT,
     CHANGE_CIPHER,
     DATA,
@@ -33,7 +33,7 @@ from tests.pair.hostile.records import (
     record,
     server_hello,
 )
-from tests.pair.hostile.rogue import HELLO, PUSH, Rogue, tls_context
+from tests.pair.hostile.means.rogue import HELLO, PUSH, Rogue, tls_context
 
 FLOOD = 16 * 1024 * 1024
 ENOUGH = 1.2 * MAX_TLS_INPUT

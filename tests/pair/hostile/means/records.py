@@ -12,7 +12,7 @@ from qubes_miragevpn.base.secret import Secret
 from qubes_miragevpn.config.model import Identity, PeerPolicy, TlsChoices, TlsVersions
 from qubes_miragevpn.protocol.control.tls import make_context
 from tests.interop.pki import Pki
-from tests.pair.hostile.rogue import Rogue
+from tests.pair.hostile.means.rogue import Rogue
 
 CHANGE_CIPHER, ALERT, HANDSHAKE, DATA = 20, 21, 22, 23
 SUITE = "TLS_AES_128_GCM_SHA256"

@@ -23,7 +23,7 @@ from qubes_miragevpn.protocol.control.tls import make_context
 from qubes_miragevpn.protocol.wire import keymethod2
 from qubes_miragevpn.protocol.wire.packet import HEAD_SIZE, Body, Head, Opcode, read_body, read_head
 from tests.interop.pki import Pem, Pki
-from tests.pair.hostile.attacker import MAX_EFFECTS, require_sound
+from tests.pair.hostile.means.attacker import MAX_EFFECTS, require_sound
 from tests.pair.world import SERVER_AT, client_config
 
 SID = b"rogue-01"
