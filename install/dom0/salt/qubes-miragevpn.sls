@@ -27,15 +27,19 @@
 
 {{ name }}-is-made:
   cmd.run:
-    - name: qvm-miragevpn create {{ name }} {{ options | join(' ') }}
-    - unless: qvm-miragevpn create {{ name }} {{ options | join(' ') }} --dry-run | grep -qx '{{ name }}: nothing to do'
+    - name: >-
+        qvm-miragevpn create {{ name }} {{ options | join(' ') }}
+    - unless: >-
+        qvm-miragevpn create {{ name }} {{ options | join(' ') }} --dry-run | grep -qx '{{ name }}: nothing to do'
 
 {%- if vpn.get('clients') %}
 
 {{ name }}-is-used:
   cmd.run:
-    - name: qvm-miragevpn attach --vpn {{ name }} {{ vpn['clients'] | join(' ') }}
-    - unless: qvm-miragevpn attach --vpn {{ name }} {{ vpn['clients'] | join(' ') }} --dry-run | grep -qx 'attach to {{ name }}: nothing to do'
+    - name: >-
+        qvm-miragevpn attach --vpn {{ name }} {{ vpn['clients'] | join(' ') }}
+    - unless: >-
+        qvm-miragevpn attach --vpn {{ name }} {{ vpn['clients'] | join(' ') }} --dry-run | grep -qx 'attach to {{ name }}: nothing to do'
     - require:
       - cmd: {{ name }}-is-made
 {%- endif %}

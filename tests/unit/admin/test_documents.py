@@ -100,7 +100,8 @@ def test_the_salt_formula_runs_commands_that_there_are() -> None:
     filled = re.sub(r"{{ .*? }}", "x", filled)
     added = re.findall(r"options.append\('(--[a-z-]+) '", text) + re.findall(r"\['(--[a-z-]+) '", text)
     assert set(added) == {"--label", "--template", "--netvm", "--allow-endpoint"}
-    lines = re.findall(r"(?:name|unless): (qvm-miragevpn [^|\n]*)", filled)
+    # Block scalars, since the lines hold ": ", which a plain scalar of YAML's may not.
+    lines = re.findall(r"- (?:name|unless): >-\n {8}(qvm-miragevpn [^|\n]*)", filled)
     assert len(lines) == 4
     for before, after in zip(lines[::2], lines[1::2], strict=True):
         assert parser().parse_args(shlex.split(before)[1:]).dry_run is False
