@@ -10,6 +10,7 @@ numbers and pauses are those of a real qube.
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
 import signal
@@ -172,6 +173,7 @@ class Service:
             "LANG": "C.UTF-8",
             "NOTIFY_SOCKET": NOTIFY,
             "WATCHDOG_USEC": str(int(self.watchdog * 1e6)),
+            **{name: os.environ[name] for name in ("MIRAGEVPN_DATAPLANE",) if name in os.environ},
         }
         pipe: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "stdin": subprocess.DEVNULL}
         self.process = vpn.popen([*identity(), *shlex.split(command)], env=environment, **pipe)

@@ -564,7 +564,7 @@ impl TxLink {
             Err(error) if runs[0].segment != 0 => {
                 match error.raw_os_error() {
                     // A row of datagrams larger than the path takes whole.
-                    Some(libc::EINVAL) => self.longest_run = self.longest_run.min(usize::from(runs[0].segment)),
+                    Some(libc::EINVAL | libc::EMSGSIZE) => self.longest_run = self.longest_run.min(usize::from(runs[0].segment)),
                     // The kernel does not know rows, or the interface cannot make checksums.
                     Some(libc::EIO | libc::EOPNOTSUPP | libc::ENOPROTOOPT) => self.in_runs = false,
                     // Something that each of these would meet alone.
