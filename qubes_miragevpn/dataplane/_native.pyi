@@ -112,7 +112,9 @@ class Rules:
         reneg_bytes: int,
         reneg_pkts: int,
         floats: bool,
-    ) -> None: ...
+        framing: str,
+    ) -> None:
+        """`framing`: as in `frame`."""
 
 @final
 class Slot:
@@ -154,5 +156,5 @@ class Engine:
     def activate_key(self, peer: int, key_id: int) -> None: ...
     def retire_key(self, peer: int, key_id: int) -> None: ...
     def send_inner(self, peer: int, payload: bytes) -> None: ...
-    def counters(self, peer: int) -> tuple[int, int, int, int, int, int, int]:
+    def counters(self, peer: int) -> list[int]:
         """In the order of `interface.Counters`."""

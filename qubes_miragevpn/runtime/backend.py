@@ -18,7 +18,6 @@ from qubes_miragevpn.base.text import printable
 from qubes_miragevpn.config.model import (
     ClientConfig,
     Common,
-    Compression,
     PointClient,
     PointServer,
     Proto,
@@ -105,8 +104,6 @@ def _common_hindrance(common: Common, datagrams: bool) -> str:
         return "the native one does not cut packets (fragment)"
     if common.decompress:
         return "the native one does not decompress (allow-compression)"
-    if common.compression is not Compression.NONE:
-        return "the native one does not frame packets for compression"
     suites = {*common.data_ciphers, common.data_ciphers_fallback or common.data_ciphers[0]}
     lacking = sorted(name for name in suites if SUITES[name].block_size == SMALL_BLOCK)
     return f"the native one has no {lacking[0]}" if lacking else ""

@@ -21,8 +21,10 @@ from typing import Any
 
 from qubes_miragevpn.base.errors import MisuseError
 from qubes_miragevpn.base.text import printable
+from qubes_miragevpn.config.model import Compression
 from qubes_miragevpn.dataplane._native import Engine, Rules, Slot
 from qubes_miragevpn.dataplane.interface import (
+    CompressedDropped,
     ControlPacket,
     Counters,
     DataKeys,
@@ -33,7 +35,6 @@ from qubes_miragevpn.dataplane.interface import (
     KeyInUse,
     Link,
     LinkFailed,
-    PayloadRules,
     PeerExited,
     PeerLimits,
     PeerSilent,
@@ -50,6 +51,17 @@ _PEER_EVENTS: dict[str, Callable[..., PlaneEvent]] = {
     "silent": PeerSilent,
     "exited": PeerExited,
     "floated": Floated,
+    "compressed": lambda peer: CompressedDropped(peer, "'allow-compression' does not let it in"),
+}
+
+_FRAMING = {
+    Compression.NONE: "none",
+    Compression.LZO: "byte",
+    Compression.STUB_LZO: "byte",
+    Compression.STUB: "swapped",
+    Compression.LZ4: "swapped",
+    Compression.STUB_V2: "v2",
+    Compression.LZ4_V2: "v2",
 }
 
 
@@ -263,7 +275,8 @@ class NativePump:
 
 
 def _rules(limits: PeerLimits) -> Rules:
-    if limits.payload != PayloadRules() or limits.bare:
+    rules = limits.payload
+    if rules.fragment or (rules.decompress and rules.compression is not Compression.NONE) or limits.bare:
         raise MisuseError("the native data plane cannot keep these rules")
     return Rules(
         ping=limits.ping,
@@ -275,6 +288,7 @@ def _rules(limits: PeerLimits) -> Rules:
         reneg_bytes=limits.reneg_bytes,
         reneg_pkts=limits.reneg_pkts,
         floats=limits.floats,
+        framing=_FRAMING[rules.compression],
     )
 
 

@@ -74,6 +74,7 @@ fn event<'py>(py: Python<'py>, event: Event) -> PyResult<Bound<'py, PyAny>> {
         Event::KeyExhausted { peer, key_id } => ("key exhausted", peer, key_id).into_pyobject(py)?.into_any(),
         Event::KeyInUse { peer, key_id } => ("key in use", peer, key_id).into_pyobject(py)?.into_any(),
         Event::PeerSilent(peer) => ("silent", peer).into_pyobject(py)?.into_any(),
+        Event::Compressed(peer) => ("compressed", peer).into_pyobject(py)?.into_any(),
         Event::PeerExited(peer) => ("exited", peer).into_pyobject(py)?.into_any(),
         Event::Floated { peer, to } => ("floated", peer, address(py, to)?).into_pyobject(py)?.into_any(),
         Event::LinkFailed { link, reason } => ("link failed", link, reason).into_pyobject(py)?.into_any(),
@@ -90,9 +91,10 @@ pub(crate) struct PyRules(Rules);
 impl PyRules {
     #[new]
     #[pyo3(signature = (*, ping, silence, replay_window, replay_time, mss4, mss6, reneg_bytes,
-        reneg_pkts, floats))]
+        reneg_pkts, floats, framing))]
     #[expect(clippy::too_many_arguments, reason = "they have names, and are one Python object's")]
     fn new(
+        py: Python<'_>,
         ping: f64,
         silence: f64,
         replay_window: usize,
@@ -102,15 +104,19 @@ impl PyRules {
         reneg_bytes: u64,
         reneg_pkts: u64,
         floats: bool,
-    ) -> Self {
-        Self(Rules {
+        framing: &str,
+    ) -> PyResult<Self> {
+        let framing =
+            crate::parts::framing(framing).map_err(|_| misuse(py, format!("no framing is called {framing:?}")))?;
+        Ok(Self(Rules {
             ping: seconds(ping),
             silence: seconds(silence),
             mss4,
             mss6,
             floats,
+            framing,
             limits: Limits { replay_window, replay_time: seconds(replay_time), reneg_bytes, reneg_packets: reneg_pkts },
-        })
+        }))
     }
 }
 
@@ -263,10 +269,10 @@ impl PyEngine {
     }
 
     /// In the order of `interface.Counters`.
-    fn counters(&self, py: Python<'_>, peer: u32) -> PyResult<(u64, u64, u64, u64, u64, u64, u64)> {
+    fn counters(&self, py: Python<'_>, peer: u32) -> PyResult<[u64; 8]> {
         self.with(py, |engine| {
             let c = engine.counters(peer)?;
-            Ok((
+            Ok([
                 c.bytes_in,
                 c.bytes_out,
                 c.packets_in,
@@ -274,7 +280,8 @@ impl PyEngine {
                 c.dropped_replay,
                 c.dropped_auth,
                 c.dropped_other,
-            ))
+                c.dropped_compressed,
+            ])
         })
     }
 

@@ -9,7 +9,7 @@ use pyo3::types::PyBytes;
 
 use crate::key::Refused;
 
-fn framing(kind: &str) -> PyResult<Framing> {
+pub(crate) fn framing(kind: &str) -> PyResult<Framing> {
     match kind {
         "none" => Ok(Framing::None),
         "byte" => Ok(Framing::Byte),

@@ -51,6 +51,11 @@ impl Framing {
         }
     }
 
+    /// Bytes that are needed in front of an inner packet that begins with `first`.
+    pub fn room(self, first: u8) -> usize {
+        if self == Self::V2 && first != V2 { 0 } else { self.head() }
+    }
+
     /// Frame the inner packet at `at` of `buf`, which is not empty; `head` bytes are free in front of it.
     ///
     /// Returns where the framed packet is: it ends where the inner packet did.

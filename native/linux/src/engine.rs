@@ -61,6 +61,8 @@ pub struct Counters {
     pub dropped_auth: u64,
     /// Whatever else.
     pub dropped_other: u64,
+    /// Compressed, which nobody here unpacks.
+    pub dropped_compressed: u64,
 }
 
 struct Shared {
@@ -230,6 +232,7 @@ impl Engine {
                 heard: now,
                 silent_since: now,
                 exited: false,
+                compression_told: false,
                 packets: 0,
                 bytes: 0,
                 dropped: Dropped::default(),
@@ -461,6 +464,7 @@ impl Engine {
             counters.dropped_replay = peer.dropped.replay;
             counters.dropped_auth = peer.dropped.auth;
             counters.dropped_other = peer.dropped.other;
+            counters.dropped_compressed = peer.dropped.compressed;
         }
         let tx = self.shared.tx.enter();
         if let Some(peer) = tx.peers.get(&handle) {

@@ -40,6 +40,8 @@ pub enum Event {
     PeerSilent(u32),
     /// The peer said on the data channel that it leaves.
     PeerExited(u32),
+    /// The peer sends compressed packets, which are dropped; said once.
+    Compressed(u32),
     /// The peer is at another address now.
     Floated {
         /// Who.

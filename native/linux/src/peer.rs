@@ -4,9 +4,10 @@
 use std::time::Duration;
 
 use miragevpn_core::Limits;
+use miragevpn_core::framing::Framing;
 
 /// Keep-alive and size rules; what is not there is switched off.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub struct Rules {
     /// Send a ping after so long without sending anything.
     pub ping: Option<Duration>,
@@ -18,6 +19,8 @@ pub struct Rules {
     pub mss6: u16,
     /// Follow the peer to another address.
     pub floats: bool,
+    /// What lies between keys and inner packets.
+    pub framing: Framing,
     /// What concerns its keys.
     pub limits: Limits,
 }

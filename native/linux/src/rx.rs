@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use miragevpn_core::coalesce::Coalescer;
 use miragevpn_core::errors::Drop as Counter;
+use miragevpn_core::framing::Unframed;
 use miragevpn_core::inner::{Payload, classify};
 use miragevpn_core::routes::Routes;
 use miragevpn_core::{Opener, mss};
@@ -34,6 +35,7 @@ pub(crate) struct Dropped {
     pub(crate) replay: u64,
     pub(crate) auth: u64,
     pub(crate) other: u64,
+    pub(crate) compressed: u64,
 }
 
 pub(crate) struct RxPeer {
@@ -45,6 +47,7 @@ pub(crate) struct RxPeer {
     pub(crate) heard: Instant,
     pub(crate) silent_since: Instant,
     pub(crate) exited: bool,
+    pub(crate) compression_told: bool,
     pub(crate) packets: u64,
     pub(crate) bytes: u64,
     pub(crate) dropped: Dropped,
@@ -234,7 +237,9 @@ impl Peers {
         };
         let moved = from.filter(|from| *from != peer.endpoint);
         if let Some(to) = moved {
-            let may = peer.rules.floats && opcode == DATA_V2 && to.port() != 0;
+            // With several peers on the link only DATA_V2 says whose it is.
+            let named = opcode == DATA_V2 || self.sole.contains_key(&link);
+            let may = peer.rules.floats && named && to.port() != 0;
             if !may || self.by_endpoint.contains_key(&(link, to)) {
                 self.dropped_unknown += 1;
                 return;
@@ -272,7 +277,19 @@ impl Peers {
         if opener.usage().take_in_use() {
             self.events.push(Event::KeyInUse { peer: handle, key_id });
         }
-        self.take(handle, &mut buffer[at.start + payload.start..at.start + payload.end], at.start + payload.start);
+        match peer.rules.framing.unwrap(packet, payload) {
+            Ok(inner) => {
+                let inner = at.start + inner.start..at.start + inner.end;
+                self.take(handle, &mut buffer[inner.clone()], inner.start);
+            }
+            Err(Unframed::Malformed) => peer.dropped.other += 1,
+            Err(Unframed::Compressed) => {
+                peer.dropped.compressed += 1;
+                if !std::mem::replace(&mut peer.compression_told, true) {
+                    self.events.push(Event::Compressed(handle));
+                }
+            }
+        }
     }
 
     fn peer_of(&self, link: u64, from: Option<SocketAddr>, packet: &[u8]) -> Option<u32> {

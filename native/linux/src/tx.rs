@@ -13,6 +13,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use miragevpn_core::framing::Framing;
 use miragevpn_core::inner::{PING, addresses};
 use miragevpn_core::routes::Routes;
 use miragevpn_core::segment::{Prepared, Segments, VNET_LEN, VnetHeader, prepare};
@@ -202,6 +203,9 @@ impl Tx {
 
     /// Seals and sends what is not IP; nothing happens without a key.
     pub(crate) fn message(&mut self, handle: u32, payload: &[u8], now: Instant) {
+        if payload.is_empty() {
+            return;
+        }
         self.make_room();
         if let Some(peer) = self.peers.get_mut(&handle) {
             let Some(place) = Place::of(peer, &self.links) else {
@@ -210,9 +214,9 @@ impl Tx {
             if ARENA - self.filled < payload.len() + MAX_OVERHEAD {
                 return; // nothing goes out at present
             }
-            let at = self.filled + place.before;
+            let at = self.filled + place.before + place.framing.room(payload[0]);
             self.arena[at..at + payload.len()].copy_from_slice(payload);
-            self.seal(handle, &place, payload.len(), now);
+            self.seal(handle, &place, payload.len(), payload[0], now);
         }
         self.flush();
     }
@@ -326,7 +330,7 @@ impl Tx {
         let Some(peer) = self.peers.get_mut(&handle) else {
             return;
         };
-        let Some(place) = Place::of(peer, &self.links) else {
+        let (Some(place), Some(&first)) = (Place::of(peer, &self.links), packet.first()) else {
             peer.dropped_other += 1;
             return;
         };
@@ -339,9 +343,9 @@ impl Tx {
                 peer.packets += 1;
                 peer.bytes += size as u64;
                 // There is room: the arena is sent long before it is full.
-                let at = self.filled + place.before;
+                let at = self.filled + place.before + place.framing.room(first);
                 self.arena[at..at + size].copy_from_slice(&self.packet[start..length]);
-                self.seal(handle, &place, size, now);
+                self.seal(handle, &place, size, first, now);
             }
         }
     }
@@ -351,60 +355,74 @@ impl Tx {
         let Some(mut cut) = self.cut.take() else {
             return;
         };
+        let Some(place) = self.peers.get(&cut.peer).and_then(|peer| Place::of(peer, &self.links)) else {
+            return; // the peer or its key is gone meanwhile
+        };
+        let needed = cut.segments.longest() + MAX_OVERHEAD;
+        let first = self.packet[VNET_LEN];
         while !cut.segments.is_done() {
-            let needed = cut.segments.longest() + MAX_OVERHEAD;
-            let place = self.peers.get(&cut.peer).and_then(|peer| Place::of(peer, &self.links));
-            let Some(place) = place else {
-                return; // the peer or its key is gone meanwhile
-            };
             if ARENA - self.filled < needed {
                 self.cut = Some(cut);
                 return;
             }
-            let room = &mut self.arena[self.filled + place.before..];
+            let room = &mut self.arena[self.filled + place.before + place.framing.room(first)..];
             let Some(size) = cut.segments.next_into(&self.packet[VNET_LEN..cut.length], room) else {
                 return;
             };
-            if let Some(peer) = self.peers.get_mut(&cut.peer) {
-                peer.packets += 1;
-                peer.bytes += size as u64;
+            self.count(cut.peer, size);
+            if !self.seal(cut.peer, &place, size, first, now) {
+                return;
             }
-            self.seal(cut.peer, &place, size, now);
         }
     }
 
-    /// Seals the payload that lies at `place` of the arena's free part.
-    fn seal(&mut self, handle: u32, place: &Place, size: usize, now: Instant) {
+    /// Frames and seals the packet of `size` bytes, beginning with `first`, that lies at `place` of the arena's free part.
+    ///
+    /// False if that cannot be done, and will not be possible for the next one either.
+    fn seal(&mut self, handle: u32, place: &Place, size: usize, first: u8, now: Instant) -> bool {
         let Some(peer) = self.peers.get_mut(&handle) else {
-            return;
+            return false;
         };
         let Some(key) = peer.keys.get_mut(place.key) else {
-            return;
+            return false;
         };
         let begin = self.filled + place.frame;
-        match key.sealer.seal(&mut self.arena[begin..], size) {
+        let at = self.filled + place.before + place.framing.room(first);
+        let size = place.framing.wrap(&mut self.arena, at..at + size).len();
+        let sealed = key.sealer.seal(&mut self.arena[begin..], size);
+        if key.sealer.usage().take_exhausted() {
+            self.events.push(Event::KeyExhausted { peer: handle, key_id: key.id });
+        }
+        match sealed {
+            Ok(length) if place.frame > 0 && length > MAX_FRAME => {
+                peer.dropped_other += 1;
+                false
+            }
             Ok(length) => {
                 let end = begin + length;
                 if place.frame > 0 {
-                    if length > MAX_FRAME {
-                        peer.dropped_other += 1;
-                        return;
-                    }
                     self.arena[self.filled..begin].copy_from_slice(&(length as u16).to_be_bytes());
                 }
                 peer.sent = now;
                 self.sealed.push(Sealed { at: self.filled..end, link: peer.link, to: peer.endpoint });
                 self.filled = end;
+                true
             }
             Err(error) => {
                 peer.dropped_other += 1;
                 if error == SealError::Spent {
                     peer.sending = None;
                 }
+                false
             }
         }
-        if key.sealer.usage().take_exhausted() {
-            self.events.push(Event::KeyExhausted { peer: handle, key_id: key.id });
+    }
+
+    /// Counts an inner packet that is about to be sealed.
+    fn count(&mut self, handle: u32, size: usize) {
+        if let Some(peer) = self.peers.get_mut(&handle) {
+            peer.packets += 1;
+            peer.bytes += size as u64;
         }
     }
 
@@ -483,6 +501,7 @@ struct Place {
     key: usize,    // which of the peer's keys seals it
     frame: usize,  // bytes for the length of the frame
     before: usize, // bytes for that and all that the key puts in front
+    framing: Framing,
 }
 
 impl Place {
@@ -490,7 +509,7 @@ impl Place {
         let sending = peer.sending?;
         let key = peer.keys.iter().position(|key| key.id == sending)?;
         let frame = if links.get(&peer.link)?.link.is_stream() { FRAME_HEADER } else { 0 };
-        Some(Self { key, frame, before: frame + peer.keys[key].sealer.head() })
+        Some(Self { key, frame, before: frame + peer.keys[key].sealer.head(), framing: peer.rules.framing })
     }
 }
 
@@ -564,7 +583,9 @@ impl TxLink {
             Err(error) if runs[0].segment != 0 => {
                 match error.raw_os_error() {
                     // A row of datagrams larger than the path takes whole.
-                    Some(libc::EINVAL | libc::EMSGSIZE) => self.longest_run = self.longest_run.min(usize::from(runs[0].segment)),
+                    Some(libc::EINVAL | libc::EMSGSIZE) => {
+                        self.longest_run = self.longest_run.min(usize::from(runs[0].segment))
+                    }
                     // The kernel does not know rows, or the interface cannot make checksums.
                     Some(libc::EIO | libc::EOPNOTSUPP | libc::ENOPROTOOPT) => self.in_runs = false,
                     // Something that each of these would meet alone.
