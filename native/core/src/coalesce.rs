@@ -323,6 +323,10 @@ fn follows(first: &[u8], row: &Row, packet: &[u8], other: &Row) -> bool {
 /// Whether the transport checksum of `packet` is right.
 fn is_valid(packet: &[u8], transport: usize, tcp: bool) -> bool {
     let addresses = if transport == 20 { &packet[12..20] } else { &packet[8..40] };
+    // The header's, too: it is made anew for what is joined, which would hide that it was wrong.
+    if transport == 20 && checksum::fold(checksum::add(0, &packet[..20])) != 0xFFFF {
+        return false;
+    }
     let pseudo = checksum::pseudo(addresses, if tcp { TCP } else { UDP }, packet.len() - transport);
     checksum::fold(checksum::add(pseudo, &packet[transport..])) == 0xFFFF
 }
