@@ -166,7 +166,7 @@ class Service:
         vpn = self.lab.vpn
         vpn.run("install", "-d", "-o", user, "-g", user, f"/run/{folder}")
         for step in unit_values(SERVICE_UNIT, "ExecStartPre"):
-            vpn.run(*shlex.split(step.removeprefix("+")))
+            vpn.run(*shlex.split(step.lstrip("-+")))
         self._ready.clear()
         environment = {
             "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin",

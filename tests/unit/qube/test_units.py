@@ -96,8 +96,9 @@ TMPFILES = SYSTEMD.parent / "tmpfiles.d" / "qubes-miragevpn.conf"
 def test_the_steps_that_run_as_root() -> None:
     """Few, without input but for the resolvers, and in doc/architecture.md."""
     service, helper = SYSTEMD / "qubes-miragevpn.service", SYSTEMD / "qubes-miragevpn-dns@.service"
-    assert values(service, "ExecStartPre") == [f"+/usr/bin/systemd-tmpfiles --create {TMPFILES.name}"]
+    assert values(service, "ExecStartPre") == [f"-+/usr/bin/systemd-tmpfiles --create {TMPFILES.name}"]
     assert values(helper, "ExecStart") == [HELPER] and values(helper, "CapabilityBoundingSet") == [""]
+    assert values(helper, "StandardInput") == values(helper, "StandardOutput") == ["socket"]
     socket = SYSTEMD / "qubes-miragevpn-dns.socket"
     assert values(socket, "SocketUser") == values(service, "User") and values(socket, "SocketMode") == ["0600"]
     text = (Path(__file__).parents[3] / "doc" / "architecture.md").read_text()
