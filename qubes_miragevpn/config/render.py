@@ -360,8 +360,8 @@ def _listen(listen: Listen) -> Iterator[str]:
 
 def _device(common: Common) -> Iterator[str]:
     yield line_of("dev", common.dev)
-    if not common.dev.startswith("tun"):
-        yield "dev-type tun"
+    if not common.dev.startswith("tap" if common.ethernet else "tun"):
+        yield f"dev-type {'tap' if common.ethernet else 'tun'}"
 
 
 def _apart(what: str, line: str) -> ConfigError:

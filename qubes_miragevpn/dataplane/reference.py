@@ -25,6 +25,7 @@ from ipaddress import IPv4Address, IPv6Address
 from qubes_miragevpn.base.errors import MisuseError, PeerError
 from qubes_miragevpn.crypto.replay import Replayed
 from qubes_miragevpn.dataplane import ip
+from qubes_miragevpn.dataplane.ethernet import clamp_frame, is_frame
 from qubes_miragevpn.dataplane.formats.choose import make_key
 from qubes_miragevpn.dataplane.inband import OCC_EXIT, OCC_MAGIC, OCC_MOST, PING
 from qubes_miragevpn.dataplane.interface import (
@@ -107,7 +108,7 @@ class DataChannel:
         limits = peer.limits
         peer.packets_out += 1
         peer.bytes_out += len(inner)
-        inner = clamp(inner, limits.mss4, limits.mss6)
+        inner = (clamp_frame if limits.ethernet else clamp)(inner, limits.mss4, limits.mss6)
         if peer.pipeline is not None:
             return self._send_parts(peer, key, peer.pipeline.outgoing(inner), now)
         packet = key.seal(inner)
@@ -227,6 +228,8 @@ class DataChannel:
 
     def _deliver(self, peer: Peer, plaintext: bytes, size: int, now: float) -> bytes | None:
         """Tell what the `plaintext` of an authentic packet of `size` bytes is; return it if the TUN may have it."""
+        if peer.limits.ethernet:
+            return self._deliver_frame(peer, plaintext, size)
         try:
             source, destination = ip.addresses(plaintext)
         except PeerError:
@@ -248,6 +251,15 @@ class DataChannel:
         if passed_on is not None:
             self.outbox.append(passed_on)
         return None
+
+    def _deliver_frame(self, peer: Peer, plaintext: bytes, size: int) -> bytes | None:
+        """The same for Ethernet frames, which only messages of our own kind are told from."""
+        if plaintext == PING or plaintext.startswith(OCC_MAGIC) or not is_frame(plaintext):
+            self._message(peer, plaintext, size)
+            return None
+        peer.packets_in += 1
+        peer.bytes_in += len(plaintext)
+        return clamp_frame(plaintext, peer.limits.mss4, peer.limits.mss6)
 
     def _message(self, peer: Peer, plaintext: bytes, size: int) -> None:
         """Take what is not IP: a ping has done its work by being authentic; OCC messages are for the owner."""

@@ -70,6 +70,7 @@ def peer_limits(
         reneg_bytes=common.timers.reneg_bytes,
         reneg_pkts=common.timers.reneg_pkts,
         payload=PayloadRules(framing, common.decompress, _fragment(common, carrier, outer)),
+        ethernet=common.ethernet,
         floats=(floats and peer_id) or (common.floats and proto is Proto.UDP),
     )
 
@@ -87,6 +88,7 @@ def carrier_of(
         fragment=bool(common.fragment) and proto is Proto.UDP,
         epoch=epoch,
         static=static,
+        ethernet=common.ethernet,
     )
 
 

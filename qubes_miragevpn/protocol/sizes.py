@@ -22,6 +22,7 @@ STREAM_LENGTH_SIZE = 2
 COMPRESSION_BYTE = frozenset({Compression.STUB_LZO, Compression.LZO, Compression.STUB, Compression.LZ4})
 """Framings that add a byte to every packet; the second versions add two to packets that do not occur."""
 FRAGMENT_HEADER_SIZE = 4
+ETHERNET_ROOM = 32  # for the frame's header, and more (openvpn's ``tun-mtu-extra`` of TAP)
 IPV4_TCP_HEADERS = 20 + 20
 _AEAD_NONCE_SIZE = 12
 _AEAD_BLOCK_SIZE = 16  # what OpenVPN takes for the block of GCM; ChaCha20-Poly1305, a stream, has blocks of 1
@@ -40,6 +41,7 @@ class Carrier:
     fragment: bool = False
     epoch: bool = False
     static: bool = False  # the static key mode: no opcode, and a time beside the packet id
+    ethernet: bool = False
 
     def header_size(self) -> int:
         """Bytes in front of and behind the payload."""
@@ -49,6 +51,7 @@ class Carrier:
     def payload_overhead(self) -> int:
         """Bytes at the beginning of the payload."""
         size = FRAGMENT_HEADER_SIZE if self.fragment else 0
+        size += ETHERNET_ROOM if self.ethernet else 0
         size += 1 if self.compression_byte else 0
         return size + ((LONG_PACKET_ID_SIZE if self.static else PACKET_ID_SIZE) if self.suite.mode is Mode.CBC else 0)
 

@@ -59,9 +59,8 @@ def choose(config: Config, environ: Mapping[str, str] = os.environ) -> Backend:
     server = isinstance(config, ServerConfig)
     if reason:
         _log.log(logging.INFO if wish != NATIVE else logging.WARNING, "data plane: %s (%s)", REFERENCE, reason)
-        return Backend(
-            partial(_reference, server, isinstance(config, ServerConfig) and config.client_to_client), open_tun
-        )
+        make = partial(_reference, server, isinstance(config, ServerConfig) and config.client_to_client)
+        return Backend(make, partial(open_tun, ethernet=_shared(config).ethernet))
     _log.info("data plane: %s", NATIVE)
     return Backend(partial(_native, server), partial(open_tun, headers=True))
 
@@ -78,8 +77,14 @@ def _native(server: bool) -> DataPlane:
     return NativePump(server=server)
 
 
+def _shared(config: Config) -> Common:
+    return config.client.common if isinstance(config, StaticConfig | PointClient) else config.common
+
+
 def _hindrance(config: Config) -> str:
     """Why the native backend cannot serve `config`; empty if it can."""
+    if _shared(config).ethernet:
+        return "the native one carries IP packets, not Ethernet frames"
     if find_spec(NATIVE_MODULE) is None:
         return "the native one is not built"
     if isinstance(config, StaticConfig):

@@ -29,6 +29,7 @@ DEVICE = "/dev/net/tun"
 IFNAMSIZ = 16  # with the terminating NUL
 _TUNSETIFF = 0x400454CA
 _IFF_TUN = 0x0001
+_IFF_TAP = 0x0002
 _IFF_NO_PI = 0x1000
 _IFF_VNET_HDR = 0x4000
 _IFREQ = struct.Struct(f"{IFNAMSIZ}sH22x")  # struct ifreq: name, flags, rest of the union
@@ -53,16 +54,16 @@ class Tun:
             os.close(fd)
 
 
-def open_tun(name: str, *, headers: bool = False) -> Tun:
+def open_tun(name: str, *, headers: bool = False, ethernet: bool = False) -> Tun:
     """Create the interface `name` (or attach to a persistent one of that name) and open it.
 
-    `headers`: every packet is preceded by a virtio-net header.
+    `headers`: every packet is preceded by a virtio-net header. `ethernet`: a TAP, which carries frames.
     Raises `SystemRefused` if the machine does not let us.
     """
     if not 0 < len(name.encode()) < IFNAMSIZ or "/" in name or "\0" in name:
         raise MisuseError(f"{name!r} cannot be the name of an interface")
     try:
-        flags = _IFF_TUN | _IFF_NO_PI | (_IFF_VNET_HDR if headers else 0)
+        flags = (_IFF_TAP if ethernet else _IFF_TUN) | _IFF_NO_PI | (_IFF_VNET_HDR if headers else 0)
         return _open_by_pytun(pytun, name, flags) if pytun is not None else _open_by_ioctl(name, flags)
     except OSError as refusal:
         raise _explained(name, refusal) from None
@@ -94,5 +95,5 @@ def _explained(name: str, refusal: OSError) -> SystemRefused:
     if refusal.errno == errno.EBUSY:
         return SystemRefused(f"{name} is in use", "stop the other program that holds it")
     if refusal.errno == errno.EINVAL:
-        return SystemRefused(f"{name} exists and is not a TUN device", "remove that interface, or use another name")
+        return SystemRefused(f"{name} exists and is of another kind", "remove that interface, or use another name")
     return SystemRefused(f"cannot open {name}: {os.strerror(refusal.errno or errno.EIO)}", f"look at {DEVICE}")

@@ -66,6 +66,7 @@ class Builder:
             compression=framing,
             decompress=decompress,
             dev=self.settings.value("dev", "tun"),
+            ethernet=self._ethernet(),
             **self._sizes(filled.get("tun_mtu", DEFAULT_TUN_MTU)),
             explicit_exit_notify=self._exit_notify(),
             **self._replay(),
@@ -156,6 +157,19 @@ class Builder:
             return {}
         window, late = entry.args
         return {"replay_window": window} if late is None else {"replay_window": window, "replay_time": late}
+
+    def _ethernet(self) -> bool:
+        """Whether the tunnel is one of Ethernet frames. Raises `ConfigError` where that cannot be had."""
+        kind, dev = self.settings.last("dev-type"), self.settings.last("dev")
+        if kind is not None:
+            ethernet = bool(kind.args[0] == "tap")
+        else:
+            ethernet = dev is not None and dev.args[0].startswith("tap")
+        entry = kind or dev
+        if ethernet and entry is not None and not self.surroundings.around:
+            problem = "TAP (Ethernet) tunnels are not supported in a VPN qube, whose firewall knows IP packets only"
+            raise entry.error(problem, "write 'dev tun'; the server must use tun as well")
+        return ethernet
 
     def _exit_notify(self) -> int:
         entry = self.settings.last("explicit-exit-notify")

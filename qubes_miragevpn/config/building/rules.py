@@ -274,15 +274,21 @@ def _old_name_taken(settings: Settings) -> Breach | None:
     return Breach(entry, taken, "write it that way, or better with 'name'")
 
 
+def _no_tap(settings: Settings) -> Breach | None:
+    entry = settings.last("dev")
+    if entry is not None and entry.args[0].startswith("tap"):
+        return Breach(entry, "TAP (Ethernet) tunnels are not supported by a server of many clients", "write 'dev tun'")
+    return None
+
+
 def _device(settings: Settings) -> Breach | None:
     entry = settings.last("dev")
     name = "" if entry is None else entry.args[0]
-    if entry is None or name.startswith("tun"):
+    kind = settings.value("dev-type")
+    if entry is None or name.startswith(("tun", "tap")):
+        if entry is not None and kind not in (None, name[:3]):
+            return Breach(entry, f"'dev {name}' contradicts 'dev-type {kind}'", "remove 'dev-type'")
         return None
-    if name.startswith("tap"):
-        return Breach(
-            entry, "TAP (Ethernet) tunnels are not supported", "write 'dev tun'; the server must use tun as well"
-        )
     if name == "null":
         return Breach(entry, "'dev null' makes no tunnel, which is not supported", "write 'dev tun'")
     if not settings.has("dev-type"):
@@ -415,6 +421,7 @@ RULES: tuple[Rule, ...] = (
     Rule("old name", BOTH, _old_name),
     Rule("old name taken", BOTH, _old_name_taken, fatal=False),
     Rule("server's certificate", CLIENT, _server_role_of_peer, fatal=False),
+    Rule("Ethernet for many", SERVES, _no_tap),
     Rule("device", BOTH | STATIC, _device),
     Rule(
         "lport and nobind",

@@ -86,6 +86,7 @@ class Common:
     data_ciphers_fallback: str | None = None
     digest: str = "SHA1"  # of the HMAC that goes with a cipher that is not AEAD; "" none
     dev: str = "tun"
+    ethernet: bool = False  # ``dev tap``: frames instead of IP packets
     tun_mtu: int = 1500
     tun_mtu_max: int = 1600  # the largest that a server may push
     mssfix: int = 1492  # inner TCP keeps packets below this size; 0 off

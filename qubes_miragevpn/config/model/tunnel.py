@@ -79,6 +79,7 @@ class TunnelSettings:
     detours: tuple[Detour, ...] = ()
     redirect: frozenset[str] | None = None
     block_ipv6: bool = False
+    ethernet: bool = False  # routes need a gateway, since there are neighbours
     dns: Dns = field(default_factory=Dns)
     mtu: int = 1500
 

@@ -43,6 +43,9 @@ def finish(reply: Reply, remote: IPv4Address | IPv6Address | None) -> PulledOpti
     gateway4 = _gateway4(reply, ipv4, peer)
     inward, detours = _landmarks(reply, gateway4, remote)
     routes, more_detours = _routes(reply, ipv4, peer, ipv6, remote, inward)
+    redirect = _redirect(reply)
+    if config.common.ethernet:
+        _demand_first_hops(reply, redirect, gateway4, routes)
     tunnel = TunnelSettings(
         ipv4=ipv4,
         ipv4_peer=peer,
@@ -51,8 +54,9 @@ def finish(reply: Reply, remote: IPv4Address | IPv6Address | None) -> PulledOpti
         gateway6=_gateway6(reply, ipv6, gateway6),
         routes=routes,
         detours=(*detours, *more_detours),
-        redirect=_redirect(reply),
+        redirect=redirect,
         block_ipv6=reply.block_ipv6,
+        ethernet=config.common.ethernet,
         dns=dns,
         mtu=mtu,
     )
@@ -68,7 +72,8 @@ def _address4(reply: Reply) -> tuple[IPv4Interface | None, IPv4Address | None]:
     local, other = reply.ifconfig
     try:
         # Without a pushed topology the second word tells: a netmask begins with ones, no unicast address ends up there.
-        if reply.topology == "subnet" or (reply.topology is None and int(other) >= 0xF0000000):
+        masked = reply.topology is None and int(other) >= 0xF0000000
+        if masked or reply.topology == "subnet" or reply.config.common.ethernet:
             return _subnet(local, other), None
         demand_unicast(other)
         if other == local:
@@ -177,6 +182,17 @@ def _landmarks(
             via = None if isinstance(each.gateway, Landmark) else each.gateway
             inward.append(Route(target, via, metric))
     return inward, detours
+
+
+def _demand_first_hops(
+    reply: Reply, redirect: frozenset[str] | None, gateway4: IPv4Address | None, routes: tuple[Route, ...]
+) -> None:
+    """Raise `PeerError` (end of session) where frames would have to be sent to nobody in particular."""
+    if gateway4 is not None:
+        return
+    led = redirect is not None and "!ipv4" not in redirect
+    if led or any(route.network.version == 4 and route.gateway is None for route in routes):
+        raise end("a route into a TAP tunnel needs a gateway, and there is no 'route-gateway'")
 
 
 def _metric(reply: Reply) -> int | None:

@@ -19,7 +19,7 @@ from qubes_miragevpn.config.rows.arguments import (
 )
 from qubes_miragevpn.config.rows.row import APPLIED, ByFirstWord, NoEffect, Refused, Repeat, Row
 
-_NO_TAP = Refused("is not supported for TAP (Ethernet) tunnels", "write 'tun'; the server must use tun as well")
+_NO_TAP = Refused("is not supported for TAP (Ethernet) tunnels on a server of many clients", "write 'dev-type tun'")
 
 
 def _mssfix_size(word: str) -> int:
@@ -55,7 +55,7 @@ ROWS = (
     ),
     Row(
         "dev",
-        "name of the TUN interface; `tun` takes a free one",
+        "name of the interface; `tun` and `tap` (Ethernet; on a plain host, not on a server of many) take a free one",
         (Arg("name", DEVICE),),
         client=APPLIED,
         server=APPLIED,
@@ -64,7 +64,7 @@ ROWS = (
         "dev-type",
         "kind of the interface",
         (Arg("type", choice("tun", "tap")),),
-        client=ByFirstWord({"tap": _NO_TAP}, APPLIED),
+        client=APPLIED,
         server=ByFirstWord({"tap": _NO_TAP}, APPLIED),
     ),
     Row("proto", "outer transport", (Arg("protocol", PROTO),), client=APPLIED, server=APPLIED, connection=True),

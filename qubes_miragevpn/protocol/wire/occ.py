@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from qubes_miragevpn.base.text import printable
 from qubes_miragevpn.config.model import Common, Compression, Family, Proto, TlsAuth
 from qubes_miragevpn.crypto.suites import SUITES, Mode
-from qubes_miragevpn.protocol.sizes import COMPRESSION_BYTE, Carrier
+from qubes_miragevpn.protocol.sizes import COMPRESSION_BYTE, ETHERNET_ROOM, Carrier
 
 MAX_OPTIONS = 40  # of a peer's string; openvpn writes about fifteen
 MAX_MISMATCHES = 10  # that are told
@@ -50,9 +50,9 @@ def build(common: Common, proto: Proto, family: Family, *, server: bool, static:
     transport = f"UDPv{version}" if proto is Proto.UDP else f"TCPv{version}_{'SERVER' if server else 'CLIENT'}"
     parts = [
         "V4",
-        "dev-type tun",
+        f"dev-type {'tap' if common.ethernet else 'tun'}",
         f"link-mtu {carrier.link_mtu(common.tun_mtu)}",
-        f"tun-mtu {common.tun_mtu}",
+        f"tun-mtu {common.tun_mtu + (ETHERNET_ROOM if common.ethernet else 0)}",
         f"proto {transport}",
         *([f"ifconfig {static.remote} {static.local}"] if static and static.local else []),
         *(["comp-lzo"] if framing is not Compression.NONE else []),  # whichever it is, for peers that look for it

@@ -115,10 +115,10 @@ class PlainHost:
 
     async def up(self, settings: TunnelSettings) -> int:
         """Open the TUN, apply everything; return the TUN's descriptor."""
-        if settings.ipv4 is None and settings.ipv6 is None:
+        if settings.ipv4 is None and settings.ipv6 is None and not settings.ethernet:  # a TAP may have DHCP
             raise PeerError("the server gave the tunnel no address")
         if self._tun is None:
-            self._tun = self._open_device("tun%d" if self._dev == "tun" else self._dev)
+            self._tun = self._open_device(f"{self._dev}%d" if self._dev in ("tun", "tap") else self._dev)
         if self._habits.idle:
             _log.info("%s is left to others to set up: %s", self._tun.name, printable(str(settings), 500))
             return self._tun.fd

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 
-from qubes_miragevpn.config.model import TunnelSettings
+from qubes_miragevpn.config.model import Route, TunnelSettings
 from qubes_miragevpn.runtime.netlink.netvalues import NetRoute, RouteType
 
 EVERYTHING4 = (IPv4Network("0.0.0.0/0"),)
@@ -67,16 +67,30 @@ def _is_neighbour(way: NetRoute, flags: frozenset[str] | None) -> bool:
 
 def _inward(settings: TunnelSettings, dev: str) -> list[NetRoute]:
     """Everything that goes into the tunnel, or nowhere."""
-    routes = [NetRoute(each.network, dev=dev, metric=each.metric) for each in settings.routes]
+    routes = [NetRoute(each.network, dev=dev, via=_via(settings, each), metric=each.metric) for each in settings.routes]
     flags = settings.redirect
     if flags is not None and "!ipv4" not in flags and settings.ipv4 is not None:
-        routes += [NetRoute(network, dev=dev) for network in (HALVES4 if "def1" in flags else EVERYTHING4)]
+        everything, via = HALVES4 if "def1" in flags else EVERYTHING4, _first_hop(settings, 4)
+        routes += [NetRoute(network, dev=dev, via=via) for network in everything]
     if settings.block_ipv6:
         routes = [route for route in routes if route.network.version == 4]
         routes += [NetRoute(network, type=RouteType.UNREACHABLE, metric=1) for network in UNICAST6]
     elif flags is not None and "ipv6" in flags and settings.ipv6 is not None:
-        routes += [NetRoute(network, dev=dev) for network in UNICAST6]
+        routes += [NetRoute(network, dev=dev, via=_first_hop(settings, 6)) for network in UNICAST6]
     return list(dict.fromkeys(routes))
+
+
+def _via(settings: TunnelSettings, route: Route) -> Address | None:
+    """Who on the other side of a TAP takes a route's packets; a TUN has nobody to choose from."""
+    if not settings.ethernet:
+        return None
+    return route.gateway or _first_hop(settings, route.network.version)
+
+
+def _first_hop(settings: TunnelSettings, version: int) -> Address | None:
+    if not settings.ethernet:
+        return None
+    return settings.gateway4 if version == 4 else settings.gateway6
 
 
 def _blocked_neighbours(neighbours: list[NetRoute], dev: str, settings: TunnelSettings) -> list[NetRoute]:

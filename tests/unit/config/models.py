@@ -197,6 +197,9 @@ def remote(source: random.Random, base: Common) -> Remote:
 def client(source: random.Random) -> ClientConfig:
     """Any client profile that the language can say in one file."""
     base = common(source, server=False)
+    around = source.random() < 0.3
+    if around and source.random() < 0.5:
+        base = replace(base, dev=source.choice(("tap", "tap3", "vpn0")), ethernet=True)
     remotes = tuple(remote(source, base) for _ in range(source.choice((1, 2, 5))))
     proxies = {one.proxy.credentials for one in remotes if isinstance(one.proxy, HttpProxy)}
     if len(proxies) > 1:
@@ -210,7 +213,6 @@ def client(source: random.Random) -> ClientConfig:
         Route(ip_network("172.16.0.0/12"), None, 7),
     )
     routes += some(source, Route(ip_network("fd00::/8"), None, 3), Route(ip_network("2001:db8::/32")))
-    around = source.random() < 0.3
     landmarks = some(
         source,
         LandmarkRoute(ip_network("10.9.0.0/16"), Landmark.NET_GATEWAY, 4),
@@ -250,7 +252,8 @@ def static(source: random.Random) -> StaticConfig:
     base = Common(
         NoWrap(), None, PeerPolicy(), timers=times,
         data_ciphers=(*DEFAULT_DATA_CIPHERS, cipher), data_ciphers_fallback=cipher,
-        digest=digest, dev=like.common.dev, mssfix=like.common.mssfix, mssfix_of=like.common.mssfix_of,
+        digest=digest, dev=like.common.dev, ethernet=like.common.ethernet, mssfix=like.common.mssfix,
+        mssfix_of=like.common.mssfix_of,
         fragment=like.common.fragment, fragment_of=like.common.fragment_of, compression=like.common.compression,
         decompress=like.common.decompress, sndbuf=like.common.sndbuf, tun_mtu=like.common.tun_mtu,
     )  # fmt: skip

@@ -24,7 +24,6 @@ from tests.unit.config.texts import CERTIFICATE, CLIENT, STATIC_KEY_FILE, client
         ("server 10.8.0.0 255.255.255.0", "'server' has no meaning in a client's file, only in a server's file"),
         ("peer-id 1", "'peer-id' is for a server's push only"),
         ("auth-token x", "'auth-token' is for a server's push only"),
-        ("dev-type tap", "'dev-type' is not supported for TAP (Ethernet) tunnels (write 'tun'"),
         ("<nobind>\n</nobind>", "'nobind' cannot be given as a block (write nobind)"),
         ("<frobnicate>\n</frobnicate>", "unknown directive 'frobnicate'"),
         ("</ca>", "a closing tag has no opening one"),

@@ -27,6 +27,7 @@ from tests.unit.config.texts import (
 BROKEN = [
     ("certificates beside a static key", Place.STATIC, STATIC + "ca ca.crt\n", "'ca' means nothing in the static"),
     ("consent to a static key", Place.STATIC, without("allow-deprecated-insecure-static-crypto", STATIC), "secrecy"),
+    ("Ethernet for many", Place.SERVER, SERVER + "dev tap\n", "not supported by a server of many clients"),
     ("address between two", Place.WAITS, without("ifconfig", WAITS), "'ifconfig' is missing"),
     ("address between two", Place.CONNECTS, without("ifconfig", CONNECTS), "'ifconfig' is missing"),
     ("two roles", Place.CONNECTS, CONNECTS + "tls-server\n", "exclude each other"),
@@ -94,7 +95,7 @@ BROKEN = [
     ("old name", Place.CLIENT, CLIENT + "tls-remote a\nverify-x509-name a name\n", "exclude each other"),
     ("old name taken", Place.CLIENT, CLIENT + "tls-remote vpn\n", "'verify-x509-name NAME name-prefix'"),
     ("server's certificate", Place.CLIENT, without("remote-cert-tls"), "any certificate of the CA passes"),
-    ("device", Place.CLIENT, CLIENT + "dev tap0\n", "TAP (Ethernet) tunnels are not supported"),
+    ("device", Place.CLIENT, CLIENT + "dev null\n", "makes no tunnel"),
     ("device", Place.CLIENT, CLIENT + "dev null\n", "makes no tunnel"),
     ("device", Place.SERVER, SERVER + "dev vpn0\n", "add 'dev-type tun'"),
     ("lport and nobind", Place.CLIENT, CLIENT + "lport 5\nnobind\n", "'lport' and 'nobind' exclude each other"),
