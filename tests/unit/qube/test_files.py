@@ -6,6 +6,9 @@ from __future__ import annotations
 import asyncio
 import os
 import runpy
+import socket
+import subprocess
+import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import fields
 from ipaddress import IPv4Address, IPv6Address
@@ -259,6 +262,26 @@ def test_the_helper_writes_what_it_understood(helper: Helper) -> None:
     )
     assert helper.path.read_bytes() == HEADER + b"nameserver 2001:db8::1\nnameserver 9.9.9.9\n"
     assert PROGRAM["HEADER"] == HEADER
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_the_helper_as_a_program(helper: Helper, there: bool) -> None:
+    """On a socket, as systemd starts it; a service that was killed meanwhile gets no answer, and nobody a traceback."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        program = Path(__file__).parents[3] / "install" / "vm" / "qubes-miragevpn-dns.py"
+        process = subprocess.Popen(
+            [sys.executable, "-IS", str(program)], stdin=theirs, stdout=theirs, stderr=subprocess.PIPE,
+            env=helper.environ,
+        )  # fmt: skip
+        theirs.close()
+        ours.sendall(b"nameserver 10.8.0.1\n")
+        ours.shutdown(socket.SHUT_WR)
+        if not there:
+            ours.close()
+        assert process.communicate(timeout=20)[1] == b"" and process.returncode == 0
+        assert not there or ours.recv(100) == b"ok\n"
+    assert helper.path.read_bytes() == HEADER + b"nameserver 10.8.0.1\n"
 
 
 def test_qubes_firewall_is_reloaded_where_it_is_active(helper: Helper, monkeypatch: pytest.MonkeyPatch) -> None:
