@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address
 from typing import Generic, TypeVar
 
@@ -110,7 +110,17 @@ def examine_static(
     text: bytes, *, file: str, read_file: material.ReadFile, surroundings: Surroundings = ALONE
 ) -> Examined[StaticConfig]:
     """Read a file of the static key mode and return whatever is wrong with it."""
-    return _examine(text, file, (read_file, surroundings), Place.STATIC, lambda each: static(each, _client(each)))
+
+    def build(each: Builder) -> StaticConfig:
+        settings = each.settings
+        proto = settings.value("proto")
+        waits = not (settings.has("remote") or settings.has("connection"))
+        if not waits and (proto is None or proto.end != "server"):
+            return static(each, _client(each))
+        made = static(each, _client(each, waits=True))
+        return replace(made, listen=_listen(settings), only=_only(each) if settings.has("remote") else ())
+
+    return _examine(text, file, (read_file, surroundings), Place.STATIC, build)
 
 
 def load_point_client(

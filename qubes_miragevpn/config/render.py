@@ -199,7 +199,11 @@ class _Writer:
         yield line_of("cipher", config.cipher)
         yield from _insecure((client.common.digest,))
         yield line_of("auth", client.common.digest)
-        yield from self._remotes(client.remotes, client.common, bound=True)
+        if (listen := config.listen) is not None:
+            yield from _listen(listen, end="-server" if listen.proto is Proto.TCP else "")
+            yield from (line_of("remote", address) for address in config.only)
+        else:
+            yield from self._remotes(client.remotes, client.common, bound=True)
         yield from _device(client.common)
         yield from config.tunnel
         yield from self._session(client.common)
@@ -351,8 +355,8 @@ def _local(local: Local) -> Iterator[str]:
         yield "nobind"
 
 
-def _listen(listen: Listen) -> Iterator[str]:
-    yield line_of("proto", f"{listen.proto.value}{_FAMILIES[listen.family]}")
+def _listen(listen: Listen, *, end: str = "") -> Iterator[str]:
+    yield line_of("proto", f"{listen.proto.value}{_FAMILIES[listen.family]}{end}")
     yield line_of("port", listen.port)
     if listen.address:
         yield line_of("local", listen.address)

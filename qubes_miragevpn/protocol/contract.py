@@ -18,7 +18,7 @@ from enum import Enum
 from ipaddress import IPv4Address, IPv6Address
 
 from qubes_miragevpn.base.secret import Secret
-from qubes_miragevpn.config.model import ANYWHERE, Family, Local, Proto, Proxy, TunnelSettings
+from qubes_miragevpn.config.model import ANYWHERE, Family, Listen, Local, Proto, Proxy, TunnelSettings
 from qubes_miragevpn.dataplane.interface import (
     CompressedDropped,
     DataKeys,
@@ -220,6 +220,23 @@ class OpenTransport:
     proxy: Proxy | None = None
     target: tuple[str, int, Family] | None = None
     floats: bool = False
+
+
+@dataclass(frozen=True)
+class AwaitTransport:
+    """Wait at `listen` for the other end, and call its transport `link`; answer as to `OpenTransport`.
+
+    On TCP that is the first connection from one of the addresses `only` (() any). On UDP it is a socket that takes
+    packets from everywhere, at once, and `TransportUp` names `NOWHERE`.
+    """
+
+    link: Link
+    listen: Listen
+    only: tuple[IPv4Address | IPv6Address, ...] = ()
+
+
+NOWHERE: SockAddr = ("0.0.0.0", 0)
+"""The endpoint of a peer that was not heard yet: nothing can be sent there."""
 
 
 @dataclass(frozen=True)
@@ -432,6 +449,7 @@ class Stop:
 Effect = (
     Resolve
     | OpenTransport
+    | AwaitTransport
     | CloseTransport
     | Transmit
     | AddPeer

@@ -15,7 +15,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from qubes_miragevpn.base.errors import PeerError
 from qubes_miragevpn.base.secret import Secret
 from qubes_miragevpn.base.text import printable
-from qubes_miragevpn.config.model import Family, SizeOf, StaticConfig, TunnelSettings
+from qubes_miragevpn.config.model import Family, Proto, SizeOf, StaticConfig, TunnelSettings
 from qubes_miragevpn.config.pushed import parse_push
 from qubes_miragevpn.crypto.digests import digest_size
 from qubes_miragevpn.crypto.replay import Numbering
@@ -26,6 +26,7 @@ from qubes_miragevpn.dataplane.interface import (
     NO_PEER_ID,
     DataKeys,
     DirectionKeys,
+    Floated,
     KeyExhausted,
     Link,
     OccMessage,
@@ -36,8 +37,10 @@ from qubes_miragevpn.dataplane.interface import (
 )
 from qubes_miragevpn.protocol.attempts import Idle, Opening, Pausing, Resolving, opening
 from qubes_miragevpn.protocol.contract import (
+    NOWHERE,
     ActivateKey,
     AddPeer,
+    AwaitTransport,
     CloseTransport,
     Command,
     CountTraffic,
@@ -73,18 +76,26 @@ MORE_THAN_V1 = 3  # bytes: a time beside the packet id (4), but no opcode (1)
 
 
 @dataclass(frozen=True)
+class Waiting:
+    """The other end is to come to us; on UDP it is `known` already to the data plane, but not where it is."""
+
+    link: Link
+    known: bool = False
+
+
+@dataclass(frozen=True)
 class Working:
     """The tunnel is up, for all that we know; with a `farewell` we are leaving it."""
 
     link: Link
-    step: Try
+    step: Try | None  # None: the other end came to us
     lifetime: Lifetime
     inquiries: Inquiries
     expected: str  # the other end's options string, as it should be
     farewell: Farewell | None = None
 
 
-State = Idle | Pausing | Resolving | Opening | Working
+State = Idle | Pausing | Resolving | Opening | Waiting | Working
 
 
 class StaticKeyPeer:
@@ -152,8 +163,18 @@ class StaticKeyPeer:
                 self._say(Level.WARNING, f"cannot resolve {host}: {printable(reason)}")
                 self._next_step(now)
             case TransportUp(link, endpoint) if isinstance(state, Opening) and state.link == link:
-                self._up(state, endpoint, now)
-            case TransportDown(link, reason) if isinstance(state, Opening | Working) and state.link == link:
+                self._up(link, state.step, endpoint, now)
+            case TransportUp(link, endpoint) if state == Waiting(link):
+                if endpoint == NOWHERE:
+                    self._state = Waiting(link, known=True)
+                    self._add_peer(link, None, endpoint)
+                    self._say(Level.INFO, "waiting for the other end")
+                else:
+                    self._up(link, None, endpoint, now)
+            case Floated(_, endpoint) if isinstance(state, Waiting):
+                self._out.append(RemovePeer(PEER))  # for what is known of one that is nowhere does not fit
+                self._up(state.link, None, endpoint, now)
+            case TransportDown(link, reason) if isinstance(state, Opening | Waiting | Working) and state.link == link:
                 self._lose(f"connection lost: {printable(reason)}", now)
             case TrafficCounted(_, carried) if isinstance(state, Working):
                 if state.lifetime.too_idle(carried, now):
@@ -180,8 +201,14 @@ class StaticKeyPeer:
         match command:
             case Command.CONNECT | Command.RECONNECT if isinstance(state, Idle | Pausing):
                 self._next_step(now)
+            case Command.RECONNECT if isinstance(state, Waiting) and not state.known:
+                return  # whoever listens has nothing to begin anew
+            case Command.RECONNECT if isinstance(state, Waiting):
+                self._clear("reconnecting")
+                self._next_step(now)
             case Command.RECONNECT if isinstance(state, Opening | Working) and not leaving:
-                self._remotes.again(state.step, lasted=True)
+                if state.step is not None:
+                    self._remotes.again(state.step, lasted=True)
                 self._clear("reconnecting")
                 self._next_step(now)
             case Command.DISCONNECT:
@@ -201,6 +228,11 @@ class StaticKeyPeer:
     # --- attempts
 
     def _next_step(self, now: float) -> None:
+        if (listen := self._config.listen) is not None:
+            self._numbers += 1
+            self._state = Waiting(self._numbers)
+            self._out.append(AwaitTransport(self._numbers, listen, self._config.only))
+            return
         step = self._remotes.next()
         match step:
             case Lookup(remote):
@@ -217,7 +249,19 @@ class StaticKeyPeer:
             case GiveUp():
                 self._stop(StopKind.CONNECTION, "no remote could be reached (connect-retry-max)")
 
-    def _up(self, attempt: Opening, endpoint: SockAddr, now: float) -> None:
+    def _add_peer(self, link: Link, step: Try | None, endpoint: SockAddr) -> None:
+        self._out += [
+            AddPeer(PEER, link, endpoint, NO_PEER_ID, self._limits(step, endpoint)),
+            InstallKey(PEER, KEY_ID, self._keys()),
+        ]
+
+    @property
+    def _proto(self) -> Proto:
+        """The transport, if we wait for the other end."""
+        return Proto.UDP if self._config.listen is None else self._config.listen.proto
+
+    def _up(self, link: Link, step: Try | None, endpoint: SockAddr, now: float) -> None:
+        """The other end is at `endpoint`."""
         try:
             settings = parse_push(self._config.tunnel, self._config.client, _address(endpoint))
         except PeerError as error:
@@ -227,20 +271,20 @@ class StaticKeyPeer:
             self._say(Level.WARNING, f"not used: {line}")
         timers, longest = self._common.timers, self._config.client.session_timeout
         lifetime = Lifetime(now, longest, timers.inactive, timers.inactive_bytes)
-        inquiries, expected = self._inquiries(attempt, endpoint, settings.tunnel)
+        inquiries, expected = self._inquiries(step, endpoint, settings.tunnel)
         if not self._common.disable_occ:
             inquiries.begin(now)
-        self._state = Working(attempt.link, attempt.step, lifetime, inquiries, expected)
+        self._state = Working(link, step, lifetime, inquiries, expected)
+        self._add_peer(link, step, endpoint)
         self._out += [
-            AddPeer(PEER, attempt.link, endpoint, NO_PEER_ID, self._limits(attempt, endpoint)),
-            InstallKey(PEER, KEY_ID, self._keys()),
             ActivateKey(PEER, KEY_ID),
             TunnelUp(settings.tunnel, f"static key, data {self._config.cipher} with {self._common.digest}"),
         ]
 
-    def _inquiries(self, attempt: Opening, endpoint: SockAddr, tunnel: TunnelSettings) -> tuple[Inquiries, str]:
+    def _inquiries(self, step: Try | None, endpoint: SockAddr, tunnel: TunnelSettings) -> tuple[Inquiries, str]:
         """What we say about our settings, and what the other end should say about its."""
-        config, common, proto = self._config, self._common, attempt.step.remote.proto
+        config, common = self._config, self._common
+        proto = self._proto if step is None else step.remote.proto
         local, other = tunnel.ipv4, tunnel.ipv4_peer
         ends = (str(local.ip), str(other)) if local is not None and other is not None else ("", "")
         own = occ.StaticEnd(config.cipher, config.direction, *ends)
@@ -258,20 +302,22 @@ class StaticKeyPeer:
             for line in occ.mismatches(state.expected, theirs):
                 self._say(Level.WARNING, line)
 
-    def _limits(self, attempt: Opening, endpoint: SockAddr) -> PeerLimits:
-        remote, timers = attempt.step.remote, self._common.timers
-        common = within_proxy(self._common, remote)
+    def _limits(self, step: Try | None, endpoint: SockAddr) -> PeerLimits:
+        timers = self._common.timers
+        common = self._common if step is None else within_proxy(self._common, step.remote)
         if common.mssfix and common.mssfix_of is not SizeOf.INNER:
             common = replace(common, mssfix=max(common.mssfix - MORE_THAN_V1, 1))
         limits = peer_limits(
             common,
-            remote.proto,
+            self._proto if step is None else step.remote.proto,
             endpoint,
             cipher=self._config.cipher,
             ping=timers.ping,
             silence=timers.ping_exit or timers.ping_restart,
             peer_id=False,
         )
+        if endpoint == NOWHERE:  # whoever shows the key is the other end; nobody is missed until then
+            return replace(limits, bare=True, floats=True, ping=0.0, silence=0.0)
         return replace(limits, bare=True)
 
     def _keys(self) -> DataKeys:
@@ -318,8 +364,10 @@ class StaticKeyPeer:
             return
         self._say(Level.WARNING, reason)
         self._clear(reason)
-        if isinstance(state, Working):  # the next numbering must have a newer time
+        if isinstance(state, Working) and state.step is not None:  # the next numbering must have a newer time
             self._state = Pausing(now + max(self._remotes.again(state.step, lasted=False), 1.0))
+        elif isinstance(state, Waiting | Working):
+            self._state = Pausing(now + 1.0)
         else:
             self._next_step(now)
 
@@ -327,8 +375,10 @@ class StaticKeyPeer:
         state = self._state
         self._state = Idle()
         if isinstance(state, Working):
-            self._out += [TunnelDown(reason), RemovePeer(PEER)]
-        if isinstance(state, Opening | Working):
+            self._out.append(TunnelDown(reason))
+        if isinstance(state, Working) or (isinstance(state, Waiting) and state.known):
+            self._out.append(RemovePeer(PEER))
+        if isinstance(state, Opening | Waiting | Working):
             self._out.append(CloseTransport(state.link))
 
     def _stop(self, kind: StopKind, reason: str) -> None:

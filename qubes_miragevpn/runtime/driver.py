@@ -32,9 +32,11 @@ from qubes_miragevpn.dataplane.interface import (
     SockAddr,
 )
 from qubes_miragevpn.protocol.contract import (
+    NOWHERE,
     AskChallenge,
     AskCredentials,
     AssignAddresses,
+    AwaitTransport,
     ChallengeAnswered,
     ChallengeRefused,
     CloseTransport,
@@ -68,7 +70,7 @@ from qubes_miragevpn.runtime.driving.jobs import Jobs
 from qubes_miragevpn.runtime.operating.logins.judge import Judge
 from qubes_miragevpn.runtime.operating.roster import Member, Roster
 from qubes_miragevpn.runtime.sockets.reach import open_way
-from qubes_miragevpn.runtime.sockets.transports import Acceptor, SocketOptions, open_listener
+from qubes_miragevpn.runtime.sockets.transports import Acceptor, SocketOptions, await_client, open_listener
 
 HOST_TIMEOUT = 30.0  # seconds that bringing the tunnel's interface up may take
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds before trying again after this machine failed, doubling
@@ -118,6 +120,8 @@ class ClientDriver(Driver):
                 self._jobs.add("resolve", lambda: self._resolve(effect))
             case OpenTransport():
                 self._jobs.add(("open", effect.link), lambda: self._open(effect))
+            case AwaitTransport():
+                self._jobs.add(("open", effect.link), lambda: self._await(effect))
             case AskCredentials(again):
                 self._jobs.drop("credentials")
                 self._jobs.add("credentials", lambda: self._ask(again))
@@ -174,6 +178,21 @@ class ClientDriver(Driver):
             self._plane.attach_link(effect.link, way.sock, way.remote if way.connected else None, way.envelope)
             self._links.add(effect.link)
             self._feed(TransportUp(effect.link, way.remote))
+
+    async def _await(self, effect: AwaitTransport) -> None:
+        try:
+            sock, remote = await await_client(effect.listen, self._sockets, effect.only)
+        except SystemRefused as error:
+            self._refused(error)
+            return
+        except (OSError, MirageError) as error:
+            self._feed(TransportDown(effect.link, _reason(error)))
+            return
+        if remote is not None:
+            await self._quietly(self._host.before_transport(ip_address(remote[0].partition("%")[0])))
+        self._plane.attach_link(effect.link, sock, remote)
+        self._links.add(effect.link)
+        self._feed(TransportUp(effect.link, NOWHERE if remote is None else remote))
 
     async def _ask(self, again: str) -> None:
         try:

@@ -339,7 +339,7 @@ RULES: tuple[Rule, ...] = (
         EQUALS,
         _together("tls-client", "tls-server", "'tls-client' and 'tls-server' exclude each other", "keep one of them"),
     ),
-    Rule("remote", CLIENT | STATIC, _remote),
+    Rule("remote", CLIENT, _remote),
     Rule("certificates beside a static key", STATIC, _certificates_beside_static_key),
     Rule(
         "consent to a static key",

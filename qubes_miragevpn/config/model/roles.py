@@ -96,7 +96,8 @@ class StaticConfig:
 
     `client` holds what it shares with a client (remotes, routes, timers, sizes); it has no certificates. `direction`
     0 or 1 takes different halves of the 256-byte `key` for the two ways, None the same. `tunnel` is what a server
-    would push: addresses, topology.
+    would push: addresses, topology. With `listen` this end waits for the other there, which comes from one of the
+    addresses `only` (() any) on TCP, and is whoever sends an authentic packet on UDP.
     """
 
     client: ClientConfig
@@ -104,6 +105,8 @@ class StaticConfig:
     direction: int | None
     cipher: str  # a CBC suite
     tunnel: tuple[str, ...]
+    listen: Listen | None = None
+    only: tuple[IPv4Address | IPv6Address, ...] = ()
 
 
 @dataclass(frozen=True)

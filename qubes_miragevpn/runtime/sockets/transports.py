@@ -130,6 +130,30 @@ def open_listener(listen: Listen, options: SocketOptions) -> socket.socket:
     return sock
 
 
+async def await_client(
+    listen: Listen, options: SocketOptions, only: tuple[IPv4Address | IPv6Address, ...]
+) -> tuple[socket.socket, SockAddr | None]:
+    """Wait at `listen` for one connection, from one of the addresses `only` (() any); on UDP for nothing (None).
+
+    Raises as `open_listener`, and OSError when the listening socket fails.
+    """
+    listener = open_listener(listen, options)
+    if listen.proto is Proto.UDP:
+        return listener, None
+    loop = asyncio.get_running_loop()
+    with listener:
+        while True:
+            sock, remote = await loop.sock_accept(listener)
+            address = ip_address(remote[0].partition("%")[0])
+            plain = getattr(address, "ipv4_mapped", None) or address
+            if only and plain not in only:
+                sock.close()
+                continue
+            sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return sock, remote
+
+
 class Acceptor:
     """Takes TCP connections from a listening socket, `limit` at a time; gives each to `report`."""
 

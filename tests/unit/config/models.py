@@ -271,7 +271,12 @@ def static(source: random.Random) -> StaticConfig:
         routes=like.routes, landmark_routes=like.landmark_routes, around=like.around,
         redirect=like.redirect, dns=like.dns, persist_tun=like.persist_tun, remote_random=like.remote_random,
     )  # fmt: skip
-    return StaticConfig(shared, Secret(STATIC_KEY), source.choice((None, 0, 1)), cipher, own_lines(source))
+    made = StaticConfig(shared, Secret(STATIC_KEY), source.choice((None, 0, 1)), cipher, own_lines(source))
+    if source.random() < 0.6:
+        return made
+    listen = source.choice((Listen("", 1194, Proto.UDP), Listen("192.0.2.9", 7, Proto.TCP, Family.IPV4)))
+    only = () if listen.proto is Proto.UDP else source.choice(((), (ip_address("192.0.2.7"),)))
+    return replace(made, client=replace(shared, remotes=(), remote_random=False), listen=listen, only=only)
 
 
 def point_client(source: random.Random) -> PointClient:

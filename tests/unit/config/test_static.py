@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
+
 import pytest
 
 from qubes_miragevpn.config.loader import examine_client, examine_server, examine_static, looks_static
-from qubes_miragevpn.config.model import Local, StaticConfig
+from qubes_miragevpn.config.model import Family, Listen, Local, Proto, StaticConfig
 from tests.unit.config.texts import CLIENT, SERVER, STATIC, STATIC_KEY, STATIC_KEY_FILE, read_file, static_errors
 
 
@@ -22,6 +24,21 @@ def test_what_it_comes_to() -> None:
     assert config.tunnel == ("topology p2p", "ifconfig 10.1.0.2 10.1.0.1", "ifconfig-ipv6 fd01::2/64 fd01::1")
     assert config.client.common.timers.ping_restart == 0, "nobody said that the other end sends pings"
     assert config.client.common.digest == "SHA1"
+
+
+@pytest.mark.parametrize(
+    ("text", "listen", "only"),
+    [
+        (STATIC.replace("remote", "#"), Listen("", 1194, Proto.UDP), ()),
+        (STATIC.replace("remote", "#") + "lport 7\nlocal 192.0.2.9\n",
+         Listen("192.0.2.9", 7, Proto.UDP, Family.IPV4), ()),
+        (STATIC.replace("remote", "#") + "proto tcp-server\nport 443\n", Listen("", 443, Proto.TCP), ()),
+        (STATIC + "proto tcp4-server\n", Listen("", 1194, Proto.TCP, Family.IPV4), (ip_address("192.0.2.1"),)),
+    ],
+)  # fmt: skip
+def test_an_end_that_waits(text: str, listen: Listen, only: tuple[object, ...]) -> None:
+    config = load(text)
+    assert (config.listen, config.only, config.client.remotes) == (listen, only, ())
 
 
 def test_inline_with_direction() -> None:
@@ -48,7 +65,6 @@ def test_a_block_says_its_own() -> None:
     [
         (STATIC.replace("cipher AES-256-CBC\n", ""), "'cipher' is missing"),
         (STATIC.replace("ifconfig", "#"), "'ifconfig' is missing"),
-        (STATIC.replace("remote", "#"), "'remote' is missing"),
         (STATIC.replace("allow-d", "#"), "no forward secrecy"),
         (STATIC.replace("AES-256-CBC", "AES-256-GCM"), "cannot be used with a static key"),
         (STATIC.replace("AES-256-CBC", "none"), "cannot be used with a static key"),

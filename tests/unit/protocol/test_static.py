@@ -12,10 +12,12 @@ from qubes_miragevpn.config.building.trust import Surroundings
 from qubes_miragevpn.config.loader import load_static
 from qubes_miragevpn.config.model import StaticConfig
 from qubes_miragevpn.dataplane.inband import OCC_EXIT
-from qubes_miragevpn.dataplane.interface import KeyExhausted, PeerExited, PeerSilent
+from qubes_miragevpn.dataplane.interface import Floated, KeyExhausted, PeerExited, PeerSilent
 from qubes_miragevpn.protocol.contract import (
+    NOWHERE,
     ActivateKey,
     AddPeer,
+    AwaitTransport,
     CloseTransport,
     Command,
     CountTraffic,
@@ -194,3 +196,46 @@ def test_a_configuration_that_makes_no_tunnel_ends() -> None:
     broken = replace(config(), tunnel=("topology subnet", "ifconfig 10.1.0.2 10.1.0.1"))
     peer = StaticKeyPeer(broken, entropy=bytes, unix_time=lambda: 1000)
     assert isinstance(up(peer)[-1], Stop)
+
+
+# --- an end that waits
+
+
+def waiting(text: str) -> tuple[StaticKeyPeer, int]:
+    peer = machine(text=TEXT.replace("remote 192.0.2.1 5000", text))
+    (asked,) = silent(peer.handle(CONNECT, 0.0))
+    assert isinstance(asked, AwaitTransport) and peer.next_deadline() is None
+    return peer, asked.link
+
+
+def test_on_udp_whoever_shows_the_key_is_the_other_end() -> None:
+    peer, link = waiting("# ping-restart 20\nping-restart 20")
+    added, installed = silent(peer.handle(TransportUp(link, NOWHERE), 0.0))
+    assert isinstance(added, AddPeer) and added.limits.floats and not added.limits.silence
+    assert isinstance(installed, InstallKey), "but nothing is sent before there is somebody"
+    effects = silent(peer.handle(Floated(1, ENDPOINT), 5.0))
+    assert [type(effect) for effect in effects] == [RemovePeer, AddPeer, InstallKey, ActivateKey, TunnelUp]
+    again = effects[1]
+    assert isinstance(again, AddPeer) and again.endpoint == ENDPOINT and again.limits.silence == 20
+    assert not again.limits.floats
+    lost = silent(peer.handle(PeerSilent(1), 30.0))
+    assert [type(effect) for effect in lost] == [TunnelDown, RemovePeer, CloseTransport]
+    (asked,) = silent(peer.handle(TimerExpired(), peer.next_deadline() or 0.0))
+    assert isinstance(asked, AwaitTransport)
+
+
+def test_on_tcp_a_connection_is_the_other_end() -> None:
+    peer, link = waiting("proto tcp-server\nremote 192.0.2.1")
+    effects = silent(peer.handle(TransportUp(link, ENDPOINT), 1.0))
+    assert [type(effect) for effect in effects] == [AddPeer, InstallKey, ActivateKey, TunnelUp]
+    lost = silent(peer.handle(TransportDown(link, "closed"), 2.0))
+    assert [type(effect) for effect in lost] == [TunnelDown, RemovePeer, CloseTransport]
+
+
+def test_an_end_that_waits_can_be_ended_and_is_not_disturbed_by_another_uplink() -> None:
+    peer, link = waiting("proto tcp-server")
+    assert peer.handle(RECONNECT, 1.0) == []
+    assert peer.handle(DISCONNECT, 2.0) == [CloseTransport(link), Stop(StopKind.ASKED, "disconnected")]
+    peer, link = waiting("# nobody")
+    peer.handle(TransportUp(link, NOWHERE), 0.0)
+    assert RemovePeer(1) in peer.handle(DISCONNECT, 2.0)
