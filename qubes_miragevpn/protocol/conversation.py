@@ -467,7 +467,7 @@ class Conversation:
         self.effects.append(TunnelUp(pulled.tunnel, f"{tls}, data {terms.cipher}, keys by {derivation}"))
 
     def _compare(self, terms: Terms) -> None:
-        """Tell how the other end's settings differ from what ours need; with ``opt-verify`` that ends the session."""
+        """Tell how the other end's settings differ from what ours need."""
         common, proto, pulled = self._config.common, self.step.remote.proto, terms.pulled
         family = Family.IPV6 if len(self._endpoint) == 4 else Family.IPV4
         framing = common.compression if pulled.compression is None else pulled.compression
@@ -479,11 +479,9 @@ class Conversation:
             return
         settled = _NEGOTIATED | ({"comp-lzo"} if pulled.compression is not None else set())
         settled |= {"tun-mtu"} if pulled.tunnel.mtu != common.tun_mtu else set()
-        wrong = occ.mismatches(occ.build(common, proto, family, server=True), self._server_options, settled=settled)
-        for line in wrong:
+        expected = occ.build(common, proto, family, server=True)
+        for line in occ.mismatches(expected, self._server_options, settled=settled):
             self._say(Level.WARNING, line)
-        if wrong and common.opt_verify:
-            raise PeerError("the server's settings do not fit (opt-verify)", Consequence.END_SESSION)
 
     def _update(self, options: tuple[str, ...], more: bool, now: float) -> None:
         """The server changes what it pushed: the working tunnel gets the new settings, or (`PeerError`) ends."""

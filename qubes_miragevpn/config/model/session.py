@@ -98,7 +98,6 @@ class Common:
     replay_window: int = 64  # packets may be so far out of order
     replay_time: float = 15.0  # and so many seconds late; 0 however late
     disable_occ: bool = False  # the peer's options string is not looked at
-    opt_verify: bool = False  # a peer whose options string does not fit is refused
     floats: bool = False  # a peer that sends authentic packets from another address is followed there (UDP)
     explicit_exit_notify: int = 0
     max_packet_size: int = 1250  # of control packets, IP and transport headers included

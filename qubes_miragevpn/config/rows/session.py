@@ -143,10 +143,9 @@ ROWS = (
     ),
     Row(
         "opt-verify",
-        "refuse a server whose settings do not fit",
-        client=APPLIED,
+        "",
+        None,
         server=NoEffect("a server compares nothing but ciphers"),
-        fills=(Common, "opt_verify"),
     ),
     Row(
         "replay-window",
