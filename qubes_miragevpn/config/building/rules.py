@@ -97,6 +97,19 @@ def _own_address(settings: Settings) -> Breach | None:
     return Breach(None, "nobody tells us our address: 'ifconfig' is missing", fix)
 
 
+_OF_WHO_CONNECTS = (
+    "http-proxy", "socks-proxy", "connection", "auth-user-pass", "static-challenge", "inactive", "session-timeout",
+)  # fmt: skip
+
+
+def _connecting_while_waiting(settings: Settings) -> Breach | None:
+    for name in _OF_WHO_CONNECTS:
+        if settings.has(name):
+            problem = f"'{name}' is not supported at the end that waits ('tls-server' without a mode)"
+            return Breach(settings.last(name), problem, "write it at the end that connects")
+    return None
+
+
 def _redirect_without_remote(settings: Settings) -> Breach | None:
     entry = settings.last("redirect-gateway")
     if entry is None or any(_is_address(each.args[0]) for each in settings.all("remote")):
@@ -333,6 +346,7 @@ def _certificates_beside_static_key(settings: Settings) -> Breach | None:
 RULES: tuple[Rule, ...] = (
     Rule("role", PULLS, _client_role),
     Rule("address between two", EQUALS, _own_address),
+    Rule("connecting while waiting", frozenset({Place.WAITS}), _connecting_while_waiting),
     Rule("everything without a remote", frozenset({Place.WAITS}), _redirect_without_remote),
     Rule(
         "two roles",

@@ -297,7 +297,10 @@ def point_server(source: random.Random) -> PointServer:
     usual = replace(wraps.timers, ping_restart=source.choice((0.0, 60.0)), ping_exit=0.0)
     base = replace(like.common, timers=usual, wrap=wraps.wrap, digest=wraps.digest, identity=wraps.identity)
     only = some(source, ip_address("192.0.2.1"), ip_address("2001:db8::1"))
-    shared = replace(like, common=base, remotes=(), redirect=like.redirect if only else None)
+    shared = replace(
+        like, common=base, remotes=(), redirect=like.redirect if only else None, auth_user_pass=False,
+        credentials=None, username=None, static_challenge=None, session_timeout=0.0,
+    )  # fmt: skip
     family = source.choice(tuple(Family))
     return PointServer(shared, own_lines(source), Listen("", 1194, source.choice(tuple(Proto)), family), only)
 

@@ -31,6 +31,7 @@ BROKEN = [
     ("address between two", Place.WAITS, without("ifconfig", WAITS), "'ifconfig' is missing"),
     ("address between two", Place.CONNECTS, without("ifconfig", CONNECTS), "'ifconfig' is missing"),
     ("two roles", Place.CONNECTS, CONNECTS + "tls-server\n", "exclude each other"),
+    ("connecting while waiting", Place.WAITS, WAITS + "inactive 600\n", "'inactive' is not supported at the end"),
     ("everything without a remote", Place.WAITS, WAITS + "redirect-gateway def1\n", "into it"),
     ("address with a static key", Place.STATIC, without("ifconfig", STATIC), "'ifconfig' is missing"),
     ("cipher with a static key", Place.STATIC, without("cipher", STATIC), "'cipher' is missing"),
