@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 
@@ -75,6 +77,34 @@ def test_input_that_nobody_asked_for(live: Scene) -> None:
     """A caller that sends megabytes on standard input gets its answer, or is cut off; the service lives."""
     assert live.service.call("Status", data=bytes(1 << 20)).code == 0
     assert live.service.state() == "connected"
+
+
+FLOOD = """
+import os, socket, time
+links = []
+for number in range(60):
+    links.append(socket.socket(socket.AF_UNIX))
+    links[-1].connect("/run/qubes-miragevpn/control.sock")
+    try:
+        links[-1].send(os.urandom(5000) if number % 2 else b'{"verb"')
+    except OSError:
+        pass
+print("stalling", flush=True)
+time.sleep(4)
+"""
+
+
+def test_callers_that_flood_stall_and_send_garbage(live: Scene) -> None:
+    """Sixty at once, half of them silent after some bytes: told no or let go; work's page comes, and so do answers."""
+    user = ("setpriv", "--reuid", "user", "--regid", "user", "--init-groups")
+    before = len(live.service.log)
+    flood = live.lab.vpn.popen([*user, sys.executable, "-c", FLOOD], stdout=subprocess.PIPE)
+    assert flood.stdout.readline() == b"stalling\n"
+    live.must_carry(SITE_A, within=2)
+    assert live.service.until(lambda: live.service.call("Status").code == 0, "an answer", 5) < 5
+    assert flood.poll() is None, "they are still there"
+    assert live.service.state() == "connected" and len(live.service.log) < before + 100
+    flood.kill()
 
 
 def test_the_command_line_in_sys_vpn(live: Scene) -> None:
