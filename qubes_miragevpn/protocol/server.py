@@ -199,7 +199,7 @@ class Server:
     # --- packets
 
     def _packet(self, link: Link, endpoint: SockAddr, packet: bytes, now: float) -> None:
-        if self._only and ip_address(endpoint[0].partition("%")[0]) not in self._only:
+        if self._only and _plain_address(endpoint) not in self._only:
             self._out.append(Drop("from an address other than 'remote' says"))
             return
         try:
@@ -470,6 +470,12 @@ class Server:
 
     def _say(self, level: Level, text: str) -> None:
         self._out.append(Notify(level, text))
+
+
+def _plain_address(endpoint: SockAddr) -> IPv4Address | IPv6Address:
+    """Where somebody is; a socket for both families shows an IPv4 address inside of one of IPv6."""
+    address = ip_address(endpoint[0].partition("%")[0])
+    return getattr(address, "ipv4_mapped", None) or address
 
 
 def _shown(endpoint: SockAddr) -> str:
