@@ -114,6 +114,7 @@ def test_only_from_where_the_file_says(pki: Pki) -> None:
         side.place = (f"{shown}{side.place[0]}", *side.place[1:])  # as a socket for both families shows it
         assert world.run(30, lambda side=side: up(side)) == works  # type: ignore[misc]
         assert bool(world.server.sent) == works, "who is not meant gets no answer"
+        assert not any(effect.limits.floats for effect in world.server.effects(c.AddPeer)), "nor may it move"
 
 
 def test_a_push_is_not_taken(pki: Pki) -> None:

@@ -67,7 +67,7 @@ class OtherEnd:
         return None
 
     def limits(self, peer: Peer) -> tuple[int, PeerLimits]:
-        """Keep-alive as the file says; over UDP it may move."""
+        """Keep-alive as the file says; over UDP it may move, unless the file says where it is."""
         common, proto = self._config.common, self._config.listen.proto
         peer_id = NO_PEER_ID if self._agreed.peer_id is None else self._agreed.peer_id
         return peer_id, peer_limits(
@@ -78,5 +78,5 @@ class OtherEnd:
             ping=common.timers.ping,
             silence=common.timers.ping_exit or common.timers.ping_restart,
             peer_id=self._agreed.peer_id is not None,
-            floats=proto is Proto.UDP,
+            floats=proto is Proto.UDP and not self._config.only,
         )
