@@ -60,7 +60,12 @@ def root(suite: str) -> Path:
             for old in (making, *folder.glob(f"{suite}-*")):
                 shutil.rmtree(old, ignore_errors=True)
             sources = [path for path in SOURCES if suite == machine_suite() and path.exists()]
-            options = ("--quiet", "--variant=essential", "--dpkgopt=force-unsafe-io", f"--include={','.join(included)}")
+            options = ("--variant=essential", f"--include={','.join(included)}")
+            options += (
+                "--dpkgopt=force-unsafe-io",
+                '--aptopt=Acquire::Retries "5"',
+                '--aptopt=Acquire::http::Timeout "30"',
+            )
             run("mmdebstrap", *options, suite, making, *sources[:1])
             making.rename(target)
     return target
