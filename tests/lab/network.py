@@ -62,7 +62,7 @@ from tests.lab.places import (
     WEB6,
     Address,
 )
-from tests.lab.qube import LabError, Qube
+from tests.lab.qube import REPOSITORY, LabError, Qube
 from tests.lab.tables import QUBES_TABLES, VIRTUAL_DNS, dnat_dns, flowtable
 
 PROGRAMS = Path(__file__).parent / "programs"
@@ -121,6 +121,8 @@ class Lab:
         for tool in ("ip", "nft", "unshare", "nsenter", "setpriv"):
             if shutil.which(tool) is None:
                 raise LabError(f"{tool} is not installed (packages iproute2/iproute, nftables, util-linux)")
+        if not (REPOSITORY / "setup.py").stat().st_mode & 0o004:
+            raise LabError(f"the service's user cannot read this clone: chmod -R a+rX {REPOSITORY}")
         if not Path("/proc/sys/net/ipv6").is_dir():
             raise LabError("this kernel has no IPv6 (ipv6.disable=1): the lab could not show that it does not leak")
         names = ["internet", SITE_A.name, SITE_B.name, "sys-net", "sys-vpn", *self.first_appvms]
