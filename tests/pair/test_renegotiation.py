@@ -166,7 +166,8 @@ def other_identity(client: Side, pki: Pki) -> None:
     """From now on the client shows another certificate of the same CA."""
     machine: Any = client.machine
     common = machine._config.common
-    machine._context = make_context(identity(pki.second_client), common.peer, common.tls, server=False)
+    context = make_context(identity(pki.second_client), common.peer, common.tls, server=False)
+    machine._endpoints._context = context
 
 
 def test_another_certificate_in_a_renegotiation_ends_the_session(pki: Pki) -> None:
