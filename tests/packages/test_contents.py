@@ -89,7 +89,7 @@ KEPT_IN_ETC = re.compile(r"/etc/qubes(-rpc|/rpc-config|/(post-install|qubes-fire
 """The conffiles: what an administrator may change. The store is none: dpkg neither writes nor removes what is in it."""
 
 PYTHON = re.compile(r"/usr/lib(64)?/python3[^/]*/(dist|site)-packages/")
-DOCUMENTS = re.compile(r"/usr/share/(doc|licenses)/")
+DOCUMENTS = re.compile(r"/usr/share/(doc|licenses|lintian)/")
 
 
 def table(text: str) -> set[Entry]:
