@@ -166,6 +166,28 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(f"group {group}: {verdict}; it needs {', '.join(sorted(lacking))}", red=not allowed)
 
 
+# --- the machine is left as it was -----------------------------------------------------------------------
+
+
+def _network() -> str:
+    """What a test of ours could do to the machine itself, if it forgot to make a namespace."""
+    path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
+    shown = [
+        subprocess.run(command, capture_output=True, text=True, check=False).stdout
+        for command in (["ip", "rule"], ["ip", "-6", "rule"], ["nft", "list", "tables"])
+        if shutil.which(command[0], path=path)
+    ]
+    return "".join(shown)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def the_machines_own_network() -> Iterator[None]:
+    """Fail if rules or tables of the machine that runs the tests are others afterwards."""
+    before = _network()
+    yield
+    assert _network() == before, "a test changed the machine's own network"
+
+
 # --- time limit -----------------------------------------------------------------------------------------
 
 

@@ -29,6 +29,7 @@ from qubes_miragevpn.qube.states import State
 from qubes_miragevpn.qube.vif import Downstream, addresses, assign, is_vif
 from qubes_miragevpn.runtime.netlink.netconf import AddressEvent, EventsLost, LinkEvent, NetLink, NetRoute
 from tests.unit.qube.profiles.test_store import WHOLE
+from tests.unit.runtime.netns import in_netns
 
 INSTALL = Path(__file__).parents[3] / "install" / "vm"
 
@@ -37,7 +38,7 @@ INSTALL = Path(__file__).parents[3] / "install" / "vm"
 
 
 def with_service(tmp_path: Path, play: Callable[[Service], Coroutine[Any, Any, None]]) -> None:
-    """A service that does not run; only its answers are asked for."""
+    """A service that does not run; only its answers are asked for. The network it works on is its own."""
     (tmp_path / "profiles").mkdir()
     settings = Settings(
         profile_dir=tmp_path / "profiles",
@@ -54,7 +55,10 @@ def with_service(tmp_path: Path, play: Callable[[Service], Coroutine[Any, Any, N
         finally:
             await service._netconf.close()
 
-    asyncio.run(run())
+    if os.geteuid() == 0:
+        in_netns(run)
+    else:
+        asyncio.run(run())
 
 
 def test_status_is_these_keys_and_no_other(tmp_path: Path) -> None:
