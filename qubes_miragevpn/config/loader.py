@@ -10,14 +10,21 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Interface, IPv6Network, ip_address
 from typing import Generic, TypeVar
 
 from qubes_miragevpn.base.errors import ConfigError
 from qubes_miragevpn.base.text import printable
 from qubes_miragevpn.config.building import material, rules
 from qubes_miragevpn.config.building.common import Builder
-from qubes_miragevpn.config.building.inner import DnsOptions, Unusable, ipv4_route, ipv6_route
+from qubes_miragevpn.config.building.inner import (
+    MIN_MTU_IPV6,
+    DnsOptions,
+    Unusable,
+    demand_unicast,
+    ipv4_route,
+    ipv6_route,
+)
 from qubes_miragevpn.config.building.logins import logins
 from qubes_miragevpn.config.building.remotes import ANY_UDP, DEFAULT_PORT, family_of, local_address, remotes
 from qubes_miragevpn.config.building.static import own_tunnel, static
@@ -49,6 +56,7 @@ MAX_PEER_INFO = 16  # lines told; key method 2 carries 64 KiB, an honest profile
 _PEER_INFO_NAME = re.compile(r"UV_[A-Za-z0-9_]{1,60}\Z")
 _PEER_INFO_VALUE = re.compile(r"[\x20-\x7e]{0,255}\Z")
 WIDEST_NETWORK, NARROWEST_NETWORK = 16, 29  # prefix lengths that openvpn's `server` takes
+WIDEST_NETWORK6, NARROWEST_NETWORK6 = 64, 124  # and `server-ipv6`
 NARROWEST_OF_PAIRS = 28  # the same without ``topology subnet``: the first and the last four addresses are not given
 STATUS_PERIOD, METRICS_PERIOD = 60.0, 15.0  # seconds; the first is openvpn's
 
@@ -340,6 +348,7 @@ def _server(builder: Builder) -> ServerConfig:
         common=common,
         listen=_listen(settings),
         network=_network(entry, settings.value("topology", "subnet")),
+        network6=_network6(settings.last("server-ipv6"), common.tun_mtu),
         push=(*said, *(pushed.args[0] for pushed in settings.all("push"))),
         operating=_operating(settings),
         login=logins(settings, builder.read_file, common.timers.reneg_sec),
@@ -389,6 +398,25 @@ def _network(entry: Entry, topology: str) -> IPv4Network:
         )
     if network.is_multicast or network.is_loopback or network.is_reserved or network.is_unspecified:
         raise entry.error("these addresses cannot be given to clients", "write 'server 10.8.0.0 255.255.255.0'")
+    return network
+
+
+def _network6(entry: Entry | None, mtu: int) -> IPv6Network | None:
+    if entry is None:
+        return None
+    if mtu < MIN_MTU_IPV6:
+        raise entry.error(f"'tun-mtu {mtu}' is too small for IPv6", f"write 'tun-mtu {MIN_MTU_IPV6}' or more")
+    given: IPv6Interface = entry.args[0]
+    network, example = given.network, "write 'server-ipv6 fd42:8::/64'"
+    if not WIDEST_NETWORK6 <= network.prefixlen <= NARROWEST_NETWORK6:
+        wide = f"the network of 'server-ipv6' must be from /{WIDEST_NETWORK6} to /{NARROWEST_NETWORK6}"
+        raise entry.error(wide, example)
+    if network.network_address != given.ip:
+        raise entry.error(f"{given.ip} is not the first address of its network", f"write 'server-ipv6 {network}'")
+    try:
+        demand_unicast(network.network_address + 1)
+    except Unusable as error:
+        raise entry.error(f"these addresses cannot be given to clients: {error}", example) from None
     return network
 
 

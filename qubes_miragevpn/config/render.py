@@ -164,6 +164,8 @@ class _Writer:
     def server(self, config: ServerConfig) -> Iterator[str]:
         """A server's configuration."""
         yield line_of("server", config.network.network_address, config.network.netmask)
+        if config.network6 is not None:
+            yield line_of("server-ipv6", config.network6)
         yield from _listen(config.listen)
         yield from self._common(config.common, Timers(ping_restart=0.0))
         yield from _filled(config)

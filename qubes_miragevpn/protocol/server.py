@@ -68,7 +68,7 @@ from qubes_miragevpn.protocol.happenings import (
 )
 from qubes_miragevpn.protocol.serving.admission import Admission, needs_state, require_first_packet
 from qubes_miragevpn.protocol.serving.logins import Logins
-from qubes_miragevpn.protocol.serving.peer import EXIT_DELAY, Peer
+from qubes_miragevpn.protocol.serving.peer import EXIT_DELAY, MAX_NAME, Peer
 from qubes_miragevpn.protocol.serving.point import OtherEnd
 from qubes_miragevpn.protocol.serving.registry import MAX_CANDIDATES, Registry
 from qubes_miragevpn.protocol.serving.welcome import Clients, Welcome
@@ -386,11 +386,13 @@ class Server:
         # somebody without a certificate is somebody by his user name alone, which is judged before he is let in
         named = rules is not None and (rules.name_is_username or not facts.fingerprint)
         called = hello.username if named else facts.common_name
-        name = printable(called or "(no common name)", 64)
-        if peer.admitted and (name, hello.username) != (peer.name, peer.username):
+        if len(called.encode("utf-8", "surrogateescape")) > MAX_NAME:
+            raise PeerError(f"its name is longer than {MAX_NAME} bytes", Consequence.END_SESSION)
+        if peer.admitted and (called, hello.username) != (peer.identity, peer.username):
             raise PeerError("the client's name changed in a renegotiation", Consequence.END_SESSION)
         if not peer.admitted:
-            peer.name, peer.username, peer.certified = name, hello.username, facts.common_name
+            peer.name, peer.identity = printable(called or "(no common name)", 64), called
+            peer.username, peer.certified = hello.username, facts.common_name
             self._welcome.meet(peer, hello)
         if (self._logins is None or self._logins.judge(peer, hello, now)) and not peer.admitted:
             self._promote(peer)

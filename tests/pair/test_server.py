@@ -155,7 +155,11 @@ def test_a_client_that_is_gone_is_forgotten_with_its_address(pki: Pki, event: c.
     world = World(server_config(pki))
     join(world, pki)
     world.server.event(event)
-    assert world.server.effects(c.RemovePeer) and not machine(world)._peers and not machine(world)._welcome._pool._used
+    assert (
+        world.server.effects(c.RemovePeer)
+        and not machine(world)._peers
+        and not machine(world)._welcome._pool._leases.used
+    )
     world.server.event(event)  # and again, which concerns nobody
     assert len(world.server.effects(c.RemovePeer)) == 1
 

@@ -21,6 +21,7 @@ from qubes_miragevpn.config.rows.arguments import DNS_NAME
 MAX_SERVERS = 16  # resolvers; a resolver library asks three of them
 MAX_SEARCH = 32  # search domains; resolv.conf(5) takes 6 of old, 256 characters in all
 DNS_PORT, TLS_PORT = 53, 853
+MIN_MTU_IPV6 = 1280  # RFC 8200, section 5; Linux switches IPv6 off on an interface below it
 AROUND = frozenset({"net_gateway", "net_gateway_ipv6", "remote_host"})
 
 T = TypeVar("T")

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from ipaddress import IPv4Address, IPv4Network, IPv6Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import ClassVar
 
 from qubes_miragevpn.base.secret import Secret
@@ -168,6 +168,7 @@ class ServerConfig:
     common: Common
     listen: Listen
     network: IPv4Network  # ``server NETWORK MASK``; the server takes the first host address
+    network6: IPv6Network | None = None  # ``server-ipv6 NETWORK/BITS``; the server takes the first host address
     topology: str = "subnet"  # what clients take their addresses for: subnet, net30, p2p
     push: tuple[str, ...] = ()  # options pushed to every client, OpenVPN syntax, no commas
     max_clients: int = 1024

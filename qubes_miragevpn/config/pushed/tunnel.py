@@ -12,14 +12,13 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6
 from typing import TYPE_CHECKING
 
 from qubes_miragevpn.base.errors import Consequence, PeerError
-from qubes_miragevpn.config.building.inner import Unusable, demand_unicast
+from qubes_miragevpn.config.building.inner import MIN_MTU_IPV6, Unusable, demand_unicast
 from qubes_miragevpn.config.model import Detour, Landmark, PulledOptions, Route, TunnelSettings
 from qubes_miragevpn.config.rows.arguments import netmask_length
 
 if TYPE_CHECKING:
     from qubes_miragevpn.config.pushed.reply import Reply
 
-MIN_MTU_IPV6 = 1280  # RFC 8200, section 5; Linux switches IPv6 off on an interface below it
 MIN_ONLINK4 = 8  # shortest on-link prefix: a server must not claim more than 10.0.0.0/8 is
 MIN_ONLINK6 = 16
 

@@ -4,7 +4,17 @@
 from __future__ import annotations
 
 from qubes_miragevpn.config.model import Operating, ServerConfig
-from qubes_miragevpn.config.rows.arguments import IPV4, NETMASK, PATH, Arg, Kind, choice, integer, seconds
+from qubes_miragevpn.config.rows.arguments import (
+    IPV4,
+    IPV6_INTERFACE,
+    NETMASK,
+    PATH,
+    Arg,
+    Kind,
+    choice,
+    integer,
+    seconds,
+)
 from qubes_miragevpn.config.rows.row import APPLIED, NoEffect, Refused, Repeat, Row, without_effect
 
 MAX_PUSHED_OPTION = 255  # characters (OpenVPN's OPTION_PARM_SIZE)
@@ -24,6 +34,12 @@ ROWS = (
         "server",
         "addresses of the tunnel: network and netmask; the server takes the first",
         (Arg("network", IPV4), Arg("netmask", NETMASK), Arg("nopool", choice("nopool"), optional=True)),
+        server=APPLIED,
+    ),
+    Row(
+        "server-ipv6",
+        "IPv6 addresses of the tunnel, beside those of `server`: network and prefix length; the server takes the first",
+        (Arg("network", IPV6_INTERFACE),),
         server=APPLIED,
     ),
     Row(

@@ -4,17 +4,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv4Interface
+from ipaddress import IPv4Address, IPv4Interface, IPv6Interface
 
 from qubes_miragevpn.config.model import ServerConfig
 from qubes_miragevpn.crypto.token import Token
 from qubes_miragevpn.dataplane.interface import Link, SockAddr
-from qubes_miragevpn.protocol.serving.pool import AddressPool
+from qubes_miragevpn.protocol.serving.pool import AddressPool, AddressPool6
 from qubes_miragevpn.protocol.session import Session
 from qubes_miragevpn.protocol.wire.peerinfo import IvProto, PeerCan
 
 EXIT_DELAY = 1.0
 """Seconds between a farewell, ours or the client's, and our forgetting it, so that the last packets get through."""
+
+MAX_NAME = 255
+"""Bytes of a client's name: so long may a file's name be, and so much is remembered of each."""
 
 _CAN_NOTHING = PeerCan(proto=0, ciphers=(), mtu=False)
 
@@ -28,7 +31,8 @@ class Peer:
     endpoint: SockAddr
     session: Session
     began: float
-    name: str = ""
+    name: str = ""  # for people: printable, and cut where it is very long
+    identity: str = ""  # the same whole, by which clients are told apart
     username: str = ""
     certified: str = ""  # the common name of its certificate
     attempt: int = 0  # how often a verdict on its login was asked for
@@ -45,6 +49,7 @@ class Peer:
     dynamic_tls_crypt: bool = False
     admitted: bool = False
     lease: IPv4Interface | None = None
+    lease6: IPv6Interface | None = None
     key_id: int = 0  # the newest established key
     served: bool = False
     leaves_at: float = float("inf")
@@ -71,14 +76,17 @@ def _way_inside(config: ServerConfig, server: IPv4Address) -> str:
     return f"route {server}"
 
 
-def push_options(peer: Peer, config: ServerConfig, pool: AddressPool) -> list[str]:
+def push_options(peer: Peer, config: ServerConfig, pool: AddressPool, pool6: AddressPool6 | None) -> list[str]:
     """The options of the PUSH_REPLY for an authenticated `peer`, in the order of OpenVPN's push.c."""
     assert peer.lease is not None
+    inside6 = [] if peer.lease6 is None or pool6 is None else [f"ifconfig-ipv6 {pool6.ifconfig(peer.lease6)}"]
     options = [
+        *(["tun-ipv6"] if inside6 else []),
         *config.push,
         *peer.extra,
         _way_inside(config, pool.server),
         f"topology {config.topology}",
+        *inside6,
         f"ifconfig {pool.ifconfig(peer.lease)}",
         f"cipher {peer.cipher}",
     ]

@@ -17,7 +17,7 @@ from qubes_miragevpn.dataplane.interface import NO_PEER_ID, PeerLimits
 from qubes_miragevpn.protocol.control.negotiation import server_cipher
 from qubes_miragevpn.protocol.limits import peer_limits
 from qubes_miragevpn.protocol.serving.peer import Peer, can_epochs, push_options
-from qubes_miragevpn.protocol.serving.pool import AddressPool
+from qubes_miragevpn.protocol.serving.pool import AddressPool, AddressPool6
 from qubes_miragevpn.protocol.wire import peerinfo
 from qubes_miragevpn.protocol.wire.keymethod2 import KeyMethod2
 from qubes_miragevpn.protocol.wire.messages import build_push_reply
@@ -68,6 +68,7 @@ class Clients:
         self.most = config.max_clients
         self._config = config
         self._pool = AddressPool(config.network, config.topology)
+        self._pool6 = None if config.network6 is None else AddressPool6(config.network6)
 
     def meet(self, peer: Peer, hello: KeyMethod2) -> None:
         """Choose the cipher and all that a client of this kind can do."""
@@ -81,16 +82,20 @@ class Clients:
     def replaces(self, peer: Peer, older: Peer) -> bool:
         """One session at one place, and of one name unless ``duplicate-cn``."""
         same_place = (older.link, older.endpoint) == (peer.link, peer.endpoint)
-        return same_place or (older.name == peer.name and not self._config.duplicate_cn)
+        return same_place or (older.identity == peer.identity and not self._config.duplicate_cn)
 
     def admit(self, peer: Peer) -> None:
-        """Lease it an address."""
-        peer.lease = self._pool.lease(peer.name)
+        """Lease it an address of each family there is."""
+        peer.lease = self._pool.lease(peer.identity)
+        if self._pool6 is not None:
+            peer.lease6 = self._pool6.lease(peer.identity)
 
     def dismiss(self, peer: Peer) -> None:
-        """Take its address back."""
+        """Take its addresses back."""
         if peer.lease is not None:
             self._pool.release(peer.lease.ip)
+        if peer.lease6 is not None and self._pool6 is not None:
+            self._pool6.release(peer.lease6.ip)
 
     def introduce(self, peer: Peer) -> str:
         """A server says nothing of itself."""
@@ -102,17 +107,17 @@ class Clients:
 
     def tell(self, peer: Peer) -> list[str]:
         """The push."""
-        return build_push_reply(push_options(peer, self._config, self._pool))
+        return build_push_reply(push_options(peer, self._config, self._pool, self._pool6))
 
     def farewell(self, peer: Peer) -> str:
         """It shall come back; we may only be starting again."""
         return "RESTART"
 
     def addresses(self, peer: Peer) -> tuple[IPv4Address | IPv6Address, ...] | None:
-        """Its lease."""
+        """Its leases."""
         if peer.lease is None:
             raise PeerError("a client without an address", Consequence.END_SESSION)
-        return (peer.lease.ip,)
+        return (peer.lease.ip,) if peer.lease6 is None else (peer.lease.ip, peer.lease6.ip)
 
     def limits(self, peer: Peer) -> tuple[int, PeerLimits]:
         """Peers are told apart by their number where they can say it."""

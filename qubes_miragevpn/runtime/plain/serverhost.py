@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from ipaddress import IPv4Interface
+from ipaddress import IPv4Interface, IPv6Interface
 
 from qubes_miragevpn.config.model import Credentials, PointServer, ServerConfig, TunnelSettings
 from qubes_miragevpn.config.pushed import parse_push
 from qubes_miragevpn.runtime.netlink.netconf import Netconf, NetRoute
-from qubes_miragevpn.runtime.plain.interface import configure
+from qubes_miragevpn.runtime.plain.interface import configure, without_missing_ipv6
 from qubes_miragevpn.runtime.plain.plainhost import Habits, PlainHost
 from qubes_miragevpn.runtime.tun import Tun, open_tun
 
@@ -18,7 +18,7 @@ _log = logging.getLogger("miragevpn.host")
 
 
 class ServerHost:
-    """A server's TUN with the first address of its network."""
+    """A server's TUN with the first address of its networks."""
 
     def __init__(self, config: ServerConfig, open_device: Callable[[str], Tun] = open_tun) -> None:
         self._config = config
@@ -34,7 +34,10 @@ class ServerHost:
         subnet = self._config.topology == "subnet"
         address = IPv4Interface((network.network_address + 1, network.prefixlen if subnet else 32))
         far_end = None if subnet else network.network_address + 2  # nobody's; as openvpn has it
-        await configure(self._net, name, TunnelSettings(ipv4=address, ipv4_peer=far_end, mtu=mtu))
+        network6 = self._config.network6
+        address6 = None if network6 is None else IPv6Interface((network6.network_address + 1, network6.prefixlen))
+        settings = TunnelSettings(ipv4=address, ipv4_peer=far_end, ipv6=address6, mtu=mtu)
+        await configure(self._net, name, without_missing_ipv6(settings, name))
         if not subnet:
             await self._net.replace_route(NetRoute(network, dev=name))
         return self._tun.fd, self._tun.name

@@ -9,6 +9,7 @@ from ipaddress import ip_address, ip_network
 from typing import Any
 
 from qubes_miragevpn.base.secret import Secret
+from qubes_miragevpn.config.building.inner import MIN_MTU_IPV6
 from qubes_miragevpn.config.model import (
     DEFAULT_DATA_CIPHERS,
     ClientConfig,
@@ -349,4 +350,6 @@ def server(source: random.Random) -> ServerConfig:
         operating=filled(source, operating(source), server=True),
         login=login(source),
     )
+    if made.common.tun_mtu >= MIN_MTU_IPV6:
+        made = replace(made, network6=source.choice((None, ip_network("fd42:8::/64"), ip_network("fd42:8::/124"))))
     return filled(source, made, server=True)  # type: ignore[no-any-return]

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 
 import pytest
@@ -59,6 +59,7 @@ def test_without_keepalive_nobody_is_dropped_for_silence() -> None:
         ("explicit-exit-notify", "common.explicit_exit_notify", 1),
         ("reneg-sec 30", "common.timers.reneg_sec", 30),
         ("dev tun5\nuser nobody", "common.dev", "tun5"),
+        ("server-ipv6 fd42:8::/64", "network6", IPv6Network("fd42:8::/64")),
     ],
 )
 def test_applied(lines: str, path: str, value: Any) -> None:
@@ -75,6 +76,12 @@ def test_applied(lines: str, path: str, value: Any) -> None:
         ("server 10.8.0.0 255.0.255.0", "must be a netmask with contiguous ones"),
         ("server 224.0.0.0 255.255.255.0", "these addresses cannot be given to clients"),
         ("server 127.0.0.0 255.255.255.0", "these addresses cannot be given to clients"),
+        ("server-ipv6 fd42:8::/48", "must be from /64 to /124"),  # these three as openvpn as well
+        ("server-ipv6 fd42:8::/125", "must be from /64 to /124"),
+        ("server-ipv6 10.8.0.0/24", "must be an IPv6 address with a prefix length"),
+        ("server-ipv6 fd42:8::1/64", "fd42:8::1 is not the first address of its network (write 'server-ipv6 fd42:8"),
+        ("server-ipv6 ff02::/64", "cannot be given to clients: ff02::1 is a multicast address"),
+        ("server-ipv6 fd42:8::/64\ntun-mtu 1200", "'tun-mtu 1200' is too small for IPv6"),
         ("mode p2p", "'mode' is not supported with 'p2p'"),
         ("topology net30\nserver 10.8.0.0 255.255.255.248", "must be from /16 to /28"),
         ("verify-client-cert none", "anybody could connect"),

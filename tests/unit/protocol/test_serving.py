@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
 
 import pytest
 
@@ -11,9 +11,9 @@ from qubes_miragevpn.base.errors import Consequence, PeerError
 from qubes_miragevpn.base.secret import Secret
 from qubes_miragevpn.config.model import NoWrap, TlsCrypt
 from qubes_miragevpn.dataplane.interface import SockAddr
-from qubes_miragevpn.protocol.serving import pool as pool_module
+from qubes_miragevpn.protocol.serving import leases
 from qubes_miragevpn.protocol.serving.admission import ANSWERS, PERIOD, Admission
-from qubes_miragevpn.protocol.serving.pool import AddressPool
+from qubes_miragevpn.protocol.serving.pool import AddressPool, AddressPool6
 from qubes_miragevpn.protocol.wire.packet import Body, Head, Opcode, read_body
 from qubes_miragevpn.protocol.wrap.keys import Opened, Stamp, wrap_keys
 
@@ -194,11 +194,11 @@ def test_a_full_pool_gives_each_address_once() -> None:
 
 
 def test_memory_of_names_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool_module, "MAX_REMEMBERED", 8)
+    monkeypatch.setattr(leases, "MAX_REMEMBERED", 8)
     pool = AddressPool(IPv4Network("10.8.0.0/16"))
     for n in range(50):
         pool.release(pool.lease(str(n)).ip)
-    assert len(pool._remembered) == 8
+    assert len(pool._leases.remembered) == 8
 
 
 @pytest.mark.parametrize(
@@ -220,3 +220,25 @@ def test_addresses_of_each_topology(network: str, topology: str, first: str, las
         pool.lease("one more")
     pool.release(leases[0].ip)
     assert pool.lease("one more").ip == leases[0].ip
+
+
+@pytest.mark.parametrize(
+    ("network", "first", "second", "count"),
+    [
+        ("fd42:8::/64", "fd42:8::1000/64 fd42:8::1", "fd42:8::1001/64 fd42:8::1", 0),
+        ("fd42:8::/111", "fd42:8::1000/111 fd42:8::1", "fd42:8::1001/111 fd42:8::1", 0),
+        ("fd42:8::/112", "fd42:8::2/112 fd42:8::1", "fd42:8::3/112 fd42:8::1", 0),
+        ("fd42:8::/124", "fd42:8::2/124 fd42:8::1", "fd42:8::3/124 fd42:8::1", 13),
+    ],
+)
+def test_ipv6_addresses(network: str, first: str, second: str, count: int) -> None:
+    """As openvpn gives them. `count`: so many there are, where they can be tried."""
+    pool = AddressPool6(IPv6Network(network))
+    leases = [pool.lease("a"), pool.lease("b")]
+    assert [pool.ifconfig(each) for each in leases] == [first, second]
+    pool.release(leases[0].ip)
+    assert pool.lease("a") == leases[0]
+    if count:
+        assert len({pool.lease(str(n)) for n in range(count - 2)}) == count - 2
+        with pytest.raises(PeerError):
+            pool.lease("one more")

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Leases out of a range of numbers: one for each client, the same again for the same name where it is free.
+
+What was given back rests for as long as there are others. Names are remembered up to a bound, the oldest go first.
+"""
+
+from __future__ import annotations
+
+from qubes_miragevpn.base.errors import Consequence, PeerError
+
+MAX_REMEMBERED = 4096
+
+
+class Leases:
+    """The numbers from `first` to `last`, every `step`-th."""
+
+    def __init__(self, first: int, last: int, step: int = 1) -> None:
+        self._first, self._last, self._step = first, last, step
+        self._next = first
+        self.used: set[int] = set()
+        self.remembered: dict[str, int] = {}
+
+    def lease(self, name: str) -> int:
+        """Lease a number to the client `name`; raises `PeerError` (end of session) when none is free."""
+        known = self.remembered.get(name)
+        number = known if known is not None and known not in self.used else self._free()
+        self.used.add(number)
+        self._remember(name, number)
+        return number
+
+    def release(self, number: int) -> None:
+        """Take a number back."""
+        self.used.discard(number)
+
+    def _remember(self, name: str, number: int) -> None:
+        self.remembered.pop(name, None)
+        self.remembered[name] = number
+        if len(self.remembered) > MAX_REMEMBERED:
+            del self.remembered[next(iter(self.remembered))]
+
+    def _free(self) -> int:
+        size = (self._last - self._first) // self._step + 1
+        if len(self.used) >= size:
+            raise PeerError("the address pool is used up", Consequence.END_SESSION)
+        # Begin after the last lease, so that an address rests before it is given to somebody else.
+        while (number := self._next) in self.used:
+            self._advance()
+        self._advance()
+        return number
+
+    def _advance(self) -> None:
+        self._next = self._next + self._step if self._next < self._last else self._first
