@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use crate::errors::{KeyError, OpenError, SealError};
 use crate::keys::{Entropy, Format, KeySpec, Limits, NO_PEER_ID};
 use crate::replay::{AGES, MAX_WINDOW, ReplayWindow};
-use crate::usage::{KeyUsage, Start};
+use crate::usage::{KeyUsage, LAST_PACKET_ID, Start};
 
 /// The opcode of data packets without a peer id.
 pub const DATA_V1: u8 = 6;
@@ -95,6 +95,10 @@ impl Sealer {
         }
         let end = head + payload_len;
         let number = self.packets + 1;
+        // The look at the limits comes first, long before; here no mistake in it could make a nonce come twice.
+        if number > LAST_PACKET_ID && self.format != Format::Epoch {
+            return Err(SealError::Spent);
+        }
         let size = match &mut self.form {
             SealForm::Aead(form) => form.seal(&self.header, number, &mut buf[..end]),
             SealForm::Epoch(form) => form.seal(&self.header, &self.usage, buf, end)?,
