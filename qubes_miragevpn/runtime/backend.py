@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from importlib.util import find_spec
+from importlib import import_module
 
 from qubes_miragevpn.base.text import printable
 from qubes_miragevpn.config.model import (
@@ -54,8 +54,6 @@ def choose(config: Config, environ: Mapping[str, str] = os.environ) -> Backend:
         _log.warning("%s names no data plane: %s (%s or %s)", VARIABLE, printable(wish), REFERENCE, NATIVE)
         wish = ""
     reason = "it was asked for" if wish == REFERENCE else _hindrance(config)
-    if wish == "":
-        reason = reason or "it is the default"
     server = isinstance(config, ServerConfig)
     if reason:
         _log.log(logging.INFO if wish != NATIVE else logging.WARNING, "data plane: %s (%s)", REFERENCE, reason)
@@ -81,11 +79,19 @@ def _shared(config: Config) -> Common:
     return config.client.common if isinstance(config, StaticConfig | PointClient) else config.common
 
 
+def _loadable() -> bool:
+    try:
+        import_module(NATIVE_MODULE)
+    except ImportError:  # also what was built for another machine
+        return False
+    return True
+
+
 def _hindrance(config: Config) -> str:
     """Why the native backend cannot serve `config`; empty if it can."""
     if _shared(config).ethernet:
         return "the native one carries IP packets, not Ethernet frames"
-    if find_spec(NATIVE_MODULE) is None:
+    if not _loadable():
         return "the native one is not built"
     if isinstance(config, StaticConfig):
         return "the native one has no static key mode"
