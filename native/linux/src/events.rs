@@ -7,8 +7,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::sys::Bell;
 
-/// Control packets that wait for the owner; each has at most a frame's 16 KiB, most have 1.2 KB.
+/// Control packets that wait for the owner, and their bytes: an honest one has 1.2 KB, a datagram up to 64 KiB.
 const MAX_CONTROL: usize = 1024;
+const MAX_CONTROL_BYTES: usize = 4 << 20;
 
 /// The events of the Python package's `dataplane/interface.py`, and the end of a worker.
 #[derive(Debug)]
@@ -66,6 +67,7 @@ pub enum Event {
 struct Queue {
     items: VecDeque<Event>,
     control: usize,
+    control_bytes: usize,
 }
 
 pub(crate) struct Events {
@@ -82,11 +84,12 @@ impl Events {
     /// it. All other events are bounded by the number of peers, keys and links.
     pub(crate) fn push(&self, event: Event) {
         let mut queue = self.lock();
-        if matches!(event, Event::Control { .. }) {
-            if queue.control == MAX_CONTROL {
+        if let Event::Control { packet, .. } = &event {
+            if queue.control == MAX_CONTROL || queue.control_bytes + packet.len() > MAX_CONTROL_BYTES {
                 return;
             }
             queue.control += 1;
+            queue.control_bytes += packet.len();
         }
         queue.items.push_back(event);
         if queue.items.len() == 1 {
@@ -106,6 +109,7 @@ impl Events {
         let mut queue = self.lock();
         self.bell.hush();
         queue.control = 0;
+        queue.control_bytes = 0;
         queue.items.drain(..).collect()
     }
 
@@ -133,6 +137,10 @@ mod tests {
         assert_eq!(taken.len(), MAX_CONTROL + 1);
         assert!(matches!(taken.last(), Some(Event::PeerExited(1))));
         assert!(events.take().is_empty());
+        for _ in 0..2 * MAX_CONTROL_BYTES / 65000 {
+            events.push(Event::Control { link: 1, from: None, packet: vec![0; 65000] });
+        }
+        assert_eq!(events.take().len(), MAX_CONTROL_BYTES / 65000);
     }
 
     #[test]
