@@ -136,7 +136,7 @@ class Server:
                 self._with(number, lambda peer: peer.session.key_in_use(key_id), now)
             case PeerSilent() | Floated() | CompressedDropped() | PeerExited():
                 if (found := self._peers.get(event.peer)) is not None:
-                    self._noticed(found, event)
+                    self._noticed(found, event, now)
             case UserCommand(command):
                 self._command(command, now)
             case LoginJudged() | LoginPending():
@@ -154,7 +154,7 @@ class Server:
             times.append(next(iter(self._silent.values())) + self._config.common.timers.hand_window)
         return min((at for at in times if at is not None), default=None)
 
-    def _noticed(self, peer: Peer, event: PeerSilent | Floated | CompressedDropped | PeerExited) -> None:
+    def _noticed(self, peer: Peer, event: PeerSilent | Floated | CompressedDropped | PeerExited, now: float) -> None:
         match event:
             case PeerSilent():
                 self._forget(peer, "silent for too long (ping-restart)")
@@ -165,7 +165,8 @@ class Server:
             case Floated(_, endpoint):
                 self._peers.move(peer, endpoint)  # an authentic packet came from there: so does the control channel
                 self._describe(peer)
-                self._say(Level.INFO, f"client {peer.name} is at {_shown(endpoint)} now")
+                if peer.moves_told.take(now):
+                    self._say(Level.INFO, f"client {peer.name} is at {_shown(endpoint)} now")
             case CompressedDropped(_, reason):
                 self._say(Level.WARNING, f"client {peer.name} compresses; such packets are dropped: {reason}")
 

@@ -9,6 +9,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv6Interface
 from qubes_miragevpn.config.model import ServerConfig
 from qubes_miragevpn.crypto.token import Token
 from qubes_miragevpn.dataplane.interface import Link, SockAddr
+from qubes_miragevpn.protocol.ration import Pace, Ration
 from qubes_miragevpn.protocol.serving.pool import AddressPool, AddressPool6
 from qubes_miragevpn.protocol.session import Session
 from qubes_miragevpn.protocol.wire.peerinfo import IvProto, PeerCan
@@ -18,6 +19,9 @@ EXIT_DELAY = 1.0
 
 MAX_NAME = 255
 """Bytes of a client's name: so long may a file's name be, and so much is remembered of each."""
+
+MOVES_TOLD = Pace(6, 60.0)
+"""Lines of the log about a client's moves: it may move with every packet."""
 
 _CAN_NOTHING = PeerCan(proto=0, ciphers=(), mtu=False)
 
@@ -54,6 +58,7 @@ class Peer:
     served: bool = False
     leaves_at: float = float("inf")
     installed: set[int] = field(default_factory=set)
+    moves_told: Ration = field(default_factory=lambda: Ration(MOVES_TOLD))
 
     @property
     def judged(self) -> bool:

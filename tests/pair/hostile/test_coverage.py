@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Every attack of the catalogue on a client has its tests, and every test that the table names exists."""
+"""Every attack of the catalogue on client and server has its tests, and every test that the tables name exists."""
 
 from __future__ import annotations
 
 import ast
 from functools import cache
+from types import ModuleType
 
 import pytest
 
 from tests.conftest import TESTS
-from tests.pair.hostile.coverage import ATTACKS, NUMBERS, Attack
+from tests.pair.hostile import coverage as client
+from tests.pair.hostile.coverage import Attack
+from tests.pair.hostile.server import coverage as server
 
 
 @cache
@@ -18,11 +21,12 @@ def functions(file: str) -> frozenset[str]:
     return frozenset(node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
 
 
-def test_every_number_has_its_row() -> None:
-    assert [attack.number for attack in ATTACKS] == list(NUMBERS)
+@pytest.mark.parametrize("victim", [client, server])
+def test_every_number_has_its_row(victim: ModuleType) -> None:
+    assert [attack.number for attack in victim.ATTACKS] == list(victim.NUMBERS)
 
 
-@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: f"{attack.number}")
+@pytest.mark.parametrize("attack", (*client.ATTACKS, *server.ATTACKS), ids=lambda attack: f"{attack.number}")
 def test_every_row_names_tests_that_exist(attack: Attack) -> None:
     assert attack.tests
     for test in attack.tests:

@@ -192,6 +192,23 @@ def test_callers_are_bounded(tmp_path: Path) -> None:
     with_management(tmp_path, play)
 
 
+@pytest.mark.parametrize(
+    "untrusted", [b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"\0" * 900 + b"\n", b"\xff\xfe\n", b"x" * (1 << 20), b"sign"]
+)
+def test_callers_who_speak_something_else(tmp_path: Path, untrusted: bytes) -> None:
+    """HTTP, NULs, no ASCII, a megabyte without an end, and who says nothing more: another caller notices nothing."""
+
+    async def play(management: Management, server: Server, call: Callable[[], Awaitable[Caller]]) -> None:
+        odd, other = await call(), await call()
+        odd.writer.write(untrusted)
+        assert await other.ask("hold") == "SUCCESS: hold=0"
+        if untrusted != b"sign":
+            assert (await odd.line()).startswith("ERROR: ")
+        assert server.done == []
+
+    with_management(tmp_path, play)
+
+
 def test_a_path_that_is_taken(tmp_path: Path) -> None:
     async def run() -> None:
         (tmp_path / "file").write_text("precious")
