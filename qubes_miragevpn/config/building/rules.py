@@ -410,6 +410,8 @@ RULES: tuple[Rule, ...] = (
         ),
     ),
     Rule("question without password", CLIENT, _needs("static-challenge", "auth-user-pass")),
+    Rule("holding without a socket", SERVER, _needs("management-hold", "management")),
+    Rule("remembering without a socket", SERVER, _needs("management-log-cache", "management")),
     Rule("age of client keys", SERVER, _needs("tls-crypt-v2-max-age", "tls-crypt-v2")),
     Rule("two identities", BOTH, _two_identities),
     Rule("extra certificates alone", BOTH, _extra_without_own),

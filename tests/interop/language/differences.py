@@ -51,6 +51,7 @@ STRICTER: Mapping[str, Callable[[Judged], bool]] = MappingProxyType(
             judged.name.startswith("static") and "is missing" in judged.verdicts.we_said
         ),
         "static key and TLS": _we_said("means nothing in the static key mode"),
+        "logins without a judge": _we_said("only where passwords are judged"),
     }
 )
 """What we refuse and openvpn takes."""

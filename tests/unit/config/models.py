@@ -335,7 +335,10 @@ def login(source: random.Random) -> LoginRules | None:
 
 def operating(source: random.Random) -> Operating:
     files = (None, OutputFile("status", 60.0), OutputFile("a file", 5.0))
-    return Operating(source.choice(files), 1, source.choice(files), source.choice((None, "socket")))
+    made = Operating(source.choice(files), 1, source.choice(files), source.choice((None, "socket")))
+    if made.management is None:  # what concerns the socket is an error without one
+        return made
+    return filled(source, made, server=True)  # type: ignore[no-any-return]
 
 
 def server(source: random.Random) -> ServerConfig:
@@ -347,7 +350,7 @@ def server(source: random.Random) -> ServerConfig:
         listen=Listen(source.choice((address, "")), source.choice((443, 1194)), proto, family),
         network=ip_network("10.8.0.0/24"),
         push=some(source, "route 10.0.0.0 255.0.0.0", 'echo "a b"', "ping 10"),
-        operating=filled(source, operating(source), server=True),
+        operating=operating(source),
         login=login(source),
     )
     if made.common.tun_mtu >= MIN_MTU_IPV6:

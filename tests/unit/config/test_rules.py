@@ -49,6 +49,8 @@ BROKEN = [
     ("client key and tls-auth", Place.CLIENT, CLIENT + "tls-auth ta.key\ntls-crypt-v2 v2-client.key\n", "exclude"),
     ("question without password", Place.CLIENT, without("auth-user-pass") + "static-challenge Code 0\n", "needs"),
     ("age of client keys", Place.SERVER, SERVER + "tls-crypt-v2-max-age 9\n", "needs 'tls-crypt-v2'"),
+    ("holding without a socket", Place.SERVER, SERVER + "management-hold\n", "needs 'management'"),
+    ("remembering without a socket", Place.SERVER, SERVER + "management-log-cache 9\n", "needs 'management'"),
     (
         "digest for tls-auth",
         Place.CLIENT,
