@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 
     from qubes_miragevpn.config.loader import Loaded
     from qubes_miragevpn.config.model import PointServer, ServerConfig
-    from qubes_miragevpn.dataplane.interface import SockAddr
-    from qubes_miragevpn.runtime.driver import ServerDriver
+    from qubes_miragevpn.runtime.driver import Place, ServerDriver
 
     Load = Callable[..., Loaded[ServerConfig] | Loaded[PointServer]]
 
@@ -87,10 +86,10 @@ async def _serve(config: ServerConfig | PointServer, folder: Path) -> int:
         tun, name = await host.up()
         driver = ServerDriver(machine, backend.make(), config, tun, folder)
 
-        def listening(where: SockAddr) -> None:
-            proto = config.listen.proto.value
+        def listening(where: tuple[Place, ...]) -> None:
             inside = f"clients in {config.network}" if isinstance(config, ServerConfig) else "tunnel between two"
-            _log.info("listening on %s port %d/%s, %s on %s", *where[:2], proto, inside, name)
+            for proto, address in where:
+                _log.info("listening on %s port %d/%s, %s on %s", *address[:2], proto.value, inside, name)
             if isinstance(config, ServerConfig):
                 console.serve(driver, str(config.network.network_address + 1))
 

@@ -91,7 +91,7 @@ def of_server(config: ServerConfig) -> dict[str, list[str]]:
     several = "several with one name" if config.duplicate_cn else "one for each name"
     among = "reach each other" if config.client_to_client else "do not reach each other"
     return {
-        "listens on": [_listens(config.listen)],
+        "listens on": [_listens(place) for place in config.places],
         "addresses": [f"{config.network}, the first for the server (topology {config.topology})"],
         "clients": [f"at most {config.max_clients}, {several}; they {among}"],
         **_common(config),

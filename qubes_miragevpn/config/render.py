@@ -166,7 +166,7 @@ class _Writer:
         yield line_of("server", config.network.network_address, config.network.netmask)
         if config.network6 is not None:
             yield line_of("server-ipv6", config.network6)
-        yield from _listen(config.listen)
+        yield from map(_place, config.places) if config.beside else _listen(config.listen)
         yield from self._common(config.common, Timers(ping_restart=0.0))
         yield from _filled(config)
         yield from _operating(config.operating)
@@ -362,6 +362,10 @@ def _listen(listen: Listen, *, end: str = "") -> Iterator[str]:
     yield line_of("port", listen.port)
     if listen.address:
         yield line_of("local", listen.address)
+
+
+def _place(listen: Listen) -> str:
+    return line_of("local", listen.address or "*", listen.port, f"{listen.proto.value}{_FAMILIES[listen.family]}")
 
 
 def _device(common: Common) -> Iterator[str]:

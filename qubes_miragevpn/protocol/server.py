@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The server role: many clients on UDP or TCP, each a session; certificates, address pool, push, keep-alive.
+"""The server role: many clients on UDP and TCP, each a session; certificates, address pool, push, keep-alive.
 
 Driven by the network (packets, connections), time, and the operator (`UserCommand`: DISCONNECT stops the server and
 tells the clients, RENEGOTIATE renews every key). A client that proved its address but not itself is a *candidate*; it
@@ -10,12 +10,12 @@ and clients are bounded.
 from __future__ import annotations
 
 from collections.abc import Callable
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address
 from typing import assert_never
 
 from qubes_miragevpn.base.errors import Consequence, PeerError
 from qubes_miragevpn.base.text import printable
-from qubes_miragevpn.config.model import Family, PointServer, Proto, ServerConfig, TlsCryptV2Server
+from qubes_miragevpn.config.model import Family, PointServer, Proto, ServerConfig
 from qubes_miragevpn.dataplane.inband import OCC_EXIT
 from qubes_miragevpn.dataplane.interface import (
     CompressedDropped,
@@ -55,31 +55,24 @@ from qubes_miragevpn.protocol.contract import (
     UserCommand,
 )
 from qubes_miragevpn.protocol.control.endpoints import Endpoints
-from qubes_miragevpn.protocol.control.legality import Role
 from qubes_miragevpn.protocol.happenings import (
     ClientIntroduced,
     DropKey,
     Happening,
-    Introduction,
     KeyMaterialReady,
     MessageDropped,
     MessageReceived,
     UseKey,
 )
-from qubes_miragevpn.protocol.serving.admission import Admission, needs_state, require_first_packet
+from qubes_miragevpn.protocol.serving.entrance import Entrance, Surroundings
 from qubes_miragevpn.protocol.serving.logins import Logins
 from qubes_miragevpn.protocol.serving.peer import EXIT_DELAY, MAX_NAME, Peer
 from qubes_miragevpn.protocol.serving.point import OtherEnd
-from qubes_miragevpn.protocol.serving.registry import MAX_CANDIDATES, Registry
+from qubes_miragevpn.protocol.serving.registry import Registry
 from qubes_miragevpn.protocol.serving.welcome import Clients, Welcome
-from qubes_miragevpn.protocol.session import Session
 from qubes_miragevpn.protocol.wire import occ
 from qubes_miragevpn.protocol.wire.keymethod2 import KeyMethod2
 from qubes_miragevpn.protocol.wire.messages import ChallengeResponse, Exit, Message, PushRequest
-from qubes_miragevpn.protocol.wire.packet import SID_SIZE, read_head
-from qubes_miragevpn.protocol.wrap.clientkey import server_door
-from qubes_miragevpn.protocol.wrap.keys import Opened, WrapKeys
-from qubes_miragevpn.protocol.wrap.state import WrapState
 
 
 class Server:
@@ -91,23 +84,17 @@ class Server:
         """Raises `ConfigError` for unusable certificates or keys."""
         common = config.common
         self._config = config
-        self._entropy = entropy
-        self._unix_time = unix_time
-        self._endpoints = Endpoints(common, server=True, warn=lambda text: self._say(Level.WARNING, text))
-        self._door = server_door(common.wrap, unix_time)
-        self._stateless_only = isinstance(common.wrap, TlsCryptV2Server) and common.wrap.force_cookie
-        self._admission = Admission(entropy(32), common.timers.hand_window)
         self._welcome: Welcome = Clients(config) if isinstance(config, ServerConfig) else OtherEnd(config)
-        self._only = () if isinstance(config, ServerConfig) else config.only
         self._logins: Logins | None = None
         if config.login is not None:
             patience = common.timers.hand_window
             self._logins = Logins(
                 config.login, patience, entropy=entropy, unix_time=unix_time, emit=lambda one: self._out.append(one)
             )
-        self._stream = config.listen.proto is Proto.TCP
         self._peers = Registry(common.timers.hand_window)
-        self._silent: dict[Link, float] = {}  # TCP connections without a session, and since when
+        endpoints = Endpoints(common, server=True, warn=lambda text: self._say(Level.WARNING, text))
+        around = Surroundings(entropy, unix_time, endpoints)
+        self._entrance = Entrance(config, self._peers, around, most=self._welcome.most, forget=self._forget)
         self._stopped = False
         self._out: list[Effect] = []
 
@@ -126,7 +113,7 @@ class Server:
             case TransportUp(link):
                 self._accepted(link, now)
             case TransportDown(link, reason):
-                self._silent.pop(link, None)
+                self._entrance.disconnected(link)
                 for peer in self._peers:
                     if peer.link == link:
                         self._forget(peer, f"connection lost: {printable(reason)}")
@@ -149,9 +136,7 @@ class Server:
 
     def next_deadline(self) -> float | None:
         """When `TimerExpired` is wanted."""
-        times = [self._peers.next_deadline()]
-        if self._silent:  # in the order in which they came
-            times.append(next(iter(self._silent.values())) + self._config.common.timers.hand_window)
+        times = [self._peers.next_deadline(), self._entrance.next_deadline()]
         return min((at for at in times if at is not None), default=None)
 
     def _noticed(self, peer: Peer, event: PeerSilent | Floated | CompressedDropped | PeerExited, now: float) -> None:
@@ -171,10 +156,10 @@ class Server:
                 self._say(Level.WARNING, f"client {peer.name} compresses; such packets are dropped: {reason}")
 
     def _accepted(self, link: Link, now: float) -> None:
-        if len(self._silent) >= MAX_CANDIDATES:
-            self._out += [Drop("too many connections without a session"), CloseTransport(link)]
-        else:
-            self._silent[link] = now
+        try:
+            self._entrance.connected(link, now)
+        except PeerError as error:
+            self._out += [Drop(error.reason), CloseTransport(link)]
 
     def _command(self, command: Command, now: float) -> None:
         if command is Command.RENEGOTIATE:
@@ -200,77 +185,16 @@ class Server:
     # --- packets
 
     def _packet(self, link: Link, endpoint: SockAddr, packet: bytes, now: float) -> None:
-        if self._only and _plain_address(endpoint) not in self._only:
-            self._out.append(Drop("from an address other than 'remote' says"))
-            return
         try:
-            sid = read_head(packet).sid
-            for peer in self._peers.at(link, endpoint):
-                if peer.session.peer_sid == sid:
-                    opened = peer.session.open(packet)
-                    break
-            else:
-                opened = self._door.open(packet)
-                found = self._first_packet(link, endpoint, opened, now)
-                if found is None:
-                    return
-                peer = found
+            arrived = self._entrance.arrived(link, endpoint, packet, now)
         except PeerError as error:
             self._out.append(Drop(error.reason))
             return
+        if isinstance(arrived, Transmit):
+            self._out.append(arrived)
+            return
+        peer, opened = arrived
         self._guarded(peer, lambda: peer.session.receive(opened, now), now)
-
-    def _first_packet(self, link: Link, endpoint: SockAddr, opened: Opened, now: float) -> Peer | None:
-        """A packet of no session that we know: answer a reset, or begin the session it proves; raises `PeerError`."""
-        if self._stream:
-            if link not in self._silent:
-                raise PeerError("a second session on one connection")
-            require_first_packet(opened)
-            self._peers.require_room(self._welcome.most)
-            del self._silent[link]
-            peer = self._add_candidate(link, endpoint, opened.keys, self._entropy(SID_SIZE), now)
-            peer.session.start(now)
-            return peer
-        if needs_state(opened):
-            return self._stateful_answer(link, endpoint, opened, now)
-        try:
-            sid = self._admission.confirm(opened, endpoint, now)
-        except PeerError:
-            reply = self._admission.answer_reset(opened, endpoint, now, self._unix_time())
-            self._out.append(Transmit(link, endpoint, reply))
-            return None
-        self._peers.require_room(self._welcome.most)
-        peer = self._add_candidate(link, endpoint, opened.keys, sid, now)
-        peer.session.start_after_cookie(opened.head.sid, now)
-        return peer
-
-    def _stateful_answer(self, link: Link, endpoint: SockAddr, opened: Opened, now: float) -> Peer:
-        """A tls-crypt-v2 client from before OpenVPN 2.6 sends its key once only, so its session begins at once."""
-        if self._stateless_only:
-            raise PeerError("tls-crypt-v2 client without early negotiation (force-cookie)")
-        self._admission.require_ration(opened, now)
-        self._peers.require_room(self._welcome.most)
-        peer = self._add_candidate(link, endpoint, opened.keys, self._entropy(SID_SIZE), now)
-        peer.session.start(now, place_proved=False)
-        return peer
-
-    def _add_candidate(self, link: Link, endpoint: SockAddr, keys: WrapKeys, sid: bytes, now: float) -> Peer:
-        common = self._config.common
-        for older in self._peers.at(link, endpoint):
-            if not older.admitted:
-                self._forget(older, "the client began again")
-        session = Session(
-            Role.SERVER,
-            common,
-            own_sid=sid,
-            # Packet id 1 was spent on the stateless answer.
-            wrap=WrapState(keys, started=self._unix_time(), first_id=1 if self._stream else 2),
-            tls=self._endpoints.new,
-            entropy=self._entropy,
-            introduction=_never_introduced,
-            stream=self._stream,
-        )
-        return self._peers.add(link, endpoint, session, now)
 
     def _forget(self, peer: Peer, reason: str) -> None:
         """Take the peer out of everything."""
@@ -279,7 +203,7 @@ class Server:
         if peer.served:
             self._out.append(RemovePeer(peer.number))
             self._say(Level.INFO, f"client {peer.name} is gone: {reason}")
-        if self._stream:
+        if peer.proto is Proto.TCP:
             self._out.append(CloseTransport(peer.link))
 
     # --- running sessions
@@ -317,10 +241,7 @@ class Server:
                 self._forget(peer, "handshake not finished")
             else:
                 self._with(peer.number, lambda peer: self._passes(peer, now), now)
-        while self._silent and now >= next(iter(self._silent.values())) + hand_window:
-            link = next(iter(self._silent))
-            del self._silent[link]
-            self._out.append(CloseTransport(link))
+        self._out += [CloseTransport(link) for link in self._entrance.take_overdue(now)]
 
     def _passes(self, peer: Peer, now: float) -> None:
         """Time passes for a session."""
@@ -398,7 +319,7 @@ class Server:
         if (self._logins is None or self._logins.judge(peer, hello, now)) and not peer.admitted:
             self._promote(peer)
         family = Family.IPV6 if len(peer.endpoint) == 4 else Family.IPV4
-        options = occ.build(self._config.common, self._config.listen.proto, family, server=True)
+        options = occ.build(self._config.common, peer.proto, family, server=True)
         peer.session.answer(key_id, hello, options, now, peer_info=self._welcome.introduce(peer))
 
     def _judged(self, peer: Peer, event: LoginJudged | LoginPending, now: float) -> None:
@@ -475,15 +396,5 @@ class Server:
         self._out.append(Notify(level, text))
 
 
-def _plain_address(endpoint: SockAddr) -> IPv4Address | IPv6Address:
-    """Where somebody is; a socket for both families shows an IPv4 address inside of one of IPv6."""
-    address = ip_address(endpoint[0].partition("%")[0])
-    return getattr(address, "ipv4_mapped", None) or address
-
-
 def _shown(endpoint: SockAddr) -> str:
     return f"{printable(str(endpoint[0]))} port {endpoint[1]}"
-
-
-def _never_introduced() -> Introduction:
-    raise AssertionError("a server does not introduce itself")

@@ -100,7 +100,7 @@ def _hindrance(config: Config) -> str:
     if isinstance(config, ServerConfig):
         if config.client_to_client:
             return "the native one does not pass packets between clients"
-        return _common_hindrance(config.common, config.listen.proto is Proto.UDP)
+        return _common_hindrance(config.common, any(place.proto is Proto.UDP for place in config.places))
     for remote in config.remotes:
         datagrams = remote.proto is Proto.UDP
         if datagrams and isinstance(remote.proxy, SocksProxy):

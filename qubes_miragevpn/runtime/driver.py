@@ -4,7 +4,7 @@
 A driver decides nothing about the protocol. To the machine, timer and data plane of `driving.base` the client's adds
 one line of jobs for what takes time (look-ups, connecting, the host's methods), so that those never overlap and follow
 each other as the machine asked for them. What is not wanted any more is called off, and its late answer is not
-given to the machine. The server's adds the listening socket.
+given to the machine. The server's adds the listening sockets.
 
 `ClientDriver` and `ServerDriver` end with the machine's `Stop`; whatever happens, data plane and host are closed.
 """
@@ -70,7 +70,10 @@ from qubes_miragevpn.runtime.driving.jobs import Jobs
 from qubes_miragevpn.runtime.operating.logins.judge import Judge
 from qubes_miragevpn.runtime.operating.roster import Member, Roster
 from qubes_miragevpn.runtime.sockets.reach import open_way
-from qubes_miragevpn.runtime.sockets.transports import Acceptor, SocketOptions, await_client, open_listener
+from qubes_miragevpn.runtime.sockets.transports import Acceptor, SocketOptions, await_client, open_listeners
+
+Place = tuple[Proto, SockAddr]
+"""Where a server listens, as it turned out."""
 
 HOST_TIMEOUT = 30.0  # seconds that bringing the tunnel's interface up may take
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds before trying again after this machine failed, doubling
@@ -315,26 +318,33 @@ class ServerDriver(Driver):
         self._served: dict[int, AssignAddresses] = {}
         self._since: dict[int, int] = {}  # seconds of the wall clock
 
-    async def run(self, listening: Callable[[SockAddr], None] | None = None) -> Stop:
+    async def run(self, listening: Callable[[tuple[Place, ...]], None] | None = None) -> Stop:
         """Serve until the machine ends (`command(Command.DISCONNECT)`); `listening` is told where.
 
-        Raises ConfigError or SystemRefused if the port cannot be had.
+        Raises ConfigError or SystemRefused if one of its ports cannot be had: then none is used.
         """
-        sock = open_listener(self._config.listen, SocketOptions.of(self._config.common))
+        socks = open_listeners(self._config.places, SocketOptions.of(self._config.common))
         try:
             self._begin()
         except BaseException:
-            sock.close()
+            for sock in socks:
+                sock.close()
             raise
         try:
             self._plane.attach_tun(self._tun_fd)
-            if self._config.listen.proto is Proto.UDP:
-                self._attach(sock, None)
-            else:
-                # twice what may be connected: newcomers are heard while dead connections wait for their timeout
-                self._acceptor = Acceptor(sock, 2 * self._config.max_clients, self._connection)
+            places = zip(self._config.places, socks, strict=True)
+            where = tuple((place.proto, sock.getsockname()) for place, sock in places)
+            streams = []
+            for link, (proto, _) in enumerate(where):  # a place's number is its link's
+                if proto is Proto.UDP:
+                    self._attach(link, socks[link], None)
+                else:
+                    streams.append(socks[link])
+            self._next_link = len(socks)
+            # twice what may be connected: newcomers are heard while dead connections wait for their timeout
+            self._acceptor = Acceptor(streams, 2 * self._config.max_clients, self._connection)
             if listening is not None:
-                listening(sock.getsockname())
+                listening(where)
             self._arm()
             return await self._until_end()
         finally:
@@ -372,14 +382,13 @@ class ServerDriver(Driver):
         self._feed(DismissPeer(number, message))
         return True
 
-    def _attach(self, sock: socket.socket, remote: SockAddr | None) -> Link:
-        link, self._next_link = self._next_link, self._next_link + 1
+    def _attach(self, link: Link, sock: socket.socket, remote: SockAddr | None) -> None:
         self._plane.attach_link(link, sock, remote)
         self._links.add(link)
-        return link
 
     def _connection(self, sock: socket.socket, remote: SockAddr) -> None:
-        link = self._attach(sock, remote)
+        link, self._next_link = self._next_link, self._next_link + 1
+        self._attach(link, sock, remote)
         self._accepted.add(link)
         self._feed(TransportUp(link, remote))
 

@@ -33,6 +33,7 @@ T = TypeVar("T")
 SERVER_WIRE = "192.0.2.1"
 CLIENT_WIRE = "192.0.2.2"
 SECOND_CLIENT_WIRE = "192.0.2.3"
+THIRD_CLIENT_WIRE6 = "2001:db8:3::2"
 SERVER_WIRE6 = "2001:db8::1"
 CLIENT_WIRE6 = "2001:db8::2"
 SERVER_TUNNEL = "10.99.0.1"
@@ -112,6 +113,7 @@ class Wire:
         self.server = Namespace(f"{self._prefix}-s")
         self.client = Namespace(f"{self._prefix}-c")
         self._second: Namespace | None = None
+        self._third: Namespace | None = None
         run("ip", "link", "add", "wire0", "netns", self.server.name, "type", "veth",
             "peer", "name", "wire0", "netns", self.client.name)  # fmt: skip
         for end, address, address6 in (
@@ -133,8 +135,19 @@ class Wire:
         run("ip", "-n", self.server.name, "route", "add", SECOND_CLIENT_WIRE, "dev", "wire1", "src", SERVER_WIRE)
         return self._second
 
+    def third_client(self) -> Namespace:
+        """A client machine with IPv6 alone; the server answers it from the same address as the first."""
+        self._third = Namespace(f"{self._prefix}-e")
+        run("ip", "link", "add", "wire2", "netns", self.server.name, "type", "veth",
+            "peer", "name", "wire0", "netns", self._third.name)  # fmt: skip
+        for end, link, address in ((self.server, "wire2", "2001:db8:3::1"), (self._third, "wire0", THIRD_CLIENT_WIRE6)):
+            run("ip", "-n", end.name, "address", "add", f"{address}/64", "dev", link, "nodad")
+            run("ip", "-n", end.name, "link", "set", link, "up")
+        run("ip", "-n", self._third.name, "route", "add", SERVER_WIRE6, "via", "2001:db8:3::1")
+        return self._third
+
     def close(self) -> None:
         """Take every namespace down."""
-        for space in (self.server, self.client, self._second):
+        for space in (self.server, self.client, self._second, self._third):
             if space is not None:
                 space.close()

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from qubes_miragevpn.base.secret import Secret
-from qubes_miragevpn.config.model import Identity, NameCheck, NameType, PeerPolicy, Proto, Timers
+from qubes_miragevpn.config.model import Identity, Listen, NameCheck, NameType, PeerPolicy, Proto, Timers
 from qubes_miragevpn.dataplane.interface import PeerExited, PeerSilent
 from qubes_miragevpn.protocol import contract as c
 from qubes_miragevpn.protocol.server import EXIT_DELAY, Server
 from qubes_miragevpn.protocol.serving.admission import ANSWERS
 from qubes_miragevpn.protocol.serving.registry import MAX_CANDIDATES
-from qubes_miragevpn.protocol.wire.packet import Body, Head, Opcode
+from qubes_miragevpn.protocol.wire.packet import Body, Head, Opcode, read_head
 from tests.interop.pki import Pem, Pki
 from tests.pair.hostile import STRANGER, Attacker
 from tests.pair.test_handshake import WRAPS, connected, transfer
@@ -196,7 +196,7 @@ def test_connections_that_never_speak_are_closed(pki: Pki) -> None:
     assert not world.server.effects(c.CloseTransport)
     world.run(0.2)
     assert sorted(each.link for each in world.server.effects(c.CloseTransport)) == list(range(50))
-    assert machine(world).next_deadline() is None and not machine(world)._silent
+    assert machine(world).next_deadline() is None and not machine(world)._entrance._silent
 
 
 def test_connections_that_speak_nonsense_slowly_are_closed_in_the_same_time(pki: Pki) -> None:
@@ -236,7 +236,7 @@ def test_silent_connections_are_bounded_and_cheap(pki: Pki) -> None:
     for link in range(10_000):
         attacker.event(world.server, c.TransportUp(link, STRANGER))
         machine(world).next_deadline()
-    assert len(machine(world)._silent) == MAX_CANDIDATES
+    assert len(machine(world)._entrance._silent) == MAX_CANDIDATES
     assert len(world.server.effects(c.CloseTransport)) == 10_000 - MAX_CANDIDATES
 
 
@@ -358,3 +358,43 @@ def test_pinned_fingerprints_without_a_ca(pki: Pki, right: bool) -> None:
     world = World(server_config(pki, identity=Identity(made.pem(leaf), Secret(made.key_pem()))))
     client = world.client(client_config(pki, peer=trust))
     assert world.run(20, lambda: up(client)) is right
+
+
+def test_each_client_is_served_as_it_came(pki: Pki) -> None:
+    """UDP and TCP at once: the sizes, the answers to strangers and the ends are those of the client's own link."""
+    world = World(server_config(pki, beside=(Listen("", 443, Proto.TCP),), duplicate_cn=True))
+    by_udp = join(world, pki)
+    by_tcp = join(world, pki, proto=Proto.TCP)
+    transfer(world, by_udp)
+    transfer(world, by_tcp)
+    udp, tcp = (effect.limits for effect in world.server.effects(c.AddPeer))
+    assert udp.floats and not tcp.floats
+    assert udp.mss4 == tcp.mss4 + 12 + 2, "the header of TCP, and a length before each packet"
+    by_udp.event(c.UserCommand(c.Command.DISCONNECT))
+    world.run(5)
+    assert not world.server.effects(c.CloseTransport), "the socket of all others by UDP stays open"
+    by_tcp.event(c.UserCommand(c.Command.DISCONNECT))
+    world.run(5)
+    assert len(world.server.effects(c.CloseTransport)) == 1 and not len(machine(world)._peers)
+
+
+def test_a_cookie_is_good_at_its_place_only(pki: Pki) -> None:
+    server = Server(
+        server_config(pki, beside=(Listen("", 7, Proto.UDP),)), entropy=bytes, unix_time=lambda: 1_700_000_000
+    )
+    (answer,) = server.handle(c.PacketReceived(1, STRANGER, reset()), 0.0)
+    assert isinstance(answer, c.Transmit) and answer.link == 1
+    sid = read_head(answer.packet).sid
+    third = Head(Opcode.ACK, 0, b"strange!").encode() + Body((0,), sid, None).encode()
+    assert isinstance(server.handle(c.PacketReceived(0, STRANGER, third), 0.0)[-1], c.Drop)
+    assert not len(server._peers)
+    server.handle(c.PacketReceived(1, STRANGER, third), 0.0)
+    assert len(server._peers) == 1
+
+
+def test_a_packet_of_a_connection_that_is_gone_is_not_answered(pki: Pki) -> None:
+    server = Server(
+        server_config(pki, beside=(Listen("", 7, Proto.TCP),)), entropy=bytes, unix_time=lambda: 1_700_000_000
+    )
+    assert [type(each) for each in server.handle(c.PacketReceived(9, STRANGER, reset()), 0.0)] == [c.Drop]
+    assert [type(each) for each in server.handle(c.PacketReceived(1, STRANGER, reset()), 0.0)] == [c.Drop]

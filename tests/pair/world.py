@@ -93,6 +93,7 @@ class Side:
         self.sent: list[bytes] = []  # control packets, as they left
         self.keys: dict[int, object] = {}  # key id -> DataKeys now installed
         self.peer: int | None = None
+        self.stream = False  # a client whose connection is TCP
 
     def effects(self, kind: type[Any]) -> list[Any]:
         """The effects of one type so far."""
@@ -110,8 +111,8 @@ class Side:
                 self.sent.append(packet)
                 self.world.carry(self, link, endpoint, packet)
                 return
-            case c.OpenTransport(link, _, address, port):
-                self.link = link
+            case c.OpenTransport(link, proto, address, port):
+                self.link, self.stream = link, proto is Proto.TCP
                 self.world.soon(lambda: self.event(c.TransportUp(link, (str(address), port))))
                 self.world.connected(self, link)
             case c.AddPeer(peer, link, endpoint, peer_id, limits):
@@ -186,7 +187,7 @@ class World:
         self._order = itertools.count()
         self.to_server, self.to_client = to_server, to_client
         self.between_two = isinstance(server, PointServer)
-        self.stream = server.listen.proto is Proto.TCP
+        self.stream = server.listen.proto is Proto.TCP  # else datagrams come to link 0
         self.server = Side(self, Server(server, entropy=self.entropy, unix_time=self.unix_time), SERVER_AT, 0)
         self.clients: list[Side] = []
         self._accepted: dict[int, tuple[Side, int]] = {}  # server's link -> client and the client's link
@@ -207,7 +208,7 @@ class World:
         return side
 
     def connected(self, client: Side, link: int) -> None:
-        if self.stream:
+        if client.stream:
             number = 100 + next(self._order)
             self._accepted[number] = (client, link)
             self.soon(lambda: self.server.event(c.TransportUp(number, client.place)))
@@ -216,19 +217,21 @@ class World:
         """Put one packet on the link; a stream neither loses nor reorders."""
         self.wire.append((sender, packet))
         to_server = sender is not self.server
-        decide = perfect if self.stream else self.to_server if to_server else self.to_client
+        stream = sender.stream or (link in self._accepted and not to_server)
+        decide = perfect if stream else self.to_server if to_server else self.to_client
         for delay, arrived in decide(packet):
             self._at(self.now + delay, self._arrival(sender, link, endpoint, arrived))
 
     def _arrival(self, sender: Side, link: int, endpoint: SockAddr, packet: bytes) -> Callable[[], None]:
         def arrive() -> None:
             if sender is not self.server:
-                links = [n for n, there in self._accepted.items() if there == (sender, link)] if self.stream else [0]
+                links = [n for n, there in self._accepted.items() if there == (sender, link)] if sender.stream else [0]
                 for number in links:
                     self.server.arrives(number, sender.place, packet)
                 return
             for client in self.clients:
-                if client.place == endpoint and (not self.stream or self._accepted.get(link) == (client, client.link)):
+                there = (client, client.link) if client.stream else None
+                if client.place == endpoint and self._accepted.get(link) == there:
                     client.arrives(client.link, SERVER_AT, packet)
 
         return arrive

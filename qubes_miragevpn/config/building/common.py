@@ -139,7 +139,8 @@ class Builder:
         if fragment is not None:
             sizes = {"fragment": fragment.args[0], "fragment_of": _size_of(fragment.args[1])}
             proto = self.settings.value("proto")
-            if proto is not None and proto.proto is Proto.TCP:
+            others = any(entry.args[2] is not None for entry in self.settings.all("local"))
+            if proto is not None and proto.proto is Proto.TCP and not others:
                 self.findings.warn(fragment.warning("'fragment' has no effect over TCP, which cuts by itself"))
         if mssfix is not None and mssfix.args[0] == 0:
             return sizes | {"mssfix": 0}

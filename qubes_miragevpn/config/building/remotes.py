@@ -129,7 +129,10 @@ def _local(scope: _Scope, proto: Proto) -> Local:
 
 
 def local_address(entry: Entry) -> IPv4Address | IPv6Address:
-    """The address of a ``local`` line. Raises `ConfigError`."""
+    """The address of a ``local`` line that says no more. Raises `ConfigError`."""
+    if entry.args[1:] != (None, None):
+        problem = "'local' with a port or a protocol is for a server of many clients"
+        raise entry.error(problem, "write 'lport' and 'proto'")
     try:
         return ip_address(entry.args[0])
     except ValueError:

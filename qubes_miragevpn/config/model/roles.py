@@ -160,6 +160,11 @@ class PointServer:
         """What every role has."""
         return self.client.common
 
+    @property
+    def places(self) -> tuple[Listen, ...]:
+        """Everywhere it listens."""
+        return (self.listen,)
+
 
 @dataclass(frozen=True)
 class ServerConfig:
@@ -176,3 +181,9 @@ class ServerConfig:
     client_to_client: bool = False
     operating: Operating = Operating()
     login: LoginRules | None = None  # what clients must say besides their certificate
+    beside: tuple[Listen, ...] = ()  # where it listens besides
+
+    @property
+    def places(self) -> tuple[Listen, ...]:
+        """Everywhere it listens."""
+        return (self.listen, *self.beside)

@@ -6,11 +6,14 @@ from __future__ import annotations
 import re
 
 from qubes_miragevpn.config.model import Common
-from qubes_miragevpn.config.rows.arguments import DEVICE, HOST, PATH, PORT, TEXT, Arg, Kind, choice, integer
+from qubes_miragevpn.config.rows.arguments import DEVICE, HOST, PATH, PORT, PROTO, TEXT, Arg, Kind, choice, integer
 from qubes_miragevpn.config.rows.row import APPLIED, NoEffect, Refused, Repeat, Row
 
 MAX_HEADERS = 10  # of our own in a request to a proxy (OpenVPN's MAX_CUSTOM_HTTP_HEADER)
 DEFAULT_SOCKS_PORT = 1080
+MAX_PLACES = 16  # where one server listens; each is a socket
+
+_LOCAL = Kind("an address, or '*'", lambda word: word if word == "*" else HOST.parse(word))
 
 _RETRY = NoEffect("a proxy that fails is tried again like any remote: see 'connect-retry'", warn=False)
 _TIMEOUT = NoEffect("a proxy has as long as the server: see 'connect-timeout'")
@@ -74,11 +77,14 @@ ROWS = (
     Row("socks-proxy-retry", "", None, client=_RETRY, server=_NO_PROXY, connection=True),
     Row(
         "local",
-        "address to listen on, or that a client's socket has",
-        (Arg("address", HOST),),
+        "address to listen on, or that a client's socket has; a server of many listens at each (`*`: every address), "
+        "with a port and a protocol of its own if they are given",
+        (Arg("address", _LOCAL), Arg("port", PORT, optional=True), Arg("protocol", PROTO, optional=True)),
         client=APPLIED,
         server=APPLIED,
         connection=True,
+        repeat=Repeat.ADD,
+        limit=MAX_PLACES,
     ),
     Row("lport", "local port; 0 a free one", (Arg("port", integer(0, 65535)),), client=APPLIED, server=APPLIED,
         connection=True),

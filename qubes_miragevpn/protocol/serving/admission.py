@@ -1,20 +1,24 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Stateless admission of UDP clients: a reset is answered once, and nothing is kept until the address is proved.
 
-The server's session id is a MAC over time slot, client address and client session id, so the client's next packet,
-which must acknowledge it, proves that the answer reached that address. One answer per reset, 26 to 14 bytes without
-protection, 72 to 344 or more with tls-crypt-v2; `ANSWERS` per `PERIOD` at most (``connect-freq-initial``). Source:
-OpenVPN ssl_pkt.c calculate_session_id_hmac, mudp.c do_pre_decrypt_check (only the MAC differs, which no client sees).
+The server's session id is a MAC over time slot, place, client address and client session id, so the client's next
+packet, which must acknowledge it, proves that the answer reached that address. One answer per reset, 26 to 14 bytes
+without protection, 72 to 344 or more with tls-crypt-v2; `ANSWERS` per `PERIOD` at most (``connect-freq-initial``).
+Source: OpenVPN ssl_pkt.c calculate_session_id_hmac, mudp.c do_pre_decrypt_check (only the MAC differs, which no client
+sees).
 """
 
 from __future__ import annotations
 
 from qubes_miragevpn.base.errors import PeerError
 from qubes_miragevpn.crypto.digests import hmac_digest, same
-from qubes_miragevpn.dataplane.interface import SockAddr
+from qubes_miragevpn.dataplane.interface import Link, SockAddr
 from qubes_miragevpn.protocol.wire import earlyneg
 from qubes_miragevpn.protocol.wire.packet import CLIENT_RESETS, SID_SIZE, Body, Head, Opcode, read_body
 from qubes_miragevpn.protocol.wrap.keys import Opened, Stamp
+
+Place = tuple[Link, SockAddr]
+"""Somebody's address, and ours that it came to."""
 
 ANSWERS = 100
 PERIOD = 10.0  # seconds
@@ -46,11 +50,11 @@ class Admission:
         self._period_began = float("-inf")
         self._answered = 0
 
-    def answer_reset(self, opened: Opened, endpoint: SockAddr, now: float, unix_time: int) -> bytes:
+    def answer_reset(self, opened: Opened, place: Place, now: float, unix_time: int) -> bytes:
         """Return the server's reset for a client's; raises `PeerError` (drop) if it is none or too many came."""
         self.require_ration(opened, now)
         head = opened.head
-        sid = self._cookie(self._slot(now), endpoint, head.sid)
+        sid = self._cookie(self._slot(now), place, head.sid)
         # Whoever brought a key must bring it once more: it is forgotten as soon as this answer is made.
         ask = earlyneg.ask_wrapped_key() if head.opcode is Opcode.HARD_RESET_CLIENT_V3 else b""
         reply = Body((0,), head.sid, 0, ask).encode()
@@ -65,7 +69,7 @@ class Admission:
             raise PeerError(f"more than {ANSWERS} first packets in {PERIOD:g} s")
         self._answered += 1
 
-    def confirm(self, opened: Opened, endpoint: SockAddr, now: float) -> bytes:
+    def confirm(self, opened: Opened, place: Place, now: float) -> bytes:
         """Return our session id if `opened` proves that it received our answer; raises `PeerError` (drop)."""
         head = opened.head
         body = read_body(head.opcode, opened.body)
@@ -75,7 +79,7 @@ class Admission:
             raise PeerError("a session begins with message 1 and acknowledges message 0")
         good = False
         for slot in range(self._slot(now) - _OLD_SLOTS, self._slot(now) + 1):
-            good |= same(self._cookie(slot, endpoint, head.sid), body.remote_sid)
+            good |= same(self._cookie(slot, place, head.sid), body.remote_sid)
         if not good:
             raise PeerError("session id was not given to this address")
         return body.remote_sid
@@ -83,6 +87,7 @@ class Admission:
     def _slot(self, now: float) -> int:
         return int(now // self._slot_length)
 
-    def _cookie(self, slot: int, endpoint: SockAddr, client_sid: bytes) -> bytes:
-        text = f"{slot} {endpoint[0]} {endpoint[1]} ".encode() + client_sid
+    def _cookie(self, slot: int, place: Place, client_sid: bytes) -> bytes:
+        link, endpoint = place
+        text = f"{slot} {link} {endpoint[0]} {endpoint[1]} ".encode() + client_sid
         return hmac_digest("SHA256", self._key, text)[:SID_SIZE]

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface, IPv6Interface
 
-from qubes_miragevpn.config.model import ServerConfig
+from qubes_miragevpn.config.model import Proto, ServerConfig
 from qubes_miragevpn.crypto.token import Token
 from qubes_miragevpn.dataplane.interface import Link, SockAddr
 from qubes_miragevpn.protocol.ration import Pace, Ration
@@ -35,6 +35,7 @@ class Peer:
     endpoint: SockAddr
     session: Session
     began: float
+    proto: Proto
     name: str = ""  # for people: printable, and cut where it is very long
     identity: str = ""  # the same whole, by which clients are told apart
     username: str = ""

@@ -68,7 +68,7 @@ class OtherEnd:
 
     def limits(self, peer: Peer) -> tuple[int, PeerLimits]:
         """Keep-alive as the file says; over UDP it may move, unless the file says where it is."""
-        common, proto = self._config.common, self._config.listen.proto
+        common, proto = self._config.common, peer.proto
         peer_id = NO_PEER_ID if self._agreed.peer_id is None else self._agreed.peer_id
         return peer_id, peer_limits(
             common,

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from qubes_miragevpn.base.errors import PeerError
+from qubes_miragevpn.config.model import Proto
 from qubes_miragevpn.dataplane.interface import NO_PEER_ID, Link, SockAddr
 from qubes_miragevpn.protocol.serving.deadlines import Deadlines
 from qubes_miragevpn.protocol.serving.peer import Peer
@@ -50,9 +51,9 @@ class Registry:
         if sum(not peer.admitted for peer in self._peers.values()) >= MAX_CANDIDATES:
             raise PeerError("too many handshakes under way")
 
-    def add(self, link: Link, endpoint: SockAddr, session: Session, now: float) -> Peer:
+    def add(self, link: Link, endpoint: SockAddr, session: Session, now: float, proto: Proto) -> Peer:
         """Take in a candidate."""
-        peer = Peer(self._new_number(), link, endpoint, session, now)
+        peer = Peer(self._new_number(), link, endpoint, session, now, proto)
         self._peers[peer.number] = peer
         self._by_place.setdefault((link, endpoint), []).append(peer)
         return peer

@@ -126,12 +126,12 @@ class Clients:
         timers = config.common.timers
         return peer_id, peer_limits(
             config.common,
-            config.listen.proto,
+            peer.proto,
             peer.endpoint,
             cipher=peer.cipher,
             ping=timers.ping,
             silence=timers.ping_restart,
             peer_id=peer_id != NO_PEER_ID,
             epoch=peer.epoch,
-            floats=config.listen.proto is Proto.UDP,
+            floats=peer.proto is Proto.UDP,
         )

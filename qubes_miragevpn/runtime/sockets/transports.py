@@ -16,7 +16,7 @@ import logging
 import os
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
@@ -112,7 +112,7 @@ def open_listener(listen: Listen, options: SocketOptions) -> socket.socket:
     except OSError as error:
         if family == socket.AF_INET6 and listen.family is Family.ANY and not listen.address:
             return open_listener(Listen("", listen.port, listen.proto, Family.IPV4), options)
-        what = f"cannot listen on port {listen.port}: {error.strerror}"
+        what = f"cannot listen on port {listen.port}/{listen.proto.value}: {error.strerror}"
         raise SystemRefused(what, "is this address family switched off?") from error
     try:
         if family == socket.AF_INET6:
@@ -154,35 +154,52 @@ async def await_client(
             return sock, remote
 
 
+def open_listeners(places: Sequence[Listen], options: SocketOptions) -> list[socket.socket]:
+    """Open every socket of a server, in their order, or none. Raises as `open_listener`."""
+    with contextlib.ExitStack() as undo:
+        opened = [undo.enter_context(open_listener(place, options)) for place in places]
+        undo.pop_all()
+        return opened
+
+
 class Acceptor:
-    """Takes TCP connections from a listening socket, `limit` at a time; gives each to `report`."""
+    """Takes TCP connections from listening sockets, `limit` of all at a time; gives each to `report`."""
 
     def __init__(
-        self, listener: socket.socket, limit: int, report: Callable[[socket.socket, SockAddr], None]
+        self, listeners: Sequence[socket.socket], limit: int, report: Callable[[socket.socket, SockAddr], None]
     ) -> None:
-        self._listener = listener
+        self._listeners = listeners
         self._limit = limit
         self._report = report
         self._open = 0
         self._pause: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(listener.fileno(), self._accept)
+        self._watch()
+
+    def _watch(self) -> None:
+        for listener in self._listeners:
+            self._loop.add_reader(listener.fileno(), self._accept, listener)
+
+    def _look_away(self) -> None:
+        for listener in self._listeners:
+            self._loop.remove_reader(listener.fileno())
 
     def released(self) -> None:
         """One of the connections has ended: there is room for another."""
         self._open -= 1
 
     def close(self) -> None:
-        """Stop accepting and close the listening socket."""
+        """Stop accepting and close the listening sockets."""
         if self._pause is not None:
             self._pause.cancel()
-        self._loop.remove_reader(self._listener.fileno())
-        self._listener.close()
+        self._look_away()
+        for listener in self._listeners:
+            listener.close()
 
-    def _accept(self) -> None:
+    def _accept(self, listener: socket.socket) -> None:
         for _ in range(ACCEPT_BURST):
             try:
-                sock, remote = self._listener.accept()
+                sock, remote = listener.accept()
             except BlockingIOError:
                 return
             except OSError as error:
@@ -206,10 +223,8 @@ class Acceptor:
     def _rest(self, error: OSError) -> None:
         """A listener that cannot be served stays readable: look away for a while instead of spinning."""
         _log.warning("cannot accept connections: %s", error.strerror)
-        self._loop.remove_reader(self._listener.fileno())
-        self._pause = self._loop.call_later(
-            OUT_OF_FILES_PAUSE, lambda: self._loop.add_reader(self._listener.fileno(), self._accept)
-        )
+        self._look_away()
+        self._pause = self._loop.call_later(OUT_OF_FILES_PAUSE, self._watch)
 
 
 def _new_socket(family: int, proto: Proto, options: SocketOptions) -> socket.socket:
@@ -280,7 +295,8 @@ def _bind(sock: socket.socket, address: str, port: int) -> None:
     try:
         sock.bind((address, port))
     except OSError as error:
-        shown = f"port {port}" if address in ("", "::") else f"{address} port {port}"
+        proto = "udp" if sock.type == socket.SOCK_DGRAM else "tcp"
+        shown = f"port {port}/{proto}" if address in ("", "::") else f"{address} port {port}/{proto}"
         remedy = {
             errno.EADDRINUSE: "another program uses it: stop that, or choose another port",
             errno.EADDRNOTAVAIL: "this machine does not have the address",

@@ -352,6 +352,7 @@ def server(source: random.Random) -> ServerConfig:
         push=some(source, "route 10.0.0.0 255.0.0.0", 'echo "a b"', "ping 10"),
         operating=operating(source),
         login=login(source),
+        beside=some(source, Listen("", 1195, Proto.TCP), Listen("192.0.2.9", 7, Proto.UDP, Family.IPV4)),
     )
     if made.common.tun_mtu >= MIN_MTU_IPV6:
         made = replace(made, network6=source.choice((None, ip_network("fd42:8::/64"), ip_network("fd42:8::/124"))))

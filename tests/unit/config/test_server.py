@@ -47,6 +47,13 @@ def test_without_keepalive_nobody_is_dropped_for_silence() -> None:
         ("proto tcp4", "listen", Listen("", 1194, Proto.TCP, Family.IPV4)),
         ("proto udp6", "listen", Listen("", 1194, Proto.UDP, Family.IPV6)),
         ("local 192.0.2.1\nlport 7\nport 8", "listen", Listen("192.0.2.1", 7, Proto.UDP, Family.IPV4)),
+        ("local 192.0.2.1", "places", (Listen("192.0.2.1", 1194, Proto.UDP, Family.IPV4),)),
+        ("local * 443 tcp\nlocal 2001:db8::1\nlocal *\nport 7", "places", (
+            Listen("", 443, Proto.TCP), Listen("2001:db8::1", 7, Proto.UDP, Family.IPV6), Listen("", 7, Proto.UDP))),
+        ("proto tcp6\nlocal *\nlocal 192.0.2.1 8 udp", "places", (
+            Listen("", 1194, Proto.TCP, Family.IPV6), Listen("192.0.2.1", 8, Proto.UDP, Family.IPV4))),
+        ("bind ipv6only\nlocal *\nlocal * 7 tcp", "places", (
+            Listen("", 1194, Proto.UDP, Family.IPV6), Listen("", 7, Proto.TCP, Family.IPV6))),
         ("max-clients 5", "max_clients", 5),
         ("duplicate-cn", "duplicate_cn", True),
         ("client-to-client", "client_to_client", True),
@@ -90,6 +97,12 @@ def test_applied(lines: str, path: str, value: Any) -> None:
         ("push ''", "must be one option in quotes"),
         ("local vpn.example.org", "'local' must be an address"),
         ("local 192.0.2.1\nproto udp6", "is no ipv6 address"),
+        ("local 192.0.2.1\nlocal 192.0.2.1 1194 udp4", "the server listens there already"),
+        ("local * 443 tcp-client", "'tcp-client' is the other end's protocol"),
+        ("local * 443 tcp4\nlocal 2001:db8::1 443 tcp4", "is no ipv4 address"),
+        ("local * 70000", "the port of 'local' must be a number from 1 to 65535"),
+        ("".join(f"local * {port} udp\n" for port in range(1, 18)), "'local'"),
+        ("local * 443 tcp4\nbind ipv6only", "'bind ipv6only' contradicts"),
         ("max-clients 0", "must be a number from 1 to 65535"),
         ("tls-server x", "'tls-server' has too many words"),
         ("client-config-dir ccd", "'client-config-dir' is not supported yet"),

@@ -161,7 +161,7 @@ def test_who_takes_part(packet_id: int, announced: bool) -> None:
 
 def test_the_answer_asks_for_the_key_and_is_smaller_than_the_question() -> None:
     gate = Admission(b"k" * 32, 60.0)
-    reply = gate.answer_reset(door().open(V3), ("192.0.2.1", 4000), 0.0, 7)
+    reply = gate.answer_reset(door().open(V3), (0, ("192.0.2.1", 4000)), 0.0, 7)
     assert len(reply) == 72 < len(V3)
     opened = client_keys(CLIENT).open(reply)
     body = read_body(opened.head.opcode, opened.body)

@@ -10,14 +10,13 @@ import pytest
 from qubes_miragevpn.base.errors import Consequence, PeerError
 from qubes_miragevpn.base.secret import Secret
 from qubes_miragevpn.config.model import NoWrap, TlsCrypt
-from qubes_miragevpn.dataplane.interface import SockAddr
 from qubes_miragevpn.protocol.serving import leases
-from qubes_miragevpn.protocol.serving.admission import ANSWERS, PERIOD, Admission
+from qubes_miragevpn.protocol.serving.admission import ANSWERS, PERIOD, Admission, Place
 from qubes_miragevpn.protocol.serving.pool import AddressPool, AddressPool6
 from qubes_miragevpn.protocol.wire.packet import Body, Head, Opcode, read_body
 from qubes_miragevpn.protocol.wrap.keys import Opened, Stamp, wrap_keys
 
-CLIENT: SockAddr = ("192.0.2.1", 40000)
+CLIENT: Place = (0, ("192.0.2.1", 40000))
 SID = b"client!!"
 KEYS = wrap_keys(NoWrap(), server=True)
 HAND_WINDOW = 60.0
@@ -35,9 +34,9 @@ def opened(opcode: Opcode, body: Body, *, key_id: int = 0, sid: bytes = SID) -> 
 RESET = opened(Opcode.HARD_RESET_CLIENT, Body((), None, 0))
 
 
-def answered(gate: Admission, now: float, endpoint: SockAddr = CLIENT) -> bytes:
+def answered(gate: Admission, now: float, place: Place = CLIENT) -> bytes:
     """The session id that the server's answer gives."""
-    reply = KEYS.open(gate.answer_reset(RESET, endpoint, now, 1_700_000_000))
+    reply = KEYS.open(gate.answer_reset(RESET, place, now, 1_700_000_000))
     assert reply.head.opcode is Opcode.HARD_RESET_SERVER
     assert read_body(reply.head.opcode, reply.body) == Body((0,), SID, 0)
     return reply.head.sid
@@ -70,20 +69,21 @@ def test_a_cookie_is_good_where_it_was_given() -> None:
 
 
 @pytest.mark.parametrize(
-    ("endpoint", "client"),
+    ("place", "client"),
     [
-        (("192.0.2.2", 40000), SID),
-        (("192.0.2.1", 40001), SID),
-        (("192.0.2.14", 0), SID),
-        (("2001:db8::1", 40000, 0, 0), SID),
+        ((0, ("192.0.2.2", 40000)), SID),
+        ((0, ("192.0.2.1", 40001)), SID),
+        ((0, ("192.0.2.14", 0)), SID),
+        ((0, ("2001:db8::1", 40000, 0, 0)), SID),
+        ((1, ("192.0.2.1", 40000)), SID),
         (CLIENT, b"another!"),
     ],
 )
-def test_a_cookie_is_bad_for_another_place_or_session(endpoint: SockAddr, client: bytes) -> None:
+def test_a_cookie_is_bad_for_another_place_or_session(place: Place, client: bytes) -> None:
     gate = admission()
     sid = answered(gate, 1000.0)
     with pytest.raises(PeerError):
-        gate.confirm(third(sid, client=client), endpoint, 1000.2)
+        gate.confirm(third(sid, client=client), place, 1000.2)
 
 
 @pytest.mark.parametrize("bit", range(64))
@@ -150,7 +150,7 @@ def test_answers_are_rationed_and_keep_nothing() -> None:
     gate, given = admission(), 0
     for n in range(100_000):  # spoofed, within one period
         try:
-            gate.answer_reset(RESET, (f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}", 1), 5.0 + n / 100_000, 0)
+            gate.answer_reset(RESET, (0, (f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}", 1)), 5.0 + n / 100_000, 0)
             given += 1
         except PeerError:
             continue

@@ -543,7 +543,7 @@ def test_a_udp_server_has_one_link_for_all() -> None:
 def test_a_tcp_server_numbers_its_connections_and_bounds_them() -> None:
     async def play(driver: ServerDriver, machine: Machine, plane: Plane, where: Any) -> None:
         async def connect() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-            return await asyncio.open_connection("127.0.0.1", where[1])
+            return await asyncio.open_connection("127.0.0.1", where[0][1][1])
 
         made = [await connect() for _ in range(4)]
         await until(lambda: len(plane.asked("attach_link")) == 4)
@@ -556,7 +556,7 @@ def test_a_tcp_server_numbers_its_connections_and_bounds_them() -> None:
             each.close()
 
     machine, plane = serve(Listen("127.0.0.1", 0, Proto.TCP), {}, play)
-    assert [event.link for event in machine.events if isinstance(event, TransportUp)] == [0, 1, 2, 3, 4]
+    assert [event.link for event in machine.events if isinstance(event, TransportUp)] == [1, 2, 3, 4, 5]
     assert plane.asked("detach_link") == [("detach_link", 1)]
     assert TransportDown(1, "reset") in machine.events
 

@@ -198,7 +198,7 @@ def test_an_acceptor_out_of_files_looks_away_and_comes_back(monkeypatch: pytest.
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         accepted: asyncio.Queue[Any] = asyncio.Queue()
-        acceptor = Acceptor(listener, 5, lambda sock, remote: accepted.put_nowait((sock, remote)))
+        acceptor = Acceptor([listener], 5, lambda sock, remote: accepted.put_nowait((sock, remote)))
         client, _ = await open_client(Proto.TCP, LOCAL[4], listener.getsockname()[1], SocketOptions())
         server, remote = await accepted.get()
         assert remote == client.getsockname() and not server.getblocking()

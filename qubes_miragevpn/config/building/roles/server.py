@@ -7,7 +7,7 @@ from ipaddress import IPv4Network, IPv6Interface, IPv6Network
 
 from qubes_miragevpn.config.building.common import Builder
 from qubes_miragevpn.config.building.inner import MIN_MTU_IPV6, Unusable, demand_unicast
-from qubes_miragevpn.config.building.roles.listening import listen
+from qubes_miragevpn.config.building.roles.listening import places
 from qubes_miragevpn.config.building.roles.logins import logins
 from qubes_miragevpn.config.model import Operating, OutputFile, ServerConfig
 from qubes_miragevpn.config.reading.collect import Entry, Settings
@@ -26,9 +26,11 @@ def server(builder: Builder) -> ServerConfig:
     keepalive = settings.last("keepalive")
     said = () if keepalive is None else (f"ping {keepalive.args[0]:g}", f"ping-restart {keepalive.args[1]:g}")
     common = builder.common(server=True)
+    first, *others = places(settings)
     return ServerConfig(
         common=common,
-        listen=listen(settings),
+        listen=first,
+        beside=tuple(others),
         network=_network(entry, settings.value("topology", "subnet")),
         network6=_network6(settings.last("server-ipv6"), common.tun_mtu),
         push=(*said, *(pushed.args[0] for pushed in settings.all("push"))),

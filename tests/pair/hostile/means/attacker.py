@@ -54,7 +54,7 @@ def require_sound(side: Driven, effects: Iterable[c.Effect]) -> None:
             assert len(layer._to_ack) <= 4 * RECEIVE_WINDOW
     if isinstance(machine, Server):
         candidates = [peer for peer in machine._peers if not peer.admitted]
-        assert len(candidates) <= MAX_CANDIDATES and len(machine._silent) <= MAX_CANDIDATES
+        assert len(candidates) <= MAX_CANDIDATES and len(machine._entrance._silent) <= MAX_CANDIDATES
         assert sum(map(len, machine._peers._by_place.values())) == len(machine._peers)
 
 
