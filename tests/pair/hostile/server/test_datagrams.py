@@ -84,7 +84,8 @@ def with_server(
         listening: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         life = asyncio.create_task(driver.run(listening.set_result))
         try:
-            await play(Scene(machine, await listening))
+            ((_, where),) = await listening
+            await play(Scene(machine, where))
             driver.command(Command.DISCONNECT)
             assert (await life).kind is StopKind.ASKED
         finally:
