@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from qubes_miragevpn.config.loader import Loaded
-    from qubes_miragevpn.config.model import PointServer, ServerConfig
+    from qubes_miragevpn.config.model import OneClient, PointServer, ServerConfig
     from qubes_miragevpn.runtime.driver import Place, ServerDriver
 
     Load = Callable[..., Loaded[ServerConfig] | Loaded[PointServer]]
@@ -73,7 +73,9 @@ async def _serve(config: ServerConfig | PointServer, folder: Path) -> int:
     from qubes_miragevpn.runtime.operating.console import Console
     from qubes_miragevpn.runtime.plain.serverhost import PointHost, ServerHost
 
-    machine = Server(config, entropy=os.urandom, unix_time=lambda: int(time.time()))
+    machine = Server(
+        config, entropy=os.urandom, unix_time=lambda: int(time.time()), single=_single_clients(config, folder)
+    )
     backend = choose(config)
     if isinstance(config, ServerConfig):
         host: ServerHost | PointHost = ServerHost(config, backend.open_tun)
@@ -100,6 +102,16 @@ async def _serve(config: ServerConfig | PointServer, folder: Path) -> int:
     finally:
         await console.close()
         await host.close()
+
+
+def _single_clients(config: ServerConfig | PointServer, folder: Path) -> Callable[[str], OneClient | None]:
+    """What reads the files for single clients."""
+    from qubes_miragevpn.config.model import ServerConfig
+    from qubes_miragevpn.runtime.operating.perclient import ClientFiles
+
+    if isinstance(config, ServerConfig) and config.client_dir is not None:
+        return ClientFiles(config.client_dir, folder)
+    return lambda _name: None
 
 
 def _status(driver: ServerDriver) -> Any:

@@ -170,6 +170,11 @@ class _Writer:
         yield from self._common(config.common, Timers(ping_restart=0.0))
         yield from _filled(config)
         yield from _operating(config.operating)
+        if config.client_dir is not None:
+            yield line_of("client-config-dir", config.client_dir.path)
+            if config.client_dir.exclusive:
+                yield "ccd-exclusive"
+        yield from (_route(route.network, route) for route in config.routes)
         if config.common.peer.certificate != PeerPolicy.certificate:
             yield line_of("verify-client-cert", config.common.peer.certificate)
         if config.login is not None:

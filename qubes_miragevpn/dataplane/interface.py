@@ -12,7 +12,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Protocol
 
 from qubes_miragevpn.base.secret import Secret
@@ -247,8 +247,15 @@ class DataPlane(Protocol):
     def update_peer(self, peer: int, *, peer_id: int | None = None, limits: PeerLimits | None = None) -> None:
         """Change what is given."""
 
-    def set_addresses(self, peer: int, addresses: tuple[IPv4Address | IPv6Address, ...]) -> None:
+    def set_addresses(
+        self,
+        peer: int,
+        addresses: tuple[IPv4Address | IPv6Address, ...],
+        networks: tuple[IPv4Network | IPv6Network, ...] = (),
+    ) -> None:
         """Inner addresses of a server's peer: packets to them go to it, packets from it must bear them.
+
+        `networks` are behind it: the same, where no peer has the exact address, by the longest prefix.
 
         A peer without addresses (a client's server) gets every packet from the TUN and may send any source.
         """

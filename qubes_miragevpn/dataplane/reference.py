@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from qubes_miragevpn.base.errors import MisuseError, PeerError
 from qubes_miragevpn.crypto.replay import Replayed
@@ -91,7 +91,7 @@ class DataChannel:
         peer = self._peers.everything
         if peer is None:
             try:
-                peer = self._peers.by_address.get(ip.addresses(inner)[1])
+                peer = self._peers.find(ip.addresses(inner)[1])
             except PeerError:
                 peer = None
             if peer is None:
@@ -237,8 +237,8 @@ class DataChannel:
             return None
         other = None
         if peer.restricted:
-            other = self._peers.by_address.get(destination)
-            if source not in peer.addresses or (other is not None and not self._client_to_client):
+            other = self._peers.find(destination)
+            if self._peers.find(source) is not peer or (other is not None and not self._client_to_client):
                 peer.dropped_other += 1
                 return None
         peer.packets_in += 1
@@ -317,9 +317,14 @@ class DataChannel:
             key.address(peer.peer_id)
             key.limit(peer.limits)
 
-    def set_addresses(self, handle: int, addresses: Iterable[IPv4Address | IPv6Address]) -> None:
-        """Give a peer its inner addresses."""
-        self._peers.set_addresses(handle, addresses)
+    def set_addresses(
+        self,
+        handle: int,
+        addresses: Iterable[IPv4Address | IPv6Address],
+        networks: Iterable[IPv4Network | IPv6Network] = (),
+    ) -> None:
+        """Give a peer its inner addresses, and the networks behind it."""
+        self._peers.set_addresses(handle, addresses, networks)
 
     def remove_peer(self, handle: int) -> None:
         """Forget a peer and its keys."""

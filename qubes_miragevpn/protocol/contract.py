@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from qubes_miragevpn.base.secret import Secret
 from qubes_miragevpn.config.model import ANYWHERE, Family, Listen, Local, Proto, Proxy, TunnelSettings
@@ -270,7 +270,8 @@ class AddPeer:
 class AssignAddresses:
     """Inner addresses of a server's peer, and what else an operator wants to know of it; told again when it moves.
 
-    `name` is its common name, `username` what it logged in with, both made printable; `endpoint` is where it is.
+    `networks` are behind it. `name` is its common name, `username` what it logged in with, both made printable;
+    `endpoint` is where it is.
     """
 
     peer: int
@@ -279,6 +280,7 @@ class AssignAddresses:
     username: str = ""
     cipher: str = ""
     endpoint: SockAddr | None = None
+    networks: tuple[IPv4Network | IPv6Network, ...] = ()
 
 
 @dataclass(frozen=True)

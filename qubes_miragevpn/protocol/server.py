@@ -15,7 +15,7 @@ from typing import assert_never
 
 from qubes_miragevpn.base.errors import Consequence, PeerError
 from qubes_miragevpn.base.text import printable
-from qubes_miragevpn.config.model import Family, PointServer, Proto, ServerConfig
+from qubes_miragevpn.config.model import Family, OneClient, PointServer, Proto, ServerConfig
 from qubes_miragevpn.dataplane.inband import OCC_EXIT
 from qubes_miragevpn.dataplane.interface import (
     CompressedDropped,
@@ -65,7 +65,7 @@ from qubes_miragevpn.protocol.happenings import (
     UseKey,
 )
 from qubes_miragevpn.protocol.serving.entrance import Entrance, Surroundings
-from qubes_miragevpn.protocol.serving.logins import Logins
+from qubes_miragevpn.protocol.serving.logins import Logins, refuse
 from qubes_miragevpn.protocol.serving.peer import EXIT_DELAY, MAX_NAME, Peer
 from qubes_miragevpn.protocol.serving.point import OtherEnd
 from qubes_miragevpn.protocol.serving.registry import Registry
@@ -75,16 +75,29 @@ from qubes_miragevpn.protocol.wire.keymethod2 import KeyMethod2
 from qubes_miragevpn.protocol.wire.messages import ChallengeResponse, Exit, Message, PushRequest
 
 
+def _nothing_said(_name: str) -> OneClient | None:
+    return None
+
+
 class Server:
     """The machine: see `protocol.contract` for how it is driven."""
 
     def __init__(
-        self, config: ServerConfig | PointServer, *, entropy: Callable[[int], bytes], unix_time: Callable[[], int]
+        self,
+        config: ServerConfig | PointServer,
+        *,
+        entropy: Callable[[int], bytes],
+        unix_time: Callable[[], int],
+        single: Callable[[str], OneClient | None] = _nothing_said,
     ) -> None:
-        """Raises `ConfigError` for unusable certificates or keys."""
+        """Raises `ConfigError` for unusable certificates or keys.
+
+        `single(name)` reads what ``client-config-dir`` says of one client, at each login: None for nothing; it raises
+        `ConfigError` for a file that cannot be used.
+        """
         common = config.common
         self._config = config
-        self._welcome: Welcome = Clients(config) if isinstance(config, ServerConfig) else OtherEnd(config)
+        self._welcome: Welcome = Clients(config, single) if isinstance(config, ServerConfig) else OtherEnd(config)
         self._logins: Logins | None = None
         if config.login is not None:
             patience = common.timers.hand_window
@@ -246,8 +259,14 @@ class Server:
     def _passes(self, peer: Peer, now: float) -> None:
         """Time passes for a session."""
         peer.session.tick(now)
+        self._settle(peer, now)
+
+    def _settle(self, peer: Peer, now: float) -> None:
+        """Refuse whom nothing lets in, once there are words for it."""
         if self._logins is not None:
             self._logins.settle(peer, now)
+        elif peer.refusal is not None:
+            self._out.append(refuse(peer, *peer.refusal, now))
 
     def _collect(self, peer: Peer, now: float) -> None:
         while True:
@@ -270,10 +289,9 @@ class Server:
                     self._install(peer, key_id)
                 elif self._welcome.unasked(peer):
                     self._asked(peer, now)
-                if self._logins is not None:
-                    self._logins.settle(peer, now)
-                    if peer.served:
-                        self._logins.tell(peer, now)
+                self._settle(peer, now)
+                if self._logins is not None and peer.served:
+                    self._logins.tell(peer, now)
             case UseKey(key_id):
                 if key_id in peer.installed:
                     self._out.append(ActivateKey(peer.number, key_id))
@@ -330,11 +348,15 @@ class Server:
             self._logins.tell(peer, now)
         else:
             self._promote(peer)
-            if peer.asked:
+            self._settle(peer, now)
+            if peer.asked and peer.admitted:
                 self._serve(peer, now)
 
     def _promote(self, peer: Peer) -> None:
-        """The client is authenticated: it replaces what it was before, and gets an address."""
+        """The client is authenticated: it replaces what it was before, and gets an address, unless its file says no."""
+        if why := self._welcome.prepare(peer):
+            peer.refusal = (why, "")
+            return
         admitted = [other for other in self._peers if other is not peer and other.admitted]
         for older in admitted:
             if self._welcome.replaces(peer, older):
@@ -376,7 +398,10 @@ class Server:
         addresses = self._welcome.addresses(peer)
         if addresses is not None:
             username = printable(peer.username, 64)
-            told = AssignAddresses(peer.number, peer.name, addresses, username, peer.cipher, peer.endpoint)
+            networks = peer.single.networks
+            told = AssignAddresses(
+                peer.number, peer.name, addresses, username, peer.cipher, peer.endpoint, networks
+            )  # fmt: skip
             self._out.append(told)
         return addresses
 

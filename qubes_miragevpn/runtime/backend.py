@@ -100,6 +100,8 @@ def _hindrance(config: Config) -> str:
     if isinstance(config, ServerConfig):
         if config.client_to_client:
             return "the native one does not pass packets between clients"
+        if config.client_dir is not None:
+            return "the native one knows no networks behind clients (client-config-dir)"
         return _common_hindrance(config.common, any(place.proto is Proto.UDP for place in config.places))
     for remote in config.remotes:
         datagrams = remote.proto is Proto.UDP

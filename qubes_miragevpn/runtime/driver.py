@@ -395,7 +395,7 @@ class ServerDriver(Driver):
     def _carry_out(self, effect: Effect) -> None:
         match effect:
             case AssignAddresses(peer, name, addresses):
-                self._plane.set_addresses(peer, addresses)
+                self._plane.set_addresses(peer, addresses, effect.networks)
                 self._served[peer] = effect
                 self._since.setdefault(peer, int(time.time()))
                 log.debug("%s has %s", printable(name), ", ".join(map(str, addresses)) or "no address")

@@ -16,7 +16,7 @@ import logging
 import os
 import socket
 from collections.abc import Callable
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any
 
 from qubes_miragevpn.base.errors import MisuseError
@@ -228,8 +228,15 @@ class NativePump:
         if peer not in self._lost:
             self._live.update_peer(peer, peer_id, None if limits is None else _rules(limits))
 
-    def set_addresses(self, peer: int, addresses: tuple[IPv4Address | IPv6Address, ...]) -> None:
-        """Give a server's peer its inner addresses."""
+    def set_addresses(
+        self,
+        peer: int,
+        addresses: tuple[IPv4Address | IPv6Address, ...],
+        networks: tuple[IPv4Network | IPv6Network, ...] = (),
+    ) -> None:
+        """Give a server's peer its inner addresses; there are no networks here (`backend.choose` sees to it)."""
+        if networks:
+            raise MisuseError("the native data plane knows no networks behind a peer")
         if peer not in self._lost:
             self._live.set_addresses(peer, [str(address) for address in addresses])
 

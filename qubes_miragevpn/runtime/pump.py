@@ -20,7 +20,7 @@ import logging
 import os
 import socket
 from collections.abc import Callable
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import ParamSpec
 
 from qubes_miragevpn.base.errors import MisuseError
@@ -352,9 +352,14 @@ class Pump:
         self._channel.update_peer(peer, self._loop.time(), peer_id=peer_id, limits=limits)
         self._arm()
 
-    def set_addresses(self, peer: int, addresses: tuple[IPv4Address | IPv6Address, ...]) -> None:
-        """Give a server's peer its inner addresses."""
-        self._channel.set_addresses(peer, addresses)
+    def set_addresses(
+        self,
+        peer: int,
+        addresses: tuple[IPv4Address | IPv6Address, ...],
+        networks: tuple[IPv4Network | IPv6Network, ...] = (),
+    ) -> None:
+        """Give a server's peer its inner addresses, and the networks behind it."""
+        self._channel.set_addresses(peer, addresses, networks)
 
     def remove_peer(self, peer: int) -> None:
         """Forget the peer with its keys."""

@@ -119,7 +119,7 @@ class Side:
                 self.peer = peer
                 self.channel.add_peer(peer, link, endpoint, peer_id, limits)
             case c.AssignAddresses(peer, _, addresses):
-                self.channel.set_addresses(peer, addresses)
+                self.channel.set_addresses(peer, addresses, effect.networks)
             case c.RemovePeer(peer):
                 self.channel.remove_peer(peer)
                 self.keys.clear()

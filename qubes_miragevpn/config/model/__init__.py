@@ -9,6 +9,8 @@ and never mixes with the operator's own configuration, so a restart always begin
 from qubes_miragevpn.config.model.logins import Command, LoginRules, Method, Pam, PasswordFile, TokenRules
 from qubes_miragevpn.config.model.roles import (
     ClientConfig,
+    ClientDir,
+    OneClient,
     Operating,
     OutputFile,
     PointClient,
@@ -66,6 +68,7 @@ __all__ = [
     "ANYWHERE",
     "DEFAULT_DATA_CIPHERS",
     "ClientConfig",
+    "ClientDir",
     "Command",
     "Common",
     "Compression",
@@ -85,6 +88,7 @@ __all__ = [
     "NameCheck",
     "NameType",
     "NoWrap",
+    "OneClient",
     "Operating",
     "OutputFile",
     "Pam",

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 from typing import ClassVar
 
 from qubes_miragevpn.base.secret import Secret
@@ -167,6 +168,39 @@ class PointServer:
 
 
 @dataclass(frozen=True)
+class ClientDir:
+    """``client-config-dir``: a file of settings for each client; `exclusive`: whoever has none may not enter."""
+
+    path: str  # as it was written, relative to the configuration's file
+    exclusive: bool = False
+
+
+@dataclass(frozen=True)
+class OneClient:
+    """What a server's file for one client says.
+
+    `pushes` change the options that are pushed to everybody, in this order: ("push", option) adds one, ("remove", text)
+    takes those away that begin so, ("reset", "") takes all.
+    """
+
+    disabled: bool = False
+    ifconfig: tuple[IPv4Address, IPv4Address] | None = None  # its address, and netmask or far end
+    ifconfig6: tuple[IPv6Interface, IPv6Address | None] | None = None  # and the far end
+    networks: tuple[IPv4Network | IPv6Network, ...] = ()  # behind it (``iroute``, ``iroute-ipv6``)
+    pushes: tuple[tuple[str, str], ...] = ()
+
+    def pushed(self, options: Iterable[str]) -> list[str]:
+        """What becomes of the options that are pushed to everybody."""
+        left = list(options)
+        for action, text in self.pushes:
+            if action == "push":
+                left.append(text)
+            else:
+                left = [option for option in left if action == "remove" and not option.startswith(text)]
+        return left
+
+
+@dataclass(frozen=True)
 class ServerConfig:
     """A server configuration (``mode server``)."""
 
@@ -181,6 +215,9 @@ class ServerConfig:
     client_to_client: bool = False
     operating: Operating = Operating()
     login: LoginRules | None = None  # what clients must say besides their certificate
+    client_dir: ClientDir | None = None
+    max_routes_per_client: int = 256  # networks behind one client
+    routes: tuple[Route, ...] = ()  # of this machine into the tunnel: to networks behind clients
     beside: tuple[Listen, ...] = ()  # where it listens besides
 
     @property

@@ -42,6 +42,7 @@ class Place(Enum):
     CONNECTION = "a <connection> block"
     STATIC = "a file of the static key mode"
     CONNECTS = "a file of a TLS tunnel between two, at the end that connects"
+    SINGLE = "a server's file for one client"
     WAITS = "a file of a TLS tunnel between two, at the end that waits"
 
 
@@ -189,6 +190,8 @@ def _read(directive: Directive, place: Place, optional: frozenset[str], findings
 def _fate(row: Row, place: Place) -> Fate | None:
     if place is Place.SERVER:
         return row.server
+    if place is Place.SINGLE:
+        return row.single
     if place is Place.WAITS:
         return row.server if row.name in _AS_A_SERVER else row.point or row.client
     if place in (Place.STATIC, Place.CONNECTS):

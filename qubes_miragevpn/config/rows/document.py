@@ -18,7 +18,8 @@ Every directive that is known, made from the table that the parser itself reads 
 directive that is not here is an error with file and line, and so is one in a place where it does not belong.
 
 Places: **C** a client's file, **B** a `<connection>` block in it, **S** a server's file, **P** a server's PUSH_REPLY,
-**K** a file of a tunnel between two (static key mode, or TLS without `pull`), where that differs from a client's.
+**K** a file of a tunnel between two (static key mode, or TLS without `pull`), where that differs from a client's,
+**D** a server's file for one client (`client-config-dir`).
 A letter in parentheses: accepted there without effect. `<>`: may be given as a block, `<name>` ... `</name>`.
 """
 _WITHOUT = """\
@@ -63,7 +64,7 @@ def _lines() -> Iterator[str]:
 
 
 def _fates(row: Row) -> list[Fate]:
-    return [fate for fate in (row.client, row.server, row.pushed, row.point) if fate is not None]
+    return [fate for fate in (row.client, row.server, row.pushed, row.point, row.single) if fate is not None]
 
 
 def _only(row: Row, kind: type) -> bool:
@@ -78,7 +79,8 @@ def _places(row: Row) -> str:
     connection = row.client if row.connection or isinstance(row.client, NoEffect) else None
     if isinstance(row.connection, NoEffect):
         connection = row.connection
-    letters = (("C", row.client), ("B", connection), ("S", row.server), ("P", row.pushed), ("K", row.point))
+    own = (("K", row.point), ("D", row.single))
+    letters = (("C", row.client), ("B", connection), ("S", row.server), ("P", row.pushed), *own)
     return " ".join(
         f"({letter})" if isinstance(fate, NoEffect) else letter
         for letter, fate in letters

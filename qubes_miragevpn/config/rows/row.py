@@ -67,9 +67,10 @@ class Row:
 
     `client`, `server` and `pushed` are its fates in a client's file, a server's file and a PUSH_REPLY; None: it may
     not stand there. `point` is that in a file of a tunnel between two (static key mode, or TLS without ``pull``), where
-    it is not the client's. `connection`: it may stand in a ``<connection>`` block, where it does what it does in a
-    client's file, or nothing. `block`: it may be given as ``<name>``, in place of its first argument. `args` None: the
-    words are not looked at (rows that are never applied).
+    it is not the client's. `single` is that in a server's file for one client. `connection`: it may stand in a
+    ``<connection>`` block, where it does what it does in a client's file, or nothing. `block`: it may be given as
+    ``<name>``, in place of its first argument. `args` None: the words are not looked at (rows that are never
+    applied).
     `more`: further words of that kind may follow. `fills` names the model's field that the only argument goes to.
     `secret`: its words are never shown.
     """
@@ -82,6 +83,7 @@ class Row:
     server: Fate | None = None
     pushed: Fate | None = None
     point: Fate | None = None
+    single: Fate | None = None
     connection: bool | NoEffect = False
     block: bool = False
     repeat: Repeat = Repeat.LAST

@@ -6,9 +6,11 @@ from __future__ import annotations
 from qubes_miragevpn.config.model import Operating, ServerConfig
 from qubes_miragevpn.config.rows.arguments import (
     IPV4,
+    IPV6,
     IPV6_INTERFACE,
     NETMASK,
     PATH,
+    TEXT,
     Arg,
     Kind,
     choice,
@@ -20,6 +22,8 @@ from qubes_miragevpn.config.rows.row import APPLIED, NoEffect, Refused, Repeat, 
 MAX_PUSHED_OPTION = 255  # characters (OpenVPN's OPTION_PARM_SIZE)
 
 
+MAX_NETWORKS = 4096  # of one family behind one client, however much `max-routes-per-client` lets be
+_SINGLE = Refused("is for one client", "write it into his file in 'client-config-dir'")
 _CONTROL = "remove the line; `miragevpn status` and the control socket take its place"
 
 
@@ -48,6 +52,64 @@ ROWS = (
         (Arg("option", Kind(f"one option in quotes, of at most {MAX_PUSHED_OPTION} characters", _pushed_option)),),
         client=NoEffect("a client pushes nothing"),
         server=APPLIED,
+        single=APPLIED,
+        repeat=Repeat.ADD,
+        limit=256,
+    ),
+    Row(
+        "client-config-dir",
+        "a directory with settings for single clients: a file with the name of each, or `DEFAULT`",
+        (Arg("directory", PATH),),
+        server=APPLIED,
+    ),
+    Row(
+        "max-routes-per-client",
+        "networks behind one client, at most (256)",
+        (Arg("networks", integer(1, 4096)),),
+        server=APPLIED,
+        fills=(ServerConfig, "max_routes_per_client"),
+    ),
+    Row("ccd-exclusive", "whoever has no file of his own in `client-config-dir` may not enter", server=APPLIED),
+    Row("disable", "this client may not enter", server=_SINGLE, single=APPLIED),
+    Row(
+        "ifconfig-push",
+        "the address of this client, and netmask or (`topology net30`, `p2p`) far end",
+        (Arg("address", IPV4), Arg("netmask", IPV4)),
+        server=_SINGLE,
+        single=APPLIED,
+    ),
+    Row(
+        "ifconfig-ipv6-push",
+        "the IPv6 address of this client, and the server's where that is not by `server-ipv6`",
+        (Arg("address", IPV6_INTERFACE), Arg("remote", IPV6, optional=True)),
+        server=_SINGLE,
+        single=APPLIED,
+    ),
+    Row(
+        "iroute",
+        "a network behind this client; the server's machine needs a `route` for it",
+        (Arg("network", IPV4), Arg("netmask", NETMASK, optional=True)),
+        server=_SINGLE,
+        single=APPLIED,
+        repeat=Repeat.ADD,
+        limit=MAX_NETWORKS,
+    ),
+    Row(
+        "iroute-ipv6",
+        "an IPv6 network behind this client; the server's machine needs a `route-ipv6` for it",
+        (Arg("network", IPV6_INTERFACE),),
+        server=_SINGLE,
+        single=APPLIED,
+        repeat=Repeat.ADD,
+        limit=MAX_NETWORKS,
+    ),
+    Row("push-reset", "nothing that is pushed to everybody", server=_SINGLE, single=APPLIED, repeat=Repeat.ADD),
+    Row(
+        "push-remove",
+        "not what is pushed to everybody and begins with this text",
+        (Arg("text", TEXT),),
+        server=_SINGLE,
+        single=APPLIED,
         repeat=Repeat.ADD,
         limit=256,
     ),

@@ -28,6 +28,12 @@ class Leases:
         self._remember(name, number)
         return number
 
+    def claim(self, number: int) -> None:
+        """Take this very number, inside the range or not; raises `PeerError` (end of session) if it is taken."""
+        if number in self.used:
+            raise PeerError("its own address is another client's", Consequence.END_SESSION)
+        self.used.add(number)
+
     def release(self, number: int) -> None:
         """Take a number back."""
         self.used.discard(number)
@@ -39,14 +45,10 @@ class Leases:
             del self.remembered[next(iter(self.remembered))]
 
     def _free(self) -> int:
-        size = (self._last - self._first) // self._step + 1
-        if len(self.used) >= size:
-            raise PeerError("the address pool is used up", Consequence.END_SESSION)
         # Begin after the last lease, so that an address rests before it is given to somebody else.
-        while (number := self._next) in self.used:
-            self._advance()
-        self._advance()
-        return number
-
-    def _advance(self) -> None:
-        self._next = self._next + self._step if self._next < self._last else self._first
+        for _ in range((self._last - self._first) // self._step + 1):
+            number = self._next
+            self._next = self._next + self._step if self._next < self._last else self._first
+            if number not in self.used:
+                return number
+        raise PeerError("the address pool is used up", Consequence.END_SESSION)

@@ -137,13 +137,7 @@ class Logins:
             self._refuse(peer, "no verdict in time", "", now)
 
     def _refuse(self, peer: Peer, why: str, told: str, now: float) -> None:
-        """It may not enter, or not stay: it is told, and soon forgotten."""
-        peer.judged_until, peer.refusal, peer.refused = None, None, True
-        peer.leaves_at = min(peer.leaves_at, now + EXIT_DELAY)
-        clean = "".join(char for char in told if char.isprintable()).encode()[:MAX_REASON].decode("utf-8", "ignore")
-        peer.session.send_message(f"AUTH_FAILED,{clean}" if clean else "AUTH_FAILED", now)
-        who = f"client {peer.name} at {printable(str(peer.endpoint[0]))}"
-        self._emit(Notify(Level.WARNING, f"{who} is refused: {printable(why)}"))
+        self._emit(refuse(peer, why, told, now))
 
     # --- tokens
 
@@ -159,6 +153,16 @@ class Logins:
         for message in build_push_reply(peer.extra) if peer.extra else ():
             peer.session.send_message(message, now)
         peer.extra = ()
+
+
+def refuse(peer: Peer, why: str, told: str, now: float) -> Notify:
+    """It may not enter, or not stay: it is told, and soon forgotten."""
+    peer.judged_until, peer.refusal, peer.refused = None, None, True
+    peer.leaves_at = min(peer.leaves_at, now + EXIT_DELAY)
+    clean = "".join(char for char in told if char.isprintable()).encode()[:MAX_REASON].decode("utf-8", "ignore")
+    peer.session.send_message(f"AUTH_FAILED,{clean}" if clean else "AUTH_FAILED", now)
+    who = f"client {peer.name} at {printable(str(peer.endpoint[0]))}"
+    return Notify(Level.WARNING, f"{who} is refused: {printable(why, 500)}")
 
 
 def _owner(peer: Peer, username: str) -> str:

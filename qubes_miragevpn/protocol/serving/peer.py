@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface, IPv6Interface
 
-from qubes_miragevpn.config.model import Proto, ServerConfig
+from qubes_miragevpn.config.model import OneClient, Proto, ServerConfig
 from qubes_miragevpn.crypto.token import Token
 from qubes_miragevpn.dataplane.interface import Link, SockAddr
 from qubes_miragevpn.protocol.ration import Pace, Ration
@@ -23,6 +23,7 @@ MAX_NAME = 255
 MOVES_TOLD = Pace(6, 60.0)
 """Lines of the log about a client's moves: it may move with every packet."""
 
+_NOTHING_SAID = OneClient()
 _CAN_NOTHING = PeerCan(proto=0, ciphers=(), mtu=False)
 
 
@@ -53,6 +54,7 @@ class Peer:
     epoch: bool = False  # data packets have the epoch format
     dynamic_tls_crypt: bool = False
     admitted: bool = False
+    single: OneClient = _NOTHING_SAID  # what its own file says
     lease: IPv4Interface | None = None
     lease6: IPv6Interface | None = None
     key_id: int = 0  # the newest established key
@@ -82,20 +84,31 @@ def _way_inside(config: ServerConfig, server: IPv4Address) -> str:
     return f"route {server}"
 
 
-def push_options(peer: Peer, config: ServerConfig, pool: AddressPool, pool6: AddressPool6 | None) -> list[str]:
+def _inside6(peer: Peer, pool6: AddressPool6) -> list[str]:
+    if peer.lease6 is None:
+        return []
+    far = peer.single.ifconfig6[1] if peer.single.ifconfig6 is not None else None
+    return [f"ifconfig-ipv6 {peer.lease6} {far or pool6.server}"]
+
+
+def push_options(peer: Peer, config: ServerConfig, pool: AddressPool, pool6: AddressPool6) -> list[str]:
     """The options of the PUSH_REPLY for an authenticated `peer`, in the order of OpenVPN's push.c."""
     assert peer.lease is not None
-    inside6 = [] if peer.lease6 is None or pool6 is None else [f"ifconfig-ipv6 {pool6.ifconfig(peer.lease6)}"]
+    single = peer.single
+    inside = pool.ifconfig(peer.lease) if single.ifconfig is None else "{} {}".format(*single.ifconfig)
+    inside6 = _inside6(peer, pool6)
     options = [
-        *(["tun-ipv6"] if inside6 else []),
-        *config.push,
+        *single.pushed([
+            *(["tun-ipv6"] if inside6 else []),
+            *config.push,
+            _way_inside(config, pool.server),
+            f"topology {config.topology}",
+            *inside6,
+            f"ifconfig {inside}",
+        ]),
         *peer.extra,
-        _way_inside(config, pool.server),
-        f"topology {config.topology}",
-        *inside6,
-        f"ifconfig {pool.ifconfig(peer.lease)}",
         f"cipher {peer.cipher}",
-    ]
+    ]  # fmt: skip
     if peer.can.proto & IvProto.DATA_V2:
         options.append(f"peer-id {peer.number}")
     if peer.can.proto & IvProto.CC_EXIT_NOTIFY:

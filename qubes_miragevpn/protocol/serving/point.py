@@ -40,6 +40,10 @@ class OtherEnd:
         """There is one other end."""
         return True
 
+    def prepare(self, peer: Peer) -> str:
+        """Both files say all there is."""
+        return ""
+
     def admit(self, peer: Peer) -> None:
         """Whoever is authenticated is the other end."""
 

@@ -44,28 +44,35 @@ class AddressPool:
         address = IPv4Address(self._leases.lease(name))
         return IPv4Interface((address, self.network.prefixlen if self.topology == "subnet" else 32))
 
+    def claim(self, address: IPv4Address) -> None:
+        """A client has this one for its own; raises `PeerError` (end of session) if another has it now."""
+        self._leases.claim(int(address))
+
     def release(self, address: IPv4Address) -> None:
         """Take an address back."""
         self._leases.release(int(address))
 
 
 class AddressPool6:
-    """Leases of ``server-ipv6 NETWORK/BITS``, one address a client."""
+    """Leases of ``server-ipv6 NETWORK/BITS``, one address a client; without it there are none."""
 
-    def __init__(self, network: IPv6Network) -> None:
-        self.network = network
-        self.server = network.network_address + 1
+    def __init__(self, network: IPv6Network | None) -> None:
+        self.server = None if network is None else network.network_address + 1
+        if network is None:
+            self._length, self._leases = 0, Leases(0, -1)
+            return
+        self._length = network.prefixlen
         begin = int(network.network_address)
         first = begin + (BEGIN6 if network.prefixlen < ROOMY6 else 2)
         self._leases = Leases(first, min(first + MOST6, int(network.broadcast_address)) - 1)
 
-    def ifconfig(self, lease: IPv6Interface) -> str:
-        """What a client is told of its lease: address with prefix length, and the server's address."""
-        return f"{lease} {self.server}"
-
     def lease(self, name: str) -> IPv6Interface:
         """Lease an address to the client `name`; raises `PeerError` (end of session) when none is free."""
-        return IPv6Interface((self._leases.lease(name), self.network.prefixlen))
+        return IPv6Interface((self._leases.lease(name), self._length))
+
+    def claim(self, address: IPv6Address) -> None:
+        """A client has this one for its own; raises `PeerError` (end of session) if another has it now."""
+        self._leases.claim(int(address))
 
     def release(self, address: IPv6Address) -> None:
         """Take an address back."""

@@ -7,11 +7,12 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv6Address
+from collections.abc import Callable
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address
 from typing import Protocol
 
-from qubes_miragevpn.base.errors import Consequence, PeerError
-from qubes_miragevpn.config.model import Proto, ServerConfig
+from qubes_miragevpn.base.errors import ConfigError, Consequence, PeerError
+from qubes_miragevpn.config.model import OneClient, Proto, ServerConfig
 from qubes_miragevpn.crypto.suites import SUITES, Mode
 from qubes_miragevpn.dataplane.interface import NO_PEER_ID, PeerLimits
 from qubes_miragevpn.protocol.control.negotiation import server_cipher
@@ -36,6 +37,9 @@ class Welcome(Protocol):
     def replaces(self, peer: Peer, older: Peer) -> bool:
         """Whether `older`, another session, is over now that `peer` is authenticated."""
 
+    def prepare(self, peer: Peer) -> str:
+        """Look up what is said of this peer alone; why it may not enter, "" if it may."""
+
     def admit(self, peer: Peer) -> None:
         """Take it in; raises `PeerError` (end of session)."""
 
@@ -55,7 +59,7 @@ class Welcome(Protocol):
         """The control message by which it learns that we leave; "": it only knows that of the data channel."""
 
     def addresses(self, peer: Peer) -> tuple[IPv4Address | IPv6Address, ...] | None:
-        """What is inside at its end; None: everything."""
+        """What is inside at its end, but for the networks behind it; None: everything."""
 
     def limits(self, peer: Peer) -> tuple[int, PeerLimits]:
         """The peer id that our packets bear, and the rules for it."""
@@ -64,11 +68,13 @@ class Welcome(Protocol):
 class Clients:
     """The clients of a server: each has an address of the pool, and is pushed what it needs."""
 
-    def __init__(self, config: ServerConfig) -> None:
+    def __init__(self, config: ServerConfig, single: Callable[[str], OneClient | None]) -> None:
+        """`single`: what is said of the client of this name alone, None for nothing; raises `ConfigError`."""
+        self._single = single
         self.most = config.max_clients
         self._config = config
         self._pool = AddressPool(config.network, config.topology)
-        self._pool6 = None if config.network6 is None else AddressPool6(config.network6)
+        self._pool6 = AddressPool6(config.network6)
 
     def meet(self, peer: Peer, hello: KeyMethod2) -> None:
         """Choose the cipher and all that a client of this kind can do."""
@@ -84,17 +90,62 @@ class Clients:
         same_place = (older.link, older.endpoint) == (peer.link, peer.endpoint)
         return same_place or (older.identity == peer.identity and not self._config.duplicate_cn)
 
+    def prepare(self, peer: Peer) -> str:
+        """Read its own file, where there are such."""
+        if self._config.client_dir is None:
+            return ""
+        try:
+            found = self._single(peer.identity)
+        except ConfigError as error:
+            return str(error)
+        if found is None:
+            return "it has no file in client-config-dir (ccd-exclusive)" if self._config.client_dir.exclusive else ""
+        peer.single = found
+        return "its file says 'disable'" if found.disabled else self._wrong(found)
+
+    def _wrong(self, single: OneClient) -> str:
+        """What of a client's own addresses cannot be."""
+        servers = (self._pool.server, self._pool6.server)
+        if single.ifconfig is not None:
+            address, other = single.ifconfig
+            try:
+                IPv4Interface((address, self._mask(other)))
+            except ValueError:
+                return f"'ifconfig-push' with topology subnet needs a netmask, not {other}"
+            if address in servers:
+                return f"'ifconfig-push' gives it the server's own address {address}"
+        if single.ifconfig6 is not None:
+            if single.ifconfig6[0].ip in servers:
+                return f"'ifconfig-ipv6-push' gives it the server's own address {single.ifconfig6[0].ip}"
+            if self._pool6.server is None and single.ifconfig6[1] is None:
+                return "'ifconfig-ipv6-push' must say the server's address where there is no 'server-ipv6'"
+        if len(single.networks) > self._config.max_routes_per_client:
+            return "more networks are behind it than 'max-routes-per-client' lets be"
+        return ""
+
+    def _mask(self, other: IPv4Address) -> str:
+        """Of a client's own address: what its file says, but that with a far end there is no network on the link."""
+        return str(other) if self._config.topology == "subnet" else "255.255.255.255"
+
     def admit(self, peer: Peer) -> None:
-        """Lease it an address of each family there is."""
-        peer.lease = self._pool.lease(peer.identity)
-        if self._pool6 is not None:
+        """Give it an address of each family there is: its own, or one of the pool."""
+        single = peer.single
+        if single.ifconfig is not None:
+            self._pool.claim(single.ifconfig[0])
+            peer.lease = IPv4Interface((single.ifconfig[0], self._mask(single.ifconfig[1])))
+        else:
+            peer.lease = self._pool.lease(peer.identity)
+        if single.ifconfig6 is not None:
+            self._pool6.claim(single.ifconfig6[0].ip)
+            peer.lease6 = single.ifconfig6[0]
+        elif self._config.network6 is not None:
             peer.lease6 = self._pool6.lease(peer.identity)
 
     def dismiss(self, peer: Peer) -> None:
         """Take its addresses back."""
         if peer.lease is not None:
             self._pool.release(peer.lease.ip)
-        if peer.lease6 is not None and self._pool6 is not None:
+        if peer.lease6 is not None:
             self._pool6.release(peer.lease6.ip)
 
     def introduce(self, peer: Peer) -> str:

@@ -40,6 +40,8 @@ class ServerHost:
         await configure(self._net, name, without_missing_ipv6(settings, name))
         if not subnet:
             await self._net.replace_route(NetRoute(network, dev=name))
+        for route in self._config.routes:
+            await self._net.replace_route(NetRoute(route.network, dev=name, metric=route.metric))
         return self._tun.fd, self._tun.name
 
     async def close(self) -> None:

@@ -13,6 +13,7 @@ from qubes_miragevpn.config.building.inner import MIN_MTU_IPV6
 from qubes_miragevpn.config.model import (
     DEFAULT_DATA_CIPHERS,
     ClientConfig,
+    ClientDir,
     Command,
     Common,
     Compression,
@@ -64,6 +65,9 @@ CRL = Made("authority").revoke(5)
 WORDS = ("1", "2", "600", "1300", "9000", "tun5", "eth0", "nointeract", "0x51", "10.8.0.1", "fd00::1", "net30", "p2p")
 TEXTS = ("name", "a b", 'quo"te', "back\\slash", "it's", "#hash", "C=AA, CN=x", "é", "semi;colon", "-dash")
 ENTRY = Credentials("alice", Secret(b"pass # word"))
+
+
+INWARD = (Route(ip_network("10.5.0.0/16")), Route(ip_network("fd05::/32"), None, 7))
 
 
 def filled(source: random.Random, model: Any, *, server: bool) -> Any:
@@ -353,6 +357,8 @@ def server(source: random.Random) -> ServerConfig:
         operating=operating(source),
         login=login(source),
         beside=some(source, Listen("", 1195, Proto.TCP), Listen("192.0.2.9", 7, Proto.UDP, Family.IPV4)),
+        client_dir=source.choice((None, ClientDir("ccd"), ClientDir("a b/ccd", exclusive=True))),
+        routes=tuple(Route(each.network, None, each.metric) for each in some(source, *INWARD)),
     )
     if made.common.tun_mtu >= MIN_MTU_IPV6:
         made = replace(made, network6=source.choice((None, ip_network("fd42:8::/64"), ip_network("fd42:8::/124"))))

@@ -10,7 +10,7 @@ import pytest
 
 from qubes_miragevpn.base.errors import ConfigError
 from qubes_miragevpn.config.loader import looks_like_server
-from qubes_miragevpn.config.model import Family, Identity, Listen, Proto
+from qubes_miragevpn.config.model import ClientDir, Family, Identity, Listen, Proto, Route
 from tests.unit.config.texts import CLIENT, SERVER, server, without
 
 
@@ -66,6 +66,11 @@ def test_without_keepalive_nobody_is_dropped_for_silence() -> None:
         ("explicit-exit-notify", "common.explicit_exit_notify", 1),
         ("reneg-sec 30", "common.timers.reneg_sec", 30),
         ("dev tun5\nuser nobody", "common.dev", "tun5"),
+        ("client-config-dir ccd", "client_dir", ClientDir("ccd")),
+        ("client-config-dir ccd\nccd-exclusive", "client_dir", ClientDir("ccd", exclusive=True)),
+        ("max-routes-per-client 3", "max_routes_per_client", 3),
+        ("route 10.5.0.0 255.255.0.0 10.8.0.2", "routes", (Route(IPv4Network("10.5.0.0/16")),)),
+        ("route-ipv6 fd05::/32", "routes", (Route(IPv6Network("fd05::/32")),)),
         ("server-ipv6 fd42:8::/64", "network6", IPv6Network("fd42:8::/64")),
     ],
 )
@@ -105,7 +110,8 @@ def test_applied(lines: str, path: str, value: Any) -> None:
         ("local * 443 tcp4\nbind ipv6only", "'bind ipv6only' contradicts"),
         ("max-clients 0", "must be a number from 1 to 65535"),
         ("tls-server x", "'tls-server' has too many words"),
-        ("client-config-dir ccd", "'client-config-dir' is not supported yet"),
+        ("ccd-exclusive", "'ccd-exclusive' needs 'client-config-dir'"),
+        ("iroute 10.1.0.0 255.255.0.0", "'iroute' is for one client (write it into his file in 'client-config-dir')"),
         ("crl-verify crl.pem", "cannot read 'crl.pem' of 'crl-verify'"),
     ],
 )

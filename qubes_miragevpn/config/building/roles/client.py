@@ -30,7 +30,7 @@ def client(builder: Builder, *, waits: bool = False) -> ClientConfig:
     """Who connects; `waits`: the other end comes to us. Raises `ConfigError`."""
     settings = builder.settings
     login = settings.last("auth-user-pass")
-    routes = _routes(builder)
+    found = routes(builder)
     common = builder.common(server=waits)
     return ClientConfig(
         common=common,
@@ -39,8 +39,8 @@ def client(builder: Builder, *, waits: bool = False) -> ClientConfig:
         credentials=_credentials(builder, login),
         static_challenge=_static_challenge(settings),
         username=_username(builder, login),
-        routes=tuple(route for route in routes if isinstance(route, Route)),
-        landmark_routes=tuple(route for route in routes if isinstance(route, LandmarkRoute)),
+        routes=tuple(route for route in found if isinstance(route, Route)),
+        landmark_routes=tuple(route for route in found if isinstance(route, LandmarkRoute)),
         around=builder.surroundings.around,
         redirect=_flags(builder, "redirect-gateway"),
         redirect_private=_flags(builder, "redirect-private"),
@@ -105,16 +105,16 @@ def _username(builder: Builder, login: Entry | None) -> str | None:
     return material.username(login, builder.read_file)
 
 
-def _routes(builder: Builder) -> tuple[Route | LandmarkRoute, ...]:
+def routes(builder: Builder) -> tuple[Route | LandmarkRoute, ...]:
     settings, findings = builder.settings, builder.findings
-    routes: list[Route | LandmarkRoute] = []
+    made: list[Route | LandmarkRoute] = []
     for name, make in (("route", ipv4_route), ("route-ipv6", ipv6_route)):
         for entry in settings.all(name):
             try:
-                routes.append(make(*entry.args, around=builder.surroundings.around))
+                made.append(make(*entry.args, around=builder.surroundings.around))
             except Unusable as error:
                 findings.warn(entry.warning(f"'{name}' has no effect: {error}"))
-    return tuple(routes)
+    return tuple(made)
 
 
 def _dns(builder: Builder) -> Dns:

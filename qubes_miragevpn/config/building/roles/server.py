@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import IPv4Network, IPv6Interface, IPv6Network
 
 from qubes_miragevpn.config.building.common import Builder
 from qubes_miragevpn.config.building.inner import MIN_MTU_IPV6, Unusable, demand_unicast
+from qubes_miragevpn.config.building.roles.client import routes
 from qubes_miragevpn.config.building.roles.listening import places
 from qubes_miragevpn.config.building.roles.logins import logins
-from qubes_miragevpn.config.model import Operating, OutputFile, ServerConfig
+from qubes_miragevpn.config.model import ClientDir, LandmarkRoute, Operating, OutputFile, Route, ServerConfig
 from qubes_miragevpn.config.reading.collect import Entry, Settings
 
 WIDEST_NETWORK, NARROWEST_NETWORK = 16, 29  # prefix lengths that openvpn's `server` takes
@@ -35,9 +37,26 @@ def server(builder: Builder) -> ServerConfig:
         network6=_network6(settings.last("server-ipv6"), common.tun_mtu),
         push=(*said, *(pushed.args[0] for pushed in settings.all("push"))),
         operating=_operating(settings),
+        client_dir=_client_dir(settings),
+        routes=_inward(builder),
         login=logins(settings, builder.read_file, common.timers.reneg_sec),
         **settings.fields(ServerConfig),
     )
+
+
+def _client_dir(settings: Settings) -> ClientDir | None:
+    entry, exclusive = settings.last("client-config-dir"), settings.last("ccd-exclusive")
+    if entry is None and exclusive is not None:
+        raise exclusive.error("'ccd-exclusive' needs 'client-config-dir'", "write 'client-config-dir DIRECTORY'")
+    return None if entry is None else ClientDir(entry.args[0], exclusive is not None)
+
+
+def _inward(builder: Builder) -> tuple[Route, ...]:
+    """Routes of the server's machine into its tunnel, where no gateway counts: clients' files say who has what."""
+    found = routes(builder)
+    if any(isinstance(each, LandmarkRoute) for each in found):
+        builder.findings.warn("a server's routes lead into its tunnel: those around it have no effect")
+    return tuple(replace(each, gateway=None) for each in found if isinstance(each, Route))
 
 
 def _operating(settings: Settings) -> Operating:
