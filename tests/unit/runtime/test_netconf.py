@@ -70,6 +70,10 @@ def play(function: Callable[[Netconf], Coroutine[Any, Any, None]]) -> Callable[[
             try:
                 await function(net)
                 assert await net.undo() == ()
+                for _ in range(100):  # the kernel makes the local route of an address a moment after it
+                    if picture() == before:
+                        break
+                    await asyncio.sleep(0.02)
                 assert picture() == before
             finally:
                 await net.close()
