@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The control socket's server: a unix stream socket, a request and a reply for each connection.
 
-Who may connect is the file's mode: root, and the group of the settings if it exists. Nobody can hold it up:
-requests are bounded in length and time, replies in time, callers in number; whoever comes above that is told so
-and closed at once.
+Who may connect is the file's access list: root, and the group of the settings if it exists. The service need not be in
+that group, and is not: whoever is in the group qubes may become root (Qubes' passwordless-root: polkit, sudo). Nobody
+can hold it up: requests are bounded in length and time, replies in time, callers in number; whoever comes above that is
+told so and closed at once.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import logging
 import os
 import socket
 import stat
+import struct
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -96,8 +98,7 @@ class ControlServer:
             group = grp.getgrnam(self._group).gr_gid
         except KeyError:
             return
-        os.chown(self._path, -1, group)
-        os.chmod(self._path, 0o660)
+        os.setxattr(self._path, "system.posix_acl_access", _access_list(group))
 
     async def close(self) -> None:
         """End: no further callers, present ones are cut off."""
@@ -189,3 +190,10 @@ class ControlServer:
         except Exception:
             _log.exception("a request failed by a bug")
             return render_reply(error="internal error")
+
+
+def _access_list(group: int) -> bytes:
+    """A POSIX access list: owner and `group` may, nobody else (linux/posix_acl_xattr.h: version 2; tag, rights, id)."""
+    nobody, both = 0xFFFFFFFF, 6
+    entries = ((0x01, both, nobody), (0x04, 0, nobody), (0x08, both, group), (0x10, both, nobody), (0x20, 0, nobody))
+    return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)

@@ -9,6 +9,7 @@ import json
 import os
 import socket
 import stat
+import struct
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
@@ -371,12 +372,16 @@ def test_who_may_connect(tmp_path: Path) -> None:
 
     async def groups(path: Path) -> None:
         assert stat.S_IMODE(path.stat().st_mode) == 0o660
-        assert path.stat().st_gid == os.getgid()
+        assert path.stat().st_gid == os.getgid(), "its own: no member of the group can be asked for"
+        listed = list(struct.iter_unpack("<HHI", os.getxattr(path, "system.posix_acl_access")[4:]))
+        assert [(tag, rights) for tag, rights, _ in listed] == [(1, 6), (4, 0), (8, 6), (16, 6), (32, 0)]
+        assert listed[2][2] == foreign.gr_gid
 
     import grp
 
+    foreign = next(each for each in grp.getgrall() if each.gr_gid not in (os.getgid(), *os.getgroups()))
     served(tmp_path, roots)
-    served(tmp_path, groups, grp.getgrgid(os.getgid()).gr_name)
+    served(tmp_path, groups, foreign.gr_name)
 
 
 def test_a_socket_left_behind_is_replaced_a_service_is_not(tmp_path: Path) -> None:
