@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
         return ExitCode.OK
     end = loader.looks_between_two(named.text, named.surroundings)
     if end == "waits":
-        return serve(named)
+        return serve(named, arguments.words)
     if end == "connects":
         load: Load = loader.load_point_client
     else:

@@ -38,7 +38,7 @@ async def run_in_foreground(
     log: logging.Logger,
     actions: Mapping[signal.Signals, Callable[[], None]],
 ) -> Stop:
-    """Run `life` (of `driver`) to its end, obeying signals; `actions` are those beyond the ending ones."""
+    """Run `life` (of `driver`) to its end, obeying signals; `actions` outrank the ending ones."""
     loop = asyncio.get_running_loop()
     task = asyncio.ensure_future(life)
     asked = 0
@@ -54,7 +54,7 @@ async def run_in_foreground(
         else:
             os._exit(ENDED_BY_FORCE)
 
-    for number in ENDING:
+    for number in set(ENDING) - set(actions):
         loop.add_signal_handler(number, end)
     for number, action in actions.items():
         loop.add_signal_handler(number, action)

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """`miragevpn server [FILE] [--OPTION ...]`: a server, or the waiting end of a tunnel between two, in the foreground.
 
-Ctrl-C, SIGTERM and SIGHUP end it (clients are told, every change is undone, exit code 0); SIGUSR1 and SIGUSR2 log
-who is connected. Forwarding and NAT beyond the TUN are the operator's.
+Ctrl-C and SIGTERM end it (clients are told, every change is undone, exit code 0); SIGUSR1 and SIGUSR2 log who is
+connected. SIGHUP has a server read its configuration again without dropping anybody: what may change while clients are
+connected does, the rest is named and left, and a file with a mistake changes nothing; it ends a tunnel between two.
+Forwarding and NAT beyond the TUN are the operator's.
 """
 
 from __future__ import annotations
@@ -16,14 +18,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qubes_miragevpn.base.exitcodes import ExitCode
+from qubes_miragevpn.base.text import printable
 from qubes_miragevpn.cli.words import Named, add_command, named_by
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from qubes_miragevpn.config.loader import Loaded
     from qubes_miragevpn.config.model import OneClient, PointServer, ServerConfig
     from qubes_miragevpn.runtime.driver import Place, ServerDriver
+    from qubes_miragevpn.runtime.operating.console import Console
 
     Load = Callable[..., Loaded[ServerConfig] | Loaded[PointServer]]
 
@@ -44,11 +48,11 @@ def add_parser(subparsers: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Serve until a signal."""
     named = named_by(arguments)
-    return ExitCode.OK if named is None else serve(named)
+    return ExitCode.OK if named is None else serve(named, arguments.words)
 
 
-def serve(named: Named) -> int:
-    """Serve by what a command line names."""
+def serve(named: Named, words: Sequence[str]) -> int:
+    """Serve by what a command line (`words`) names."""
     import asyncio
 
     from qubes_miragevpn.config.loader import load_point_server, load_server, looks_between_two
@@ -60,10 +64,10 @@ def serve(named: Named) -> int:
     for warning in loaded.warnings:
         _log.warning("%s", warning)
     demand_net_admin()
-    return asyncio.run(_serve(loaded.config, named.folder))
+    return asyncio.run(_serve(loaded.config, named.folder, words))
 
 
-async def _serve(config: ServerConfig | PointServer, folder: Path) -> int:
+async def _serve(config: ServerConfig | PointServer, folder: Path, words: Sequence[str]) -> int:
     from qubes_miragevpn.cli.foreground import report_end, run_in_foreground
     from qubes_miragevpn.cli.main import version
     from qubes_miragevpn.config.model import Operating, ServerConfig
@@ -97,6 +101,8 @@ async def _serve(config: ServerConfig | PointServer, folder: Path) -> int:
 
         status = _status(driver)
         actions = {signal.SIGUSR1: status, signal.SIGUSR2: status}
+        if isinstance(config, ServerConfig):
+            actions[signal.SIGHUP] = _Reloading(config, words, driver, console)
         stop = await run_in_foreground(driver, driver.run(listening), _log, actions)
         return report_end(stop, driver.counters(), _log)
     finally:
@@ -112,6 +118,39 @@ def _single_clients(config: ServerConfig | PointServer, folder: Path) -> Callabl
     if isinstance(config, ServerConfig) and config.client_dir is not None:
         return ClientFiles(config.client_dir, folder)
     return lambda _name: None
+
+
+class _Reloading:
+    """Reads the configuration again, each time it is called."""
+
+    def __init__(self, config: ServerConfig, words: Sequence[str], driver: ServerDriver, console: Console) -> None:
+        self._config = config
+        self._words = words
+        self._driver = driver
+        self._console = console
+
+    def __call__(self) -> None:
+        from qubes_miragevpn.base.errors import MirageError
+        from qubes_miragevpn.cli.words import read_words
+        from qubes_miragevpn.config.loader import load_server
+        from qubes_miragevpn.protocol.serving.reload import reload
+
+        try:
+            named = read_words(self._words, ask=None)  # nobody is asked for a password while others are served
+            around = named.surroundings
+            loaded = load_server(named.text, file=named.file, read_file=named.read_file, surroundings=around)
+        except (MirageError, OSError) as error:
+            _log.error("not read again, everything stays as it was: %s", printable(str(error), 500))
+            return
+        for warning in loaded.warnings:
+            _log.warning("%s", warning)
+        done = reload(self._config, loaded.config)
+        self._config = done.config
+        self._driver.reconfigure(done.config)
+        self._console.reconfigure(done.config.operating)
+        _log.info("configuration read again: %s", ", ".join(done.changed) or "nothing to change while it runs")
+        if done.left:
+            _log.warning("changes that take a new start, and have no effect now: %s", ", ".join(done.left))
 
 
 def _status(driver: ServerDriver) -> Any:

@@ -65,8 +65,18 @@ def named_by(arguments: argparse.Namespace) -> Named | None:
     return read_words(words)
 
 
-def read_words(words: Sequence[str]) -> Named:
-    """Read FILE, if the first word is one, and keep the options after it. Raises `ConfigError`."""
+def ask_password(prompt: str) -> Secret | None:
+    """Ask at the terminal, without echo; None if there is none."""
+    if not sys.stdin or not sys.stdin.isatty():
+        return None
+    try:
+        return Secret(getpass(prompt).encode("utf-8", "surrogateescape"))
+    except (EOFError, OSError):
+        return None
+
+
+def read_words(words: Sequence[str], ask: Callable[[str], Secret | None] | None = ask_password) -> Named:
+    """Read FILE, if the first word is one, and keep the options after it; `ask` for passwords. Raises `ConfigError`."""
     from qubes_miragevpn.config.building.trust import Surroundings
     from qubes_miragevpn.config.reading.sources import COMMAND_LINE, CommandLine
     from qubes_miragevpn.runtime.files import directory_lister, profile_reader, read_bounded
@@ -80,7 +90,7 @@ def read_words(words: Sequence[str]) -> Named:
     options = tuple(words if file is None else words[1:])
     surroundings = Surroundings(
         list_directory=directory_lister(folder, confined=False),
-        ask_password=ask_password,
+        ask_password=ask,
         unix_time=int(time.time()),
         command_line=CommandLine(options, os.getcwd()),
         around=True,
@@ -97,13 +107,3 @@ def ask_twice(prompt: str) -> Secret:
     if second is None or first.reveal() != second.reveal() or not first.reveal():
         raise ConfigError("the two are not the same, or empty; nothing was made")
     return first
-
-
-def ask_password(prompt: str) -> Secret | None:
-    """Ask at the terminal, without echo; None if there is none."""
-    if not sys.stdin or not sys.stdin.isatty():
-        return None
-    try:
-        return Secret(getpass(prompt).encode("utf-8", "surrogateescape"))
-    except (EOFError, OSError):
-        return None

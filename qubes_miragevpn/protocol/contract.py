@@ -18,7 +18,7 @@ from enum import Enum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from qubes_miragevpn.base.secret import Secret
-from qubes_miragevpn.config.model import ANYWHERE, Family, Listen, Local, Proto, Proxy, TunnelSettings
+from qubes_miragevpn.config.model import ANYWHERE, Family, Listen, Local, Proto, Proxy, ServerConfig, TunnelSettings
 from qubes_miragevpn.dataplane.interface import (
     CompressedDropped,
     DataKeys,
@@ -166,6 +166,21 @@ class DismissPeer:
     message: str
 
 
+@dataclass(frozen=True)
+class Reconfigured:
+    """The operator changed a server's configuration; it counts for clients that come from now on."""
+
+    config: ServerConfig
+
+
+@dataclass(frozen=True)
+class ChangeSettings:
+    """The operator changes what a server's peer was pushed: the options of a PUSH_UPDATE, without continuation."""
+
+    peer: int
+    options: tuple[str, ...]
+
+
 Event = (
     NameResolved
     | ResolutionFailed
@@ -189,6 +204,8 @@ Event = (
     | LoginPending
     | UserCommand
     | DismissPeer
+    | Reconfigured
+    | ChangeSettings
 )
 
 # --- effects --------------------------------------------------------------------------------------------
@@ -281,6 +298,7 @@ class AssignAddresses:
     cipher: str = ""
     endpoint: SockAddr | None = None
     networks: tuple[IPv4Network | IPv6Network, ...] = ()
+    updatable: bool = False  # what it was pushed may be changed by `ChangeSettings`
 
 
 @dataclass(frozen=True)

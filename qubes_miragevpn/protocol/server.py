@@ -31,6 +31,7 @@ from qubes_miragevpn.protocol.contract import (
     ActivateKey,
     AddPeer,
     AssignAddresses,
+    ChangeSettings,
     CloseTransport,
     Command,
     DismissPeer,
@@ -43,6 +44,7 @@ from qubes_miragevpn.protocol.contract import (
     LoginPending,
     Notify,
     PacketReceived,
+    Reconfigured,
     RemovePeer,
     RetireKey,
     SendInner,
@@ -72,7 +74,7 @@ from qubes_miragevpn.protocol.serving.registry import Registry
 from qubes_miragevpn.protocol.serving.welcome import Clients, Welcome
 from qubes_miragevpn.protocol.wire import occ
 from qubes_miragevpn.protocol.wire.keymethod2 import KeyMethod2
-from qubes_miragevpn.protocol.wire.messages import ChallengeResponse, Exit, Message, PushRequest
+from qubes_miragevpn.protocol.wire.messages import ChallengeResponse, Exit, Message, PushRequest, build_push
 
 
 def _nothing_said(_name: str) -> OneClient | None:
@@ -143,6 +145,12 @@ class Server:
                 self._with(event.peer, lambda peer: self._judged(peer, event, now), now)
             case DismissPeer(number, message):
                 self._with(number, lambda peer: self._dismiss(peer, message, now), now)
+            case ChangeSettings(number, options):
+                self._with(number, lambda peer: self._change(peer, options, now), now)
+            case Reconfigured(written):
+                self._config = written
+                self._welcome.reconfigured(written)
+                self._entrance.most = self._welcome.most
             case _:
                 self._out.append(Drop(f"{type(event).__name__} does not concern a server"))
         return self._out
@@ -398,9 +406,9 @@ class Server:
         addresses = self._welcome.addresses(peer)
         if addresses is not None:
             username = printable(peer.username, 64)
-            networks = peer.single.networks
             told = AssignAddresses(
-                peer.number, peer.name, addresses, username, peer.cipher, peer.endpoint, networks
+                peer.number, peer.name, addresses, username, peer.cipher, peer.endpoint, peer.single.networks,
+                peer.updatable,
             )  # fmt: skip
             self._out.append(told)
         return addresses
@@ -411,6 +419,14 @@ class Server:
             peer.session.send_message(message, now)
             self._say(Level.INFO, f"client {peer.name} is sent away ({printable(message)})")
         peer.leaves_at = min(peer.leaves_at, now + EXIT_DELAY)
+
+    def _change(self, peer: Peer, options: tuple[str, ...], now: float) -> None:
+        """Change what it was pushed, if it announced that it can be."""
+        if not peer.served or not peer.updatable:
+            self._out.append(Drop("an update for a client that takes none"))
+            return
+        for message in build_push(options, "PUSH_UPDATE"):
+            peer.session.send_message(message, now)
 
     def _install(self, peer: Peer, key_id: int) -> None:
         peer.installed.add(key_id)

@@ -39,6 +39,7 @@ from qubes_miragevpn.protocol.contract import (
     AwaitTransport,
     ChallengeAnswered,
     ChallengeRefused,
+    ChangeSettings,
     CloseTransport,
     Command,
     CredentialsGiven,
@@ -49,6 +50,7 @@ from qubes_miragevpn.protocol.contract import (
     NameResolved,
     OpenTransport,
     OpenUrl,
+    Reconfigured,
     ResolutionFailed,
     Resolve,
     SendInner,
@@ -311,6 +313,7 @@ class ServerDriver(Driver):
         if isinstance(config, ServerConfig) and config.login is not None:
             self._judge = Judge(config.login, folder, self._feed)
         self._config = config
+        self._folder = folder
         self._tun_fd = tun_fd
         self._acceptor: Acceptor | None = None
         self._accepted: set[Link] = set()
@@ -381,6 +384,22 @@ class ServerDriver(Driver):
             return False
         self._feed(DismissPeer(number, message))
         return True
+
+    def update(self, number: int | None, options: tuple[str, ...]) -> int:
+        """Change what clients were pushed: this one, or (None) all; to how many that take it."""
+        those = [each.peer for each in self._served.values() if each.updatable and number in (None, each.peer)]
+        for peer in those:
+            self._feed(ChangeSettings(peer, options))
+        return len(those)
+
+    def reconfigure(self, config: ServerConfig) -> None:
+        """The configuration is another from now on, in what may change (`protocol.serving.reload`)."""
+        self._config = config
+        if self._judge is not None and config.login is not None:
+            self._judge.use(config.login, self._folder)
+        if self._acceptor is not None:
+            self._acceptor.limit = 2 * config.max_clients
+        self._feed(Reconfigured(config))
 
     def _attach(self, link: Link, sock: socket.socket, remote: SockAddr | None) -> None:
         self._plane.attach_link(link, sock, remote)

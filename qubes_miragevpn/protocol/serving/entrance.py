@@ -56,7 +56,7 @@ class Entrance:
         self._only = () if isinstance(config, ServerConfig) else config.only
         self._peers = peers
         self._around = around
-        self._most = most
+        self.most = most
         self._forget = forget
         self._door = server_door(common.wrap, around.unix_time)
         self._stateless_only = isinstance(common.wrap, TlsCryptV2Server) and common.wrap.force_cookie
@@ -114,7 +114,7 @@ class Entrance:
             if link not in self._silent:
                 raise PeerError("a second session on one connection")
             require_first_packet(opened)
-            self._peers.require_room(self._most)
+            self._peers.require_room(self.most)
             del self._silent[link]
             peer = self._add_candidate(link, endpoint, opened.keys, self._around.entropy(SID_SIZE), now)
             peer.session.start(now)
@@ -127,7 +127,7 @@ class Entrance:
         except PeerError:
             reply = self._admission.answer_reset(opened, place, now, self._around.unix_time())
             return Transmit(link, endpoint, reply)
-        self._peers.require_room(self._most)
+        self._peers.require_room(self.most)
         peer = self._add_candidate(link, endpoint, opened.keys, sid, now)
         peer.session.start_after_cookie(opened.head.sid, now)
         return peer
@@ -137,7 +137,7 @@ class Entrance:
         if self._stateless_only:
             raise PeerError("tls-crypt-v2 client without early negotiation (force-cookie)")
         self._admission.require_ration(opened, now)
-        self._peers.require_room(self._most)
+        self._peers.require_room(self.most)
         peer = self._add_candidate(link, endpoint, opened.keys, self._around.entropy(SID_SIZE), now)
         peer.session.start(now, place_proved=False)
         return peer

@@ -64,6 +64,11 @@ class Peer:
     moves_told: Ration = field(default_factory=lambda: Ration(MOVES_TOLD))
 
     @property
+    def updatable(self) -> bool:
+        """Whether it takes changes of what it was pushed."""
+        return bool(self.can.proto & IvProto.PUSH_UPDATE)
+
+    @property
     def judged(self) -> bool:
         """Whether a verdict on its login is awaited."""
         return self.judged_until is not None

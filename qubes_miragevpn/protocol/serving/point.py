@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv6Address
 
-from qubes_miragevpn.config.model import PointServer, Proto
+from qubes_miragevpn.config.model import PointServer, Proto, ServerConfig
 from qubes_miragevpn.dataplane.interface import NO_PEER_ID, PeerLimits
 from qubes_miragevpn.protocol.control.negotiation import PointAgreement, point_agreement, point_cipher
 from qubes_miragevpn.protocol.limits import peer_limits
@@ -27,6 +27,9 @@ class OtherEnd:
     def __init__(self, config: PointServer) -> None:
         self._config = config
         self._agreed = PointAgreement()
+
+    def reconfigured(self, config: ServerConfig) -> None:
+        """Both ends' files say all of it; neither changes alone."""
 
     def meet(self, peer: Peer, hello: KeyMethod2) -> None:
         """Work out what the other end works out as well."""

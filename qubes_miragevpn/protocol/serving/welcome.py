@@ -31,6 +31,9 @@ class Welcome(Protocol):
     most: int
     """So many at once."""
 
+    def reconfigured(self, config: ServerConfig) -> None:
+        """The configuration is another for those who come from now on."""
+
     def meet(self, peer: Peer, hello: KeyMethod2) -> None:
         """Agree with a new peer on its data channel; raises `PeerError` (end of session)."""
 
@@ -75,6 +78,10 @@ class Clients:
         self._config = config
         self._pool = AddressPool(config.network, config.topology)
         self._pool6 = AddressPool6(config.network6)
+
+    def reconfigured(self, config: ServerConfig) -> None:
+        """What is pushed, and to how many."""
+        self._config, self.most = config, config.max_clients
 
     def meet(self, peer: Peer, hello: KeyMethod2) -> None:
         """Choose the cipher and all that a client of this kind can do."""

@@ -207,15 +207,20 @@ def _push(rest: str) -> tuple[tuple[str, ...], bool]:
 
 def build_push_reply(options: Iterable[str]) -> list[str]:
     """Return the messages that push `options`, in parts of at most `PUSH_CHUNK` bytes."""
+    return build_push(options, "PUSH_REPLY")
+
+
+def build_push(options: Iterable[str], word: str) -> list[str]:
+    """The same for either message with options: PUSH_REPLY, PUSH_UPDATE."""
     parts: list[list[str]] = [[]]
     size = 0
     for option in options:
-        if parts[-1] and size + 1 + len(option.encode()) > PUSH_CHUNK - len("PUSH_REPLY"):
+        if parts[-1] and size + 1 + len(option.encode()) > PUSH_CHUNK - len(word):
             parts.append([])
             size = 0
         parts[-1].append(option)
         size += 1 + len(option.encode())
     if len(parts) == 1:
-        return [",".join(("PUSH_REPLY", *parts[0]))]
+        return [",".join((word, *parts[0]))]
     last = len(parts) - 1
-    return [",".join(("PUSH_REPLY", *p, f"push-continuation {1 if i == last else 2}")) for i, p in enumerate(parts)]
+    return [",".join((word, *p, f"push-continuation {1 if i == last else 2}")) for i, p in enumerate(parts)]

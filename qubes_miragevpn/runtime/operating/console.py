@@ -54,6 +54,17 @@ class Console:
         self._driver = driver
         if self._management is not None:
             self._management.became("CONNECTED", "SUCCESS", address)
+        self._keep_files()
+
+    def reconfigure(self, operating: Operating) -> None:
+        """Other files are kept from now on."""
+        self._operating = operating
+        for task in self._tasks:
+            task.cancel()
+        if self._driver is not None:
+            self._keep_files()
+
+    def _keep_files(self) -> None:
         version = self._operating.status_version
         written: Mapping[str, tuple[OutputFile | None, Callable[[Roster], str], int]] = {
             "status": (self._operating.status, lambda roster: status(roster, version), 0o600),
@@ -102,6 +113,10 @@ class Console:
     def dismiss(self, number: int, message: str) -> bool:
         """Send a client away."""
         return self._driver is not None and self._driver.dismiss(number, message)
+
+    def update(self, number: int | None, options: tuple[str, ...]) -> int:
+        """Change what clients were pushed."""
+        return 0 if self._driver is None else self._driver.update(number, options)
 
     def signal(self, name: str) -> None:
         """As if the signal had come."""

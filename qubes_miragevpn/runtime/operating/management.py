@@ -20,10 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from qubes_miragevpn.base.errors import SystemRefused
+from qubes_miragevpn.base.errors import ConfigError, SystemRefused
 from qubes_miragevpn.base.text import printable
 from qubes_miragevpn.runtime.operating.logbook import Line, Logbook
 from qubes_miragevpn.runtime.operating.roster import STATUS_VERSIONS, Roster, status
+from qubes_miragevpn.runtime.operating.updates import read_options
 
 MAX_CALLERS = 8
 MAX_COMMAND = 1024
@@ -47,6 +48,9 @@ class Operated(Protocol):
 
     def dismiss(self, number: int, message: str) -> bool:
         """Send a client away with this control message; False if there is none of that number."""
+
+    def update(self, number: int | None, options: tuple[str, ...]) -> int:
+        """Change what this client (None: every one) was pushed; how many there are that take it."""
 
     def signal(self, name: str) -> None:
         """Do what a signal of this name would do."""
@@ -204,7 +208,7 @@ class _Caller:
         if command is None:
             self.say("ERROR: unknown command, enter 'help' for more options")
         elif len(words) - 1 < command.wanted:
-            least = "at least " if words[0] == "client-kill" else ""
+            least = "at least " if words[0] in ("client-kill", "push-update-cid") else ""
             self.say(f"ERROR: the '{words[0]}' command requires {least}{command.wanted} parameter")
         else:
             command.run(self, words[1:])
@@ -303,6 +307,23 @@ class _Caller:
         done = known and words[0].isdigit() and self._shared.operated.dismiss(_number(words[0]), message)
         self.say("SUCCESS: client-kill command succeeded" if done else "ERROR: client-kill command failed")
 
+    def _push_update_broad(self, words: list[str]) -> None:
+        self._push_update(None, words)
+
+    def _push_update_cid(self, words: list[str]) -> None:
+        if not words[0].isdigit():
+            self.say("ERROR: push-update-cid fail during cid parsing")
+            return
+        self._push_update(_number(words[0]), words[1:])
+
+    def _push_update(self, number: int | None, words: list[str]) -> None:
+        try:
+            done = self._shared.operated.update(number, read_options(" ".join(words)))
+        except ConfigError as error:
+            self.say(f"ERROR: push-update command failed: {printable(error.problem)}")
+            return
+        self.say("SUCCESS: push-update command succeeded" if done else "ERROR: push-update command failed")
+
     def _signal(self, words: list[str]) -> None:
         if words[0] not in SIGNALS:
             self.say(f"ERROR: signal '{printable(words[0])}' is not a known signal type")
@@ -349,6 +370,8 @@ _COMMANDS: Mapping[str, _Command] = {
     "load-stats": _Command(_Caller._load_stats, "load-stats", "Clients and bytes in all."),
     "log": _Command(_Caller._log, "log [on|off] [N|all]", "Log lines as they come, and the last N."),
     "pid": _Command(_Caller._pid, "pid", "The server's process id."),
+    "push-update-broad": _Command(_Caller._push_update_broad, 'push-update-broad "O"', "Push options to all.", 1),
+    "push-update-cid": _Command(_Caller._push_update_cid, 'push-update-cid CID "O"', "Push options to one.", 2),
     "quit": _Command(_Caller._exit, "exit|quit", "Close the session."),
     "signal": _Command(_Caller._signal, "signal s", f"Send a signal: {', '.join(SIGNALS)}.", 1),
     "state": _Command(_Caller._state, "state [on|off] [N|all]", "Like log, for states."),

@@ -169,7 +169,7 @@ class Acceptor:
         self, listeners: Sequence[socket.socket], limit: int, report: Callable[[socket.socket, SockAddr], None]
     ) -> None:
         self._listeners = listeners
-        self._limit = limit
+        self.limit = limit
         self._report = report
         self._open = 0
         self._pause: asyncio.TimerHandle | None = None
@@ -207,7 +207,7 @@ class Acceptor:
                     self._rest(error)
                     return
                 continue  # this connection was gone before we took it (accept(2), "Error handling")
-            if self._open >= self._limit:
+            if self._open >= self.limit:
                 sock.close()  # at once, so that it does not hold a place in the backlog
                 _log.debug("a connection was turned away: %d are open", self._open)
                 continue

@@ -190,6 +190,38 @@ def test_a_signal_ends_the_attempt_to_connect(net: Net, number: signal.Signals) 
 
 @pytest.mark.needs_root
 @pytest.mark.needs_tun
+def test_a_server_reads_its_configuration_again(net: Net, tmp_path: Path) -> None:
+    """Nobody is dropped: what may change does, what may not is named, and a mistake changes nothing."""
+    text = SERVER_CONFIG.format(proto="udp") + "status status.log 1\n"
+    server = net.start("server", text)
+    server.until("listening on")
+    client = net.start("client", CLIENT_CONFIG.format(proto="udp"))
+    client.until("tunnel up: 10.8.0.2/24")
+    file = tmp_path / "server.conf"
+    whole = file.read_text()
+
+    file.write_text(whole.replace("keepalive 10 60", "keepalive 10 x"))
+    server.signal(signal.SIGHUP)
+    server.until("not read again, everything stays as it was: ")
+    assert f"{file}:9: " in server.seen[-1]
+
+    file.write_text(whole.replace("keepalive 10 60", "keepalive 10 70\nmax-clients 7").replace("10.8.0.0", "10.9.0.0"))
+    server.signal(signal.SIGHUP)
+    server.until("configuration read again: ")
+    assert "max-clients" in server.seen[-1] and "keepalive" in server.seen[-1] and "push" in server.seen[-1]
+    server.until("take a new start")
+    assert server.seen[-1].endswith(": server")
+
+    ping = ["ip", "netns", "exec", net.names["client"], "ping", "-c", "1", "-W", "5", "10.8.0.1"]
+    assert subprocess.run(ping, capture_output=True, check=False).returncode == 0
+    client.signal(signal.SIGINT)
+    assert client.end() == 0 and not any("tunnel down: the server" in line for line in client.seen)
+    server.signal(signal.SIGTERM)
+    assert server.end() == 0
+
+
+@pytest.mark.needs_root
+@pytest.mark.needs_tun
 def test_a_server_that_is_not_there(net: Net) -> None:
     client = net.start("client", CLIENT_CONFIG.format(proto="tcp") + "connect-retry-max 1\n")
     assert client.end() == 5

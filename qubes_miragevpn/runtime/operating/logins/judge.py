@@ -64,6 +64,10 @@ class Judge:
         self._cases: dict[tuple[int, int], Case] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
+    def use(self, rules: LoginRules, folder: Path) -> None:
+        """Judge by these rules from now on."""
+        self._method = _method(rules.method, folder)
+
     def ask(self, asked: VerifyLogin) -> None:
         """Judge this login; the verdict is reported."""
         if len(self._cases) >= AT_ONCE + WAITING:

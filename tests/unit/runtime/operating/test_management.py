@@ -34,6 +34,10 @@ class Server:
         self.done.append((number, message))
         return number in (3, 4)
 
+    def update(self, number: int | None, options: tuple[str, ...]) -> int:
+        self.done.append((number, options))
+        return 1 if number in (None, 3) else 0
+
     def signal(self, name: str) -> None:
         self.done.append(name)
 
@@ -96,6 +100,16 @@ ANSWERS = {
     "client-kill x": "ERROR: client-kill command failed",
     "client-kill 3 PUSH_REPLY,route 0.0.0.0": "ERROR: client-kill command failed",
     "client-kill": "ERROR: the 'client-kill' command requires at least 1 parameter",
+    'push-update-broad "route 10.9.0.0 255.255.0.0, -dns"': "SUCCESS: push-update command succeeded",
+    "push-update-cid 3 ?tun-mtu 1400": "SUCCESS: push-update command succeeded",
+    'push-update-cid 9 "-route"': "ERROR: push-update command failed",
+    'push-update-cid x "-route"': "ERROR: push-update-cid fail during cid parsing",
+    'push-update-broad "-route': "ERROR: push-update command failed: a quote has no end",
+    "push-update-broad ,": "ERROR: push-update command failed: no option is given",
+    "push-update-broad -ifconfig": "ERROR: push-update command failed: 'ifconfig' cannot be changed while a client is "
+    "connected",
+    f"push-update-broad {'x' * 925}": "ERROR: push-update command failed: an option is malformed or too long",
+    "push-update-cid 3": "ERROR: the 'push-update-cid' command requires at least 2 parameter",
     "signal SIGUSR1": "SUCCESS: signal SIGUSR1 thrown",
     "signal SIGKILL": "ERROR: signal 'SIGKILL' is not a known signal type",
     "status 9": "ERROR: bad status format version number",
@@ -115,6 +129,9 @@ def test_answers(tmp_path: Path) -> None:
             *((number, "RESTART") for number in (4, 3, 4, 3)),
             (4, "HALT,go away"),
             (9, "RESTART"),
+            (None, ("route 10.9.0.0 255.255.0.0", "-dns")),
+            (3, ("?tun-mtu 1400",)),
+            (9, ("-route",)),
             "SIGUSR1",
         ]
         assert (await caller.ask_all("version"))[1:] == ["Management Version: 5", "END"]
