@@ -25,7 +25,7 @@ _WORDS = {
     "identity": "cert, key",
     "peer": "ca and what is demanded of certificates",
     "listen": "local, port, proto",
-    "more": "local, port, proto",
+    "beside": "local, port, proto",
     "network": "server",
     "network6": "server-ipv6",
     "tls": "tls-version-min, tls-version-max",
