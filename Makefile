@@ -26,7 +26,7 @@ DOM0_MODULES := qubes_miragevpn/__init__.py $(shell find qubes_miragevpn/base qu
 SERVICES = $(wildcard qubes-rpc/miragevpn.*)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo lab test matrix soak lint fuzz bench install-vm install-dom0 deb rpm clean
+.PHONY: help setup demo lab test matrix soak lint fuzz bench install-vm install-dom0 install-server install-server-files install-package deb rpm clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,15 +66,7 @@ bench: setup ## measure against openvpn 2.6 (root; ROUNDS=n BENCH_JSON=file)
 	@mkdir -p $(dir $(BENCH_JSON))
 	@$(PYTHON) -m tests.bench --rounds $(ROUNDS) --json $(BENCH_JSON)
 
-install-vm: ## install into a Qubes template (or DESTDIR): package, units, barriers, qrexec services
-	@$(INSTALL_PYTHON) -c 'import setuptools' || { echo 'install python3-setuptools first' >&2; exit 4; }
-	tools/native build
-	MIRAGEVPN_NATIVE=skip $(INSTALL_PYTHON) -W ignore setup.py -q build --build-base build/py --executable /usr/bin/python3 install \
-		--root $(or $(DESTDIR),/) --install-lib $(PYTHON_SITE) --install-scripts /usr/bin \
-		--single-version-externally-managed --record build/installed-files $(COMPILE)
-	if [ -e $(NATIVE) ] || [ "$(MIRAGEVPN_NATIVE)" = require ]; then \
-		install -D -m 644 -t $(DESTDIR)$(PYTHON_SITE)/$(dir $(NATIVE)) $(NATIVE); \
-	fi
+install-vm: install-package ## install into a Qubes template (or DESTDIR): package, units, barriers, qrexec services
 	install -D -m 755 -t $(DESTDIR)/usr/bin install/vm/miragevpn install/both/qvm-miragevpn
 	install -D -m 644 -t $(DESTDIR)/usr/share/bash-completion/completions install/both/bash-completion/*
 	install -D -m 755 install/vm/qubes-miragevpn-lockdown $(DESTDIR)$(LIBDIR)/qubes-miragevpn-lockdown
@@ -107,6 +99,30 @@ ifeq ($(DESTDIR),)
 	@$(INSTALL_PYTHON) -c 'import cryptography, OpenSSL, pyroute2' \
 		|| echo 'still needed: the packages python3-cryptography, python3-pyOpenSSL (or python3-openssl), python3-pyroute2'
 endif
+
+install-package:
+	@$(INSTALL_PYTHON) -c 'import setuptools' || { echo 'install python3-setuptools first' >&2; exit 4; }
+	tools/native build
+	MIRAGEVPN_NATIVE=skip $(INSTALL_PYTHON) -W ignore setup.py -q build --build-base build/py --executable /usr/bin/python3 install \
+		--root $(or $(DESTDIR),/) --install-lib $(PYTHON_SITE) --install-scripts /usr/bin \
+		--single-version-externally-managed --record build/installed-files $(COMPILE)
+	if [ -e $(NATIVE) ] || [ "$(MIRAGEVPN_NATIVE)" = require ]; then \
+		install -D -m 644 -t $(DESTDIR)$(PYTHON_SITE)/$(dir $(NATIVE)) $(NATIVE); \
+	fi
+
+install-server: install-package install-server-files ## install a plain server or client on any Linux (or DESTDIR): package, systemd unit
+ifeq ($(DESTDIR),)
+	systemctl daemon-reload
+	@$(INSTALL_PYTHON) -c 'import cryptography, OpenSSL, pyroute2' \
+		|| echo 'still needed: the packages python3-cryptography, python3-pyOpenSSL (or python3-openssl), python3-pyroute2'
+endif
+
+install-server-files:
+	install -D -m 755 -t $(DESTDIR)/usr/bin install/vm/miragevpn
+	install -D -m 644 -t $(DESTDIR)$(UNITS) install/server/systemd/*.service
+	install -D -m 644 -t $(DESTDIR)/usr/share/man/man1 doc/man/miragevpn.1
+	install -D -m 644 -t $(DESTDIR)/usr/share/bash-completion/completions install/both/bash-completion/miragevpn
+	install -d -m 700 $(DESTDIR)/etc/miragevpn
 
 install-dom0: ## install into dom0 (or DESTDIR): qvm-miragevpn, the qrexec policy, the Salt formula
 	install -D -m 664 -t $(DESTDIR)/etc/qubes/policy.d install/dom0/*.policy
