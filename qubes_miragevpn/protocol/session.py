@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 from qubes_miragevpn.base.errors import Consequence, PeerError
 from qubes_miragevpn.base.secret import Secret
-from qubes_miragevpn.config.model import Common, Timers
+from qubes_miragevpn.config.model import Common
 from qubes_miragevpn.crypto.kdf import KeySource
 from qubes_miragevpn.crypto.statickey import KEY2_SIZE
 from qubes_miragevpn.dataplane.interface import DataKeys
@@ -32,6 +32,7 @@ from qubes_miragevpn.protocol.control.keyslot import (
 from qubes_miragevpn.protocol.control.legality import Role, require_legal, require_ours
 from qubes_miragevpn.protocol.control.packing import Packing
 from qubes_miragevpn.protocol.control.reliability import Incoming, Reliability
+from qubes_miragevpn.protocol.control.renewal import following, renewal_after, waiting_time
 from qubes_miragevpn.protocol.control.tls import TlsEndpoint
 from qubes_miragevpn.protocol.happenings import (
     ClientIntroduced,
@@ -51,7 +52,6 @@ from qubes_miragevpn.protocol.wrap.dynamic import LABEL
 from qubes_miragevpn.protocol.wrap.keys import Opened
 from qubes_miragevpn.protocol.wrap.state import WrapState
 
-_KEY_IDS = 7  # renegotiations use 1..7 and begin again at 1
 _NOTHING = Secret(b"")
 
 
@@ -85,7 +85,7 @@ class Session:
         self._entropy = entropy
         self._introduction = introduction
         self._retry = 0.0 if stream else common.timers.tls_timeout
-        self._renew_after = self._draw_renewal(common.timers)
+        self._renew_after = renewal_after(common.timers, role, entropy)
         self._slots: dict[int, KeySlot] = {}
         self._current: KeySlot | None = None
         self._next: KeySlot | None = None
@@ -95,13 +95,6 @@ class Session:
         self._happenings: list[Happening] = []
         self._packing = Packing(wrap, own_sid, common.max_packet_size, stream=stream)
         self._place_proved = True  # the peer has heard us where we think it is
-
-    def _draw_renewal(self, timers: Timers) -> float:
-        """Seconds after which we renew a key; a server spreads its clients' renewals over a tenth by itself."""
-        spread = timers.reneg_sec / 10 if self.role is Role.SERVER else 0.0
-        if timers.reneg_sec_least is not None:
-            spread = max(timers.reneg_sec - timers.reneg_sec_least, 0.0)
-        return timers.reneg_sec - spread * int.from_bytes(self._entropy(4), "big") / 2**32
 
     # --- what the owner does
 
@@ -236,7 +229,7 @@ class Session:
         current = self._current
         if current is None or not isinstance(current.state, Established) or self._next is not None:
             raise PeerError("soft reset before the running handshake is done")
-        if head.key_id != _following(current.key_id):
+        if head.key_id != following(current.key_id):
             raise PeerError(f"soft reset for key id {head.key_id} after {current.key_id}")
         slot = self._begin_renegotiation(now)
         slot.reliability.queue(Opcode.SOFT_RESET, b"")
@@ -318,15 +311,14 @@ class Session:
         """Make room (the lame duck goes, the current key is used for sending at last) and add the next slot."""
         assert self._current is not None
         self._use(self._current)
-        return self._add_slot(_following(self._current.key_id), now, Reliability(self._retry))
+        return self._add_slot(following(self._current.key_id), now, Reliability(self._retry))
 
     def _establish(self, slot: KeySlot, state: Established, said: KeyMethod2, now: float) -> None:
         slot.state = state
         slot.established_at = now
         timers = self._common.timers
-        window = min(timers.hand_window, self._renew_after / 2) if self._renew_after else timers.hand_window
         if self._current is not None:  # the first key has no predecessor to wait with
-            slot.use_by = now + window
+            slot.use_by = now + waiting_time(timers, self._renew_after)
         if self._lame is not None:
             self._forget(self._lame)
         self._lame, self._current, self._next = self._current, slot, None
@@ -395,7 +387,3 @@ class Session:
         """Put on the wire what is due on every slot."""
         for slot in self._slots.values():
             self._packets += self._packing.due(slot, self.peer_sid, now)
-
-
-def _following(key_id: int) -> int:
-    return key_id % _KEY_IDS + 1

@@ -114,9 +114,7 @@ class StaticKeyPeer:
         self._config = config
         self._common = client.common
         self._unix_time = unix_time
-        self._remotes = Remotes(
-            client.remotes, client.common.timers, shuffle=client.remote_random, entropy=entropy
-        )
+        self._remotes = Remotes(client.remotes, client.common.timers, shuffle=client.remote_random, entropy=entropy)
         self._state: State = Idle()
         self._stopped = False
         self._numbers = 0
@@ -289,9 +287,7 @@ class StaticKeyPeer:
         ends = (str(local.ip), str(other)) if local is not None and other is not None else ("", "")
         own = occ.StaticEnd(config.cipher, config.direction, *ends)
         family = Family.IPV6 if len(endpoint) == 4 else Family.IPV4
-        carrier = carrier_of(
-            common, proto, config.cipher, common.compression, peer_id=False, epoch=False, static=True
-        )
+        carrier = carrier_of(common, proto, config.cipher, common.compression, peer_id=False, epoch=False, static=True)
         ours = occ.build(common, proto, family, server=False, static=own)
         return Inquiries(ours, carrier), occ.build(common, proto, family, server=True, static=own.other())
 

@@ -43,9 +43,7 @@ def build(common: Common, proto: Proto, family: Family, *, server: bool, static:
     framing, fragment = common.compression, bool(common.fragment) and proto is Proto.UDP
     byte = framing in COMPRESSION_BYTE
     stream = proto is Proto.TCP
-    carrier = Carrier(
-        suite, digest, stream=stream, compression_byte=byte, fragment=fragment, static=static is not None
-    )
+    carrier = Carrier(suite, digest, stream=stream, compression_byte=byte, fragment=fragment, static=static is not None)
     version = "6" if family is Family.IPV6 else "4"
     transport = f"UDPv{version}" if proto is Proto.UDP else f"TCPv{version}_{'SERVER' if server else 'CLIENT'}"
     parts = [
