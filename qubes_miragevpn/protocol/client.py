@@ -15,13 +15,11 @@ from typing import assert_never
 from qubes_miragevpn.base.errors import ConfigError
 from qubes_miragevpn.base.secret import Secret
 from qubes_miragevpn.base.text import printable
-from qubes_miragevpn.config.model import ClientConfig, Credentials, Family, Proto, Remote
+from qubes_miragevpn.config.model import ClientConfig, Credentials, Remote
 from qubes_miragevpn.crypto.replay import Numbering
-from qubes_miragevpn.dataplane.interface import (
-    Link,
-    SockAddr,
-)
+from qubes_miragevpn.dataplane.interface import Link, SockAddr
 from qubes_miragevpn.protocol.attempts import Idle, Opening, Pausing, Resolving, opening
+from qubes_miragevpn.protocol.connecting.beginning import Beginning, Machine
 from qubes_miragevpn.protocol.contract import (
     AskChallenge,
     AskCredentials,
@@ -53,21 +51,11 @@ from qubes_miragevpn.protocol.contract import (
     TransportUp,
     UserCommand,
 )
-from qubes_miragevpn.protocol.control.endpoints import Endpoints
-from qubes_miragevpn.protocol.control.legality import Role
-from qubes_miragevpn.protocol.control.tls import library_version
 from qubes_miragevpn.protocol.conversation import Conversation
 from qubes_miragevpn.protocol.ends import End, Over
-from qubes_miragevpn.protocol.happenings import Introduction
 from qubes_miragevpn.protocol.login import Login, PasswordWanted, Used
 from qubes_miragevpn.protocol.remotes import GiveUp, Lookup, Pause, Remotes, Try
-from qubes_miragevpn.protocol.session import Session
-from qubes_miragevpn.protocol.version import IV_VER
-from qubes_miragevpn.protocol.wire import occ, peerinfo
 from qubes_miragevpn.protocol.wire.authfailed import Challenge, NotNow, Question
-from qubes_miragevpn.protocol.wire.packet import SID_SIZE
-from qubes_miragevpn.protocol.wrap.clientkey import client_keys
-from qubes_miragevpn.protocol.wrap.state import WrapState
 
 RANDOM_LABEL = 6  # random bytes in front of a name (OpenVPN: 12 hexadecimal digits)
 LASTING = 30.0  # a connection that lived this long was a good one: the next walk begins without back-off
@@ -92,7 +80,7 @@ class Client:
         *,
         entropy: Callable[[int], bytes],
         unix_time: Callable[[], int],
-        machine: Callable[[], tuple[tuple[str, str], ...]] = tuple,
+        machine: Machine = tuple,
         tunnel: tuple[str, ...] | None = None,
         seen: Numbering | None = None,
     ) -> None:
@@ -104,17 +92,21 @@ class Client:
         """
         if config.credentials is not None and (unfit := Login(config).given(config.credentials)):
             raise ConfigError(f"auth-user-pass: {unfit}")
-        common = config.common
         self._config = config
         self._tunnel = tunnel
         self._entropy = entropy
-        self._unix_time = unix_time
-        self._machine = machine
-        self._seen = seen
-        self._endpoints = Endpoints(common, server=False, warn=lambda text: self._say(Level.WARNING, text))
-        self._wrap_keys = client_keys(common.wrap)
-        self._remotes = Remotes(config.remotes, common.timers, shuffle=config.remote_random, entropy=entropy)
+        self._remotes = Remotes(config.remotes, config.common.timers, shuffle=config.remote_random, entropy=entropy)
         self._login = Login(config)
+        self._beginning = Beginning(
+            config,
+            self._login,
+            entropy=entropy,
+            unix_time=unix_time,
+            machine=machine,
+            seen=seen,
+            warn=lambda text: self._say(Level.WARNING, text),
+            pulls=tunnel is None,
+        )
         self._state: State = Idle()
         self._stopped = False
         self._numbers = 0
@@ -292,39 +284,13 @@ class Client:
         state = self._state
         if not isinstance(state, Opening) or state.link != link:
             return
-        remote = state.step.remote
-        config = self._config.at(remote)
-        keys = self._wrap_keys if remote.common is None else client_keys(config.common.wrap)
-        options = occ.build(config.common, remote.proto, _family(endpoint), server=False)
-        info = self._peer_info(config)
-        session = Session(
-            Role.CLIENT,
-            config.common,
-            own_sid=self._entropy(SID_SIZE),
-            wrap=WrapState(keys, started=self._unix_time(), seen=self._seen),
-            tls=self._endpoints.new,
-            entropy=self._entropy,
-            introduction=lambda: self._introduce(options, info),
-            stream=remote.proto is Proto.TCP,
-            unasked=self._tunnel is not None,
-        )
+        config = self._config.at(state.step.remote)
+        session = self._beginning.session(state.step, endpoint)
         conversation = Conversation(
             config, session, self._login, self._number, link, endpoint, state.step, now, self._tunnel
         )
         self._state = conversation
         conversation.start(now)
-
-    def _peer_info(self, config: ClientConfig) -> str:
-        common = config.common
-        told = (("IV_SSL", library_version()), *self._machine(), *config.peer_info) if config.push_peer_info else ()
-        if self._tunnel is not None:
-            return peerinfo.build_point(IV_VER, common.data_ciphers, told)
-        largest = max(common.tun_mtu_max, common.tun_mtu)
-        return peerinfo.build(IV_VER, common.data_ciphers, largest, told)
-
-    def _introduce(self, options: str, info: str) -> Introduction:
-        said = self._login.introduce()
-        return Introduction(options, info, said.username, said.password)
 
     # --- ends
 
@@ -433,7 +399,3 @@ class Client:
 
     def _say(self, level: Level, text: str) -> None:
         self._out.append(Notify(level, text))
-
-
-def _family(endpoint: SockAddr) -> Family:
-    return Family.IPV6 if len(endpoint) == 4 else Family.IPV4

@@ -167,7 +167,7 @@ def other_identity(client: Side, pki: Pki) -> None:
     machine: Any = client.machine
     common = machine._config.common
     context = make_context(identity(pki.second_client), common.peer, common.tls, server=False)
-    machine._endpoints._context = context
+    machine._beginning._endpoints._context = context
 
 
 def test_another_certificate_in_a_renegotiation_ends_the_session(pki: Pki) -> None:
@@ -208,7 +208,9 @@ def test_a_leap_of_the_wall_clock_does_not_disturb_a_tunnel(pki: Pki, leap: int)
     world = World(server_config(pki, theirs, timers=QUIET))
     client = world.client(client_config(pki, ours, timers=QUIET))
     connected(world, client)
-    for machine in (client.machine, world.server.machine):
+    own: Any = client.machine
+    other: Any = world.server.machine
+    for machine in (own._beginning, other):
         machine._unix_time = lambda: 1_700_000_000 + leap
     client.event(RENEGOTIATE)
     world.run(3)
