@@ -14,6 +14,7 @@ import logging
 import os
 import signal
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +24,11 @@ from qubes_miragevpn.cli.words import Named, add_command, named_by
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from contextlib import AbstractAsyncContextManager
 
     from qubes_miragevpn.config.loader import Loaded
     from qubes_miragevpn.config.model import OneClient, PointServer, ServerConfig
+    from qubes_miragevpn.protocol.server import Server
     from qubes_miragevpn.runtime.driver import Place, ServerDriver
     from qubes_miragevpn.runtime.operating.console import Console
 
@@ -103,11 +106,22 @@ async def _serve(config: ServerConfig | PointServer, folder: Path, words: Sequen
         actions = {signal.SIGUSR1: status, signal.SIGUSR2: status}
         if isinstance(config, ServerConfig):
             actions[signal.SIGHUP] = _Reloading(config, words, driver, console)
-        stop = await run_in_foreground(driver, driver.run(listening), _log, actions)
+        async with _leases(config, machine, folder):
+            stop = await run_in_foreground(driver, driver.run(listening), _log, actions)
         return report_end(stop, driver.counters(), _log)
     finally:
         await console.close()
         await host.close()
+
+
+def _leases(config: ServerConfig | PointServer, machine: Server, folder: Path) -> AbstractAsyncContextManager[Any]:
+    """Leases that outlive the program, for as long as it runs."""
+    from qubes_miragevpn.config.model import ServerConfig
+    from qubes_miragevpn.runtime.operating.leases import LeaseFile
+
+    if isinstance(config, ServerConfig) and config.persist is not None:
+        return LeaseFile(config.persist, folder, machine)
+    return nullcontext()
 
 
 def _single_clients(config: ServerConfig | PointServer, folder: Path) -> Callable[[str], OneClient | None]:

@@ -163,7 +163,12 @@ class _Writer:
 
     def server(self, config: ServerConfig) -> Iterator[str]:
         """A server's configuration."""
-        yield line_of("server", config.network.network_address, config.network.netmask)
+        nopool = None if config.pool is None else "nopool"
+        yield line_of("server", config.network.network_address, config.network.netmask, nopool)
+        if config.pool:
+            yield line_of("ifconfig-pool", *config.pool)
+        if config.persist is not None:
+            yield line_of("ifconfig-pool-persist", config.persist.path, int(config.persist.period))
         if config.network6 is not None:
             yield line_of("server-ipv6", config.network6)
         yield from map(_place, config.places) if config.beside else _listen(config.listen)

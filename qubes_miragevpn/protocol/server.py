@@ -113,6 +113,17 @@ class Server:
         self._stopped = False
         self._out: list[Effect] = []
 
+    # --- leases that outlive the program
+
+    def recall(self, name: str, address: IPv4Address | IPv6Address) -> None:
+        """This client had that address when the server last ran; one that is not in the pool is forgotten."""
+        if isinstance(self._welcome, Clients):
+            self._welcome.recall(name, address)
+
+    def leases(self) -> tuple[tuple[str, str, str], ...]:
+        """Name, IPv4 and IPv6 address of everybody who has, or had, a lease."""
+        return self._welcome.remembered() if isinstance(self._welcome, Clients) else ()
+
     # --- the contract
 
     def handle(self, event: Event, now: float) -> list[Effect]:

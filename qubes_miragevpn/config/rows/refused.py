@@ -80,7 +80,6 @@ ROWS = tuple(
         ("ifconfig-pool-linear", "is obsolete", _POOL),
         ("ifconfig-push-constraint", _YET, "remove the line"),
         ("server-bridge", "is not supported", _ETHERNET),
-        ("ifconfig-pool", _YET, _POOL),
         ("ifconfig-ipv6-pool", _YET, "write 'server-ipv6 NETWORK/BITS', which has a pool"),
         ("client-connect", "runs a script, which is never done", "remove the line"),
         ("client-disconnect", "runs a script, which is never done", "remove the line"),

@@ -57,6 +57,18 @@ ROWS = (
         limit=256,
     ),
     Row(
+        "ifconfig-pool",
+        "first and last address to give, beside `server NETWORK NETMASK nopool`",
+        (Arg("first", IPV4), Arg("last", IPV4), Arg("netmask", NETMASK, optional=True)),
+        server=APPLIED,
+    ),
+    Row(
+        "ifconfig-pool-persist",
+        "a file by which clients have the same addresses after a restart, written every so many seconds (600; 0 never)",
+        (Arg("file", PATH), Arg("seconds", seconds(0, 86400), optional=True)),
+        server=APPLIED,
+    ),
+    Row(
         "client-config-dir",
         "a directory with settings for single clients: a file with the name of each, or `DEFAULT`",
         (Arg("directory", PATH),),
@@ -160,7 +172,6 @@ ROWS = (
         server=APPLIED,
         fills=(Operating, "log_cache"),
     ),
-    without_effect("ifconfig-pool-persist", "addresses are given anew after a restart", client=False),
     without_effect("tcp-nodelay", "TCP connections always send at once", warn=False),
     without_effect("hash-size", "tables grow by themselves", client=False, warn=False),
     without_effect("bcast-buffers", "broadcasts are not queued", client=False, warn=False),

@@ -28,6 +28,11 @@ class Leases:
         self._remember(name, number)
         return number
 
+    def recall(self, name: str, number: int) -> None:
+        """The client `name` had this number before, which it is given again; one that is not ours to give is not."""
+        if self._first <= number <= self._last and (number - self._first) % self._step == 0:
+            self._remember(name, number)
+
     def claim(self, number: int) -> None:
         """Take this very number, inside the range or not; raises `PeerError` (end of session) if it is taken."""
         if number in self.used:
@@ -45,10 +50,12 @@ class Leases:
             del self.remembered[next(iter(self.remembered))]
 
     def _free(self) -> int:
-        # Begin after the last lease, so that an address rests before it is given to somebody else.
-        for _ in range((self._last - self._first) // self._step + 1):
-            number = self._next
-            self._next = self._next + self._step if self._next < self._last else self._first
-            if number not in self.used:
-                return number
+        # Begin after the last lease, so that an address rests before it is given to somebody else; what somebody had is
+        # given last.
+        for spared in (set(self.remembered.values()), set()):
+            for _ in range((self._last - self._first) // self._step + 1):
+                number = self._next
+                self._next = self._next + self._step if self._next < self._last else self._first
+                if number not in self.used and number not in spared:
+                    return number
         raise PeerError("the address pool is used up", Consequence.END_SESSION)

@@ -19,14 +19,22 @@ MOST6 = 0x10000  # IPv6 addresses of a pool
 
 
 class AddressPool:
-    """Leases of ``server NETWORK MASK``; `topology` is subnet, net30 or p2p."""
+    """Leases of ``server NETWORK MASK``; `topology` is subnet, net30 or p2p.
 
-    def __init__(self, network: IPv4Network, topology: str = "subnet") -> None:
+    `bounds`: the first and the last address to give (``ifconfig-pool``), () none at all, None: all that there are.
+    """
+
+    def __init__(
+        self, network: IPv4Network, topology: str = "subnet", bounds: tuple[IPv4Address, ...] | None = None
+    ) -> None:
         self.network = network
         self.topology = topology
         self.server = network.network_address + 1
         begin, end = int(network.network_address), int(network.broadcast_address)
-        if topology == "subnet":
+        if bounds is not None:
+            step = 4 if topology == "net30" else 1
+            self._leases = _between(int(bounds[0]), int(bounds[1]), step) if bounds else Leases(0, -1)
+        elif topology == "subnet":
             self._leases = Leases(begin + 2, end - 1)
         elif topology == "p2p":
             self._leases = Leases(begin + RESERVED, end - RESERVED)
@@ -44,6 +52,14 @@ class AddressPool:
         address = IPv4Address(self._leases.lease(name))
         return IPv4Interface((address, self.network.prefixlen if self.topology == "subnet" else 32))
 
+    def recall(self, name: str, address: IPv4Address) -> None:
+        """The client `name` had this address before."""
+        self._leases.recall(name, int(address))
+
+    def remembered(self) -> dict[str, str]:
+        """Who has, or had, which address."""
+        return {name: str(IPv4Address(number)) for name, number in self._leases.remembered.items()}
+
     def claim(self, address: IPv4Address) -> None:
         """A client has this one for its own; raises `PeerError` (end of session) if another has it now."""
         self._leases.claim(int(address))
@@ -51,6 +67,11 @@ class AddressPool:
     def release(self, address: IPv4Address) -> None:
         """Take an address back."""
         self._leases.release(int(address))
+
+
+def _between(first: int, last: int, step: int) -> Leases:
+    """All numbers from the first to the last; of four each (net30), the second of the middle two."""
+    return Leases(first, last) if step == 1 else Leases(first // 4 * 4 + 2, last // 4 * 4 + 2, step)
 
 
 class AddressPool6:
@@ -69,6 +90,14 @@ class AddressPool6:
     def lease(self, name: str) -> IPv6Interface:
         """Lease an address to the client `name`; raises `PeerError` (end of session) when none is free."""
         return IPv6Interface((self._leases.lease(name), self._length))
+
+    def recall(self, name: str, address: IPv6Address) -> None:
+        """The client `name` had this address before."""
+        self._leases.recall(name, int(address))
+
+    def remembered(self) -> dict[str, str]:
+        """Who has, or had, which address."""
+        return {name: str(IPv6Address(number)) for name, number in self._leases.remembered.items()}
 
     def claim(self, address: IPv6Address) -> None:
         """A client has this one for its own; raises `PeerError` (end of session) if another has it now."""

@@ -76,12 +76,24 @@ class Clients:
         self._single = single
         self.most = config.max_clients
         self._config = config
-        self._pool = AddressPool(config.network, config.topology)
+        self._pool = AddressPool(config.network, config.topology, config.pool)
         self._pool6 = AddressPool6(config.network6)
 
     def reconfigured(self, config: ServerConfig) -> None:
         """What is pushed, and to how many."""
         self._config, self.most = config, config.max_clients
+
+    def recall(self, name: str, address: IPv4Address | IPv6Address) -> None:
+        """This client had that address before."""
+        if isinstance(address, IPv4Address):
+            self._pool.recall(name, address)
+        else:
+            self._pool6.recall(name, address)
+
+    def remembered(self) -> tuple[tuple[str, str, str], ...]:
+        """Name, IPv4 and IPv6 address of every client that is remembered."""
+        ours, ours6 = self._pool.remembered(), self._pool6.remembered()
+        return tuple((name, ours.get(name, ""), ours6.get(name, "")) for name in dict.fromkeys((*ours, *ours6)))
 
     def meet(self, peer: Peer, hello: KeyMethod2) -> None:
         """Choose the cipher and all that a client of this kind can do."""

@@ -3,14 +3,14 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from typing import Any
 
 import pytest
 
 from qubes_miragevpn.base.errors import ConfigError
 from qubes_miragevpn.config.loader import looks_like_server
-from qubes_miragevpn.config.model import ClientDir, Family, Identity, Listen, Proto, Route
+from qubes_miragevpn.config.model import ClientDir, Family, Identity, Listen, OutputFile, Proto, Route
 from tests.unit.config.texts import CLIENT, SERVER, server, without
 
 
@@ -48,12 +48,21 @@ def test_without_keepalive_nobody_is_dropped_for_silence() -> None:
         ("proto udp6", "listen", Listen("", 1194, Proto.UDP, Family.IPV6)),
         ("local 192.0.2.1\nlport 7\nport 8", "listen", Listen("192.0.2.1", 7, Proto.UDP, Family.IPV4)),
         ("local 192.0.2.1", "places", (Listen("192.0.2.1", 1194, Proto.UDP, Family.IPV4),)),
-        ("local * 443 tcp\nlocal 2001:db8::1\nlocal *\nport 7", "places", (
-            Listen("", 443, Proto.TCP), Listen("2001:db8::1", 7, Proto.UDP, Family.IPV6), Listen("", 7, Proto.UDP))),
-        ("proto tcp6\nlocal *\nlocal 192.0.2.1 8 udp", "places", (
-            Listen("", 1194, Proto.TCP, Family.IPV6), Listen("192.0.2.1", 8, Proto.UDP, Family.IPV4))),
-        ("bind ipv6only\nlocal *\nlocal * 7 tcp", "places", (
-            Listen("", 1194, Proto.UDP, Family.IPV6), Listen("", 7, Proto.TCP, Family.IPV6))),
+        (
+            "local * 443 tcp\nlocal 2001:db8::1\nlocal *\nport 7",
+            "places",
+            (Listen("", 443, Proto.TCP), Listen("2001:db8::1", 7, Proto.UDP, Family.IPV6), Listen("", 7, Proto.UDP)),
+        ),
+        (
+            "proto tcp6\nlocal *\nlocal 192.0.2.1 8 udp",
+            "places",
+            (Listen("", 1194, Proto.TCP, Family.IPV6), Listen("192.0.2.1", 8, Proto.UDP, Family.IPV4)),
+        ),
+        (
+            "bind ipv6only\nlocal *\nlocal * 7 tcp",
+            "places",
+            (Listen("", 1194, Proto.UDP, Family.IPV6), Listen("", 7, Proto.TCP, Family.IPV6)),
+        ),
         ("max-clients 5", "max_clients", 5),
         ("duplicate-cn", "duplicate_cn", True),
         ("client-to-client", "client_to_client", True),
@@ -66,6 +75,14 @@ def test_without_keepalive_nobody_is_dropped_for_silence() -> None:
         ("explicit-exit-notify", "common.explicit_exit_notify", 1),
         ("reneg-sec 30", "common.timers.reneg_sec", 30),
         ("dev tun5\nuser nobody", "common.dev", "tun5"),
+        ("server 10.8.0.0 255.255.255.0 nopool", "pool", ()),
+        (
+            "server 10.8.0.0 255.255.255.0 nopool\nifconfig-pool 10.8.0.9 10.8.0.90 255.255.255.0",
+            "pool",
+            (IPv4Address("10.8.0.9"), IPv4Address("10.8.0.90")),
+        ),
+        ("ifconfig-pool-persist a", "persist", OutputFile("a", 600)),
+        ("ifconfig-pool-persist a 0", "persist", OutputFile("a", 0)),
         ("client-config-dir ccd", "client_dir", ClientDir("ccd")),
         ("client-config-dir ccd\nccd-exclusive", "client_dir", ClientDir("ccd", exclusive=True)),
         ("max-routes-per-client 3", "max_routes_per_client", 3),
@@ -94,6 +111,9 @@ def test_applied(lines: str, path: str, value: Any) -> None:
         ("server-ipv6 fd42:8::1/64", "fd42:8::1 is not the first address of its network (write 'server-ipv6 fd42:8"),
         ("server-ipv6 ff02::/64", "cannot be given to clients: ff02::1 is a multicast address"),
         ("server-ipv6 fd42:8::/64\ntun-mtu 1200", "'tun-mtu 1200' is too small for IPv6"),
+        ("ifconfig-pool 10.8.0.9 10.8.0.90", "'server' has a pool already"),
+        ("server 10.8.0.0 255.255.255.0 nopool\nifconfig-pool 10.8.0.90 10.8.0.9", "the pool must lie in 10.8.0.0/24"),
+        ("server 10.8.0.0 255.255.255.0 nopool\nifconfig-pool 10.8.0.1 10.8.0.9", "behind the server's address"),
         ("mode p2p", "'mode' is not supported with 'p2p'"),
         ("topology net30\nserver 10.8.0.0 255.255.255.248", "must be from /16 to /28"),
         ("verify-client-cert none", "anybody could connect"),

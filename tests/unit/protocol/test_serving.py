@@ -242,3 +242,28 @@ def test_ipv6_addresses(network: str, first: str, second: str, count: int) -> No
         assert len({pool.lease(str(n)) for n in range(count - 2)}) == count - 2
         with pytest.raises(PeerError):
             pool.lease("one more")
+
+
+@pytest.mark.parametrize(
+    ("topology", "bounds", "given"),
+    [
+        ("subnet", ("10.8.0.9", "10.8.0.10"), ["10.8.0.9", "10.8.0.10"]),
+        ("net30", ("10.8.0.8", "10.8.0.15"), ["10.8.0.10", "10.8.0.14"]),
+        ("subnet", (), []),
+    ],
+)
+def test_a_pool_of_its_own(topology: str, bounds: tuple[str, ...], given: list[str]) -> None:
+    pool = AddressPool(IPv4Network("10.8.0.0/24"), topology, tuple(map(IPv4Address, bounds)))
+    assert [str(pool.lease(str(n)).ip) for n in range(len(given))] == given
+    with pytest.raises(PeerError):
+        pool.lease("one more")
+
+
+def test_what_somebody_had_is_given_to_others_last() -> None:
+    pool = AddressPool(IPv4Network("10.8.0.0/29"))
+    pool.recall("ada", IPv4Address("10.8.0.2"))
+    pool.recall("bob", IPv4Address("10.9.0.2"))
+    others = [str(pool.lease(name).ip) for name in ("bob", "c", "d", "e")]
+    assert others == [f"10.8.0.{n}" for n in (3, 4, 5, 6)]
+    assert str(pool.lease("ada").ip) == "10.8.0.2"
+    assert pool.remembered()["ada"] == "10.8.0.2"

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from ipaddress import IPv4Network, IPv6Interface, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Interface, IPv6Network
 
 from qubes_miragevpn.config.building.common import Builder
 from qubes_miragevpn.config.building.inner import MIN_MTU_IPV6, Unusable, demand_unicast
@@ -18,6 +18,7 @@ WIDEST_NETWORK, NARROWEST_NETWORK = 16, 29  # prefix lengths that openvpn's `ser
 WIDEST_NETWORK6, NARROWEST_NETWORK6 = 64, 124  # and `server-ipv6`
 NARROWEST_OF_PAIRS = 28  # the same without ``topology subnet``: the first and the last four addresses are not given
 STATUS_PERIOD, METRICS_PERIOD = 60.0, 15.0  # seconds; the first is openvpn's
+PERSIST_PERIOD = 600.0  # as openvpn's
 
 
 def server(builder: Builder) -> ServerConfig:
@@ -37,11 +38,40 @@ def server(builder: Builder) -> ServerConfig:
         network6=_network6(settings.last("server-ipv6"), common.tun_mtu),
         push=(*said, *(pushed.args[0] for pushed in settings.all("push"))),
         operating=_operating(settings),
+        pool=_pool(entry, settings.last("ifconfig-pool")),
+        persist=_persist(settings.last("ifconfig-pool-persist")),
         client_dir=_client_dir(settings),
         routes=_inward(builder),
         login=logins(settings, builder.read_file, common.timers.reneg_sec),
         **settings.fields(ServerConfig),
     )
+
+
+def _pool(server_line: Entry, entry: Entry | None) -> tuple[IPv4Address, ...] | None:
+    address, length, nopool = server_line.args
+    if entry is None:
+        return () if nopool else None
+    if not nopool:
+        raise entry.error("'server' has a pool already", "write 'server NETWORK NETMASK nopool'")
+    network = IPv4Network((address, length), strict=False)
+    first, last, other = entry.args
+    hosts = range(int(network.network_address) + 2, int(network.broadcast_address))
+    if first > last or int(first) not in hosts or int(last) not in hosts:
+        raise entry.error(f"the pool must lie in {network}, behind the server's address", f"write '{_whole(network)}'")
+    if other not in (None, length):
+        raise entry.error("the netmask of 'ifconfig-pool' is not that of 'server'", "leave it out")
+    return (first, last)
+
+
+def _whole(network: IPv4Network) -> str:
+    return f"ifconfig-pool {network.network_address + 2} {network.broadcast_address - 1}"
+
+
+def _persist(entry: Entry | None) -> OutputFile | None:
+    if entry is None:
+        return None
+    path, period = entry.args
+    return OutputFile(path, PERSIST_PERIOD if period is None else period)
 
 
 def _client_dir(settings: Settings) -> ClientDir | None:
