@@ -140,9 +140,8 @@ class Server:
                 self._accepted(link, now)
             case TransportDown(link, reason):
                 self._entrance.disconnected(link)
-                for peer in self._peers:
-                    if peer.link == link:
-                        self._forget(peer, f"connection lost: {printable(reason)}")
+                for peer in self._peers.on(link):
+                    self._forget(peer, f"connection lost: {printable(reason)}")
             case KeyExhausted(number):
                 self._with(number, lambda peer: peer.session.renegotiate(now), now)
             case KeyInUse(number, key_id):
@@ -376,14 +375,11 @@ class Server:
         if why := self._welcome.prepare(peer):
             peer.refusal = (why, "")
             return
-        admitted = [other for other in self._peers if other is not peer and other.admitted]
-        for older in admitted:
-            if self._welcome.replaces(peer, older):
-                self._forget(older, "it connected again")
-        if sum(other in self._peers for other in admitted) >= self._welcome.most:
-            raise PeerError("max-clients is reached", Consequence.END_SESSION)
+        for older in self._welcome.replaced(peer, self._peers):
+            self._forget(older, "it connected again")
+        self._peers.require_place(self._welcome.most)
         self._welcome.admit(peer)
-        peer.admitted = True
+        self._peers.admit(peer)
 
     def _asked(self, peer: Peer, now: float) -> None:
         """It wants to be served, and is once it is let in."""

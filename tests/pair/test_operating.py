@@ -18,7 +18,7 @@ from tests.pair.test_handshake import transfer
 from tests.pair.test_login import last
 from tests.pair.test_renegotiation import QUIET
 from tests.pair.test_server import join
-from tests.pair.world import Side, World, client_config, server_config, up
+from tests.pair.world import Side, World, client_config, inner_packet, server_config, up
 
 
 def change(world: World, *options: str, client: Side | None = None) -> None:
@@ -134,3 +134,33 @@ def test_every_field_is_compared(pki: Pki) -> None:
             written = replace(running, **{field.name: object()})
             done = reload(running, written)
             assert done.changed or done.left, field.name
+
+
+class Unlisted(dict[Any, Any]):
+    """A dictionary of which nobody may look at everything."""
+
+    def __iter__(self) -> Any:
+        raise AssertionError("the cost of one client grows with the number of all")
+
+    items = values = keys = __iter__
+
+
+def test_what_one_client_costs_does_not_grow_with_their_number(pki: Pki) -> None:
+    """Coming, coming again from elsewhere, renewing keys, moving, leaving: nobody looks at all the others."""
+    world = World(server_config(pki, timers=QUIET))
+    peers: Any = world.server.machine._peers  # type: ignore[union-attr]
+    peers._peers, peers._admitted = Unlisted(), Unlisted()
+    join(world, pki, timers=QUIET)
+    two = join(world, pki, pki.second_client, timers=QUIET)
+    again = join(world, pki, timers=QUIET)
+    assert len(peers) == 2
+    again.event(c.UserCommand(c.Command.RENEGOTIATE))
+    world.run(5)
+    two.place = ("203.0.113.9", 9)
+    two.send(inner_packet(str(last(two, c.TunnelUp).settings.ipv4.ip), "10.8.0.1", b"here"))
+    world.run(1)
+    two.event(c.UserCommand(c.Command.DISCONNECT))
+    world.run(5)
+    assert len(peers) == 1 and not peers.on(7) and len(peers.on(0)) == 1
+    world.server.event(c.TransportDown(7, "gone"))
+    transfer(world, again)

@@ -14,6 +14,7 @@ from qubes_miragevpn.dataplane.interface import NO_PEER_ID, PeerLimits
 from qubes_miragevpn.protocol.control.negotiation import PointAgreement, point_agreement, point_cipher
 from qubes_miragevpn.protocol.limits import peer_limits
 from qubes_miragevpn.protocol.serving.peer import Peer
+from qubes_miragevpn.protocol.serving.registry import Registry
 from qubes_miragevpn.protocol.version import IV_VER
 from qubes_miragevpn.protocol.wire import peerinfo
 from qubes_miragevpn.protocol.wire.keymethod2 import KeyMethod2
@@ -39,9 +40,9 @@ class OtherEnd:
         self._agreed = point_agreement(peer.can, peer.session.tls_of(0).export)
         peer.ekm, peer.dynamic_tls_crypt = self._agreed.ekm, self._agreed.dynamic_tls_crypt
 
-    def replaces(self, peer: Peer, older: Peer) -> bool:
+    def replaced(self, peer: Peer, peers: Registry) -> list[Peer]:
         """There is one other end."""
-        return True
+        return peers.admitted
 
     def prepare(self, peer: Peer) -> str:
         """Both files say all there is."""

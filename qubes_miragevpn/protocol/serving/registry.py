@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
+from typing import TypeVar
 
-from qubes_miragevpn.base.errors import PeerError
+from qubes_miragevpn.base.errors import Consequence, PeerError
 from qubes_miragevpn.config.model import Proto
 from qubes_miragevpn.dataplane.interface import NO_PEER_ID, Link, SockAddr
 from qubes_miragevpn.protocol.serving.deadlines import Deadlines
@@ -15,14 +16,19 @@ from qubes_miragevpn.protocol.session import Session
 MAX_CANDIDATES = 256
 """Handshakes under way at once; each holds a TLS session (~100 KB), so 25 MB at the very most."""
 
+Key = TypeVar("Key", bound=Hashable)
+
 
 class Registry:
-    """The peers of one server."""
+    """The peers of one server; what is asked for each packet, handshake and farewell costs the same for any number."""
 
     def __init__(self, hand_window: float) -> None:
         self._hand_window = hand_window
         self._peers: dict[int, Peer] = {}
+        self._admitted: dict[int, Peer] = {}
         self._by_place: dict[tuple[Link, SockAddr], list[Peer]] = {}
+        self._by_link: dict[Link, dict[int, Peer]] = {}
+        self._by_name: dict[str, dict[int, Peer]] = {}  # of those who are admitted
         self._deadlines = Deadlines()
         self._next_number = 0
 
@@ -44,17 +50,42 @@ class Registry:
         """The peers at one place: a client, and candidates that want to follow it."""
         return list(self._by_place.get((link, endpoint), ()))
 
+    def on(self, link: Link) -> list[Peer]:
+        """The peers of one link."""
+        return list(self._by_link.get(link, {}).values())
+
+    @property
+    def admitted(self) -> list[Peer]:
+        """Those who are authenticated."""
+        return list(self._admitted.values())
+
+    def named(self, identity: str) -> list[Peer]:
+        """The admitted ones of this name."""
+        return list(self._by_name.get(identity, {}).values())
+
+    def admit(self, peer: Peer) -> None:
+        """The peer is authenticated, and keeps its name from now on."""
+        peer.admitted = True
+        self._admitted[peer.number] = peer
+        self._by_name.setdefault(peer.identity, {})[peer.number] = peer
+
+    def require_place(self, most: int) -> None:
+        """Raise `PeerError` (end of session) unless fewer than `most` are admitted."""
+        if len(self._admitted) >= most:
+            raise PeerError("max-clients is reached", Consequence.END_SESSION)
+
     def require_room(self, most: int) -> None:
         """Raise `PeerError` (drop) unless one more candidate can be taken, beside `most` who are admitted."""
         if len(self._peers) >= most + MAX_CANDIDATES:
             raise PeerError("too many clients")
-        if sum(not peer.admitted for peer in self._peers.values()) >= MAX_CANDIDATES:
+        if len(self._peers) - len(self._admitted) >= MAX_CANDIDATES:
             raise PeerError("too many handshakes under way")
 
     def add(self, link: Link, endpoint: SockAddr, session: Session, now: float, proto: Proto) -> Peer:
         """Take in a candidate."""
         peer = Peer(self._new_number(), link, endpoint, session, now, proto)
         self._peers[peer.number] = peer
+        self._by_link.setdefault(link, {})[peer.number] = peer
         self._by_place.setdefault((link, endpoint), []).append(peer)
         return peer
 
@@ -69,6 +100,9 @@ class Registry:
     def remove(self, peer: Peer) -> None:
         """Take the peer out of everything."""
         del self._peers[peer.number]
+        _drop(self._by_link, peer.link, peer)
+        if self._admitted.pop(peer.number, None) is not None:
+            _drop(self._by_name, peer.identity, peer)
         self._deadlines.set(peer.number, None)
         self._leave_place(peer)
 
@@ -106,3 +140,9 @@ class Registry:
     def take_due(self, now: float) -> list[Peer]:
         """Those that need us now; each is to be rescheduled."""
         return [self._peers[number] for number in self._deadlines.take_due(now)]
+
+
+def _drop(index: dict[Key, dict[int, Peer]], key: Key, peer: Peer) -> None:
+    del index[key][peer.number]
+    if not index[key]:
+        del index[key]

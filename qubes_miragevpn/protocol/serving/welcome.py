@@ -19,6 +19,7 @@ from qubes_miragevpn.protocol.control.negotiation import server_cipher
 from qubes_miragevpn.protocol.limits import peer_limits
 from qubes_miragevpn.protocol.serving.peer import Peer, can_epochs, push_options
 from qubes_miragevpn.protocol.serving.pool import AddressPool, AddressPool6
+from qubes_miragevpn.protocol.serving.registry import Registry
 from qubes_miragevpn.protocol.wire import peerinfo
 from qubes_miragevpn.protocol.wire.keymethod2 import KeyMethod2
 from qubes_miragevpn.protocol.wire.messages import build_push_reply
@@ -37,8 +38,8 @@ class Welcome(Protocol):
     def meet(self, peer: Peer, hello: KeyMethod2) -> None:
         """Agree with a new peer on its data channel; raises `PeerError` (end of session)."""
 
-    def replaces(self, peer: Peer, older: Peer) -> bool:
-        """Whether `older`, another session, is over now that `peer` is authenticated."""
+    def replaced(self, peer: Peer, peers: Registry) -> list[Peer]:
+        """The admitted sessions that are over now that `peer`, which is not admitted yet, is authenticated."""
 
     def prepare(self, peer: Peer) -> str:
         """Look up what is said of this peer alone; why it may not enter, "" if it may."""
@@ -104,10 +105,12 @@ class Clients:
         told = IvProto.CC_EXIT_NOTIFY | IvProto.DYN_TLS_CRYPT  # the flag is pushed beside the other only
         peer.dynamic_tls_crypt = peer.can.proto & told == told
 
-    def replaces(self, peer: Peer, older: Peer) -> bool:
+    def replaced(self, peer: Peer, peers: Registry) -> list[Peer]:
         """One session at one place, and of one name unless ``duplicate-cn``."""
-        same_place = (older.link, older.endpoint) == (peer.link, peer.endpoint)
-        return same_place or (older.identity == peer.identity and not self._config.duplicate_cn)
+        over = {older.number: older for older in peers.at(peer.link, peer.endpoint) if older.admitted}
+        if not self._config.duplicate_cn:
+            over |= {older.number: older for older in peers.named(peer.identity)}
+        return list(over.values())
 
     def prepare(self, peer: Peer) -> str:
         """Read its own file, where there are such."""
