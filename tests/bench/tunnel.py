@@ -55,12 +55,13 @@ class Tunnel:
 
     def cpu_seconds(self) -> tuple[float, float]:
         """CPU time that client and server have used so far."""
-        return _cpu(self.client.process.pid), _cpu(self.server.process.pid)
+        return cpu(self.client), cpu(self.server)
 
 
-def _cpu(pid: int) -> float:
+def cpu(peer: Peer) -> float:
+    """Seconds of processor time that a process has had, user and system."""
     # /proc/PID/stat, fields 14 and 15 (utime, stime), counted after the name's closing parenthesis.
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    fields = Path(f"/proc/{peer.process.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 
