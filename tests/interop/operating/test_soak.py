@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""`make soak`: clients of both kinds come and go for minutes over a link that loses; the server is no larger at the end."""
+"""`make soak`: clients of both kinds come and go for minutes over a link that loses; the server does not grow."""
 
 from __future__ import annotations
 
