@@ -13,8 +13,10 @@ rationed, for nobody needs many.
 
 from __future__ import annotations
 
+from qubes_miragevpn.config.model import Common, Family, Proto
 from qubes_miragevpn.dataplane.inband import OCC_MAGIC
 from qubes_miragevpn.protocol.sizes import Carrier
+from qubes_miragevpn.protocol.wire import occ
 
 REQUEST, REPLY, LOAD_REQUEST, LOAD, SIZES_REQUEST, SIZES_REPLY = range(6)
 ASK = OCC_MAGIC + bytes([REQUEST])
@@ -22,6 +24,8 @@ ASK = OCC_MAGIC + bytes([REQUEST])
 
 ASK_EVERY = 10.0  # seconds between two questions that are not answered (OCC_INTERVAL_SECONDS)
 ASK_TIMES = 12  # questions (OCC_N_TRIES)
+_NEGOTIATED = frozenset({"link-mtu", "auth", "keysize", "ifconfig"})
+"""What of the options strings means nothing where the cipher is negotiated; two equals know their own addresses."""
 ANSWER_EVERY = 0.1  # seconds from one answer to the next
 LARGEST_LOAD = 1500  # bytes of a packet that is sent for its size alone
 
@@ -83,6 +87,19 @@ class Inquiries:
                 sizes = self._received.to_bytes(2, "big") + self._sent.to_bytes(2, "big")
                 return OCC_MAGIC + bytes([SIZES_REPLY]) + sizes
         return b""
+
+
+def differences(
+    common: Common, proto: Proto, family: Family, theirs: str, *, server: bool, settled: frozenset[str] = frozenset()
+) -> list[str]:
+    """How the settings of a peer of a TLS session, which said `theirs`, differ from what ours need.
+
+    `server`: that is what we are. `settled`: the names of what was agreed on otherwise. Nothing with ``disable-occ``.
+    """
+    if common.disable_occ:
+        return []
+    expected = occ.build(common, proto, family, server=not server)
+    return occ.mismatches(expected, theirs, settled=_NEGOTIATED | settled)
 
 
 def options_in(message: bytes) -> str:

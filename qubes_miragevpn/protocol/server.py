@@ -15,7 +15,7 @@ from typing import assert_never
 
 from qubes_miragevpn.base.errors import Consequence, PeerError
 from qubes_miragevpn.base.text import printable
-from qubes_miragevpn.config.model import Family, OneClient, PointServer, Proto, ServerConfig
+from qubes_miragevpn.config.model import OneClient, PointServer, Proto, ServerConfig
 from qubes_miragevpn.dataplane.inband import OCC_EXIT
 from qubes_miragevpn.dataplane.interface import (
     CompressedDropped,
@@ -23,6 +23,7 @@ from qubes_miragevpn.dataplane.interface import (
     KeyExhausted,
     KeyInUse,
     Link,
+    OccMessage,
     PeerExited,
     PeerSilent,
     SockAddr,
@@ -66,13 +67,13 @@ from qubes_miragevpn.protocol.happenings import (
     MessageReceived,
     UseKey,
 )
+from qubes_miragevpn.protocol.serving import settings
 from qubes_miragevpn.protocol.serving.entrance import Entrance, Surroundings
 from qubes_miragevpn.protocol.serving.logins import Logins, refuse
 from qubes_miragevpn.protocol.serving.peer import EXIT_DELAY, MAX_NAME, Peer
 from qubes_miragevpn.protocol.serving.point import OtherEnd
 from qubes_miragevpn.protocol.serving.registry import Registry
 from qubes_miragevpn.protocol.serving.welcome import Clients, Welcome
-from qubes_miragevpn.protocol.wire import occ
 from qubes_miragevpn.protocol.wire.keymethod2 import KeyMethod2
 from qubes_miragevpn.protocol.wire.messages import ChallengeResponse, Exit, Message, PushRequest, build_push
 
@@ -146,7 +147,7 @@ class Server:
                 self._with(number, lambda peer: peer.session.renegotiate(now), now)
             case KeyInUse(number, key_id):
                 self._with(number, lambda peer: peer.session.key_in_use(key_id), now)
-            case PeerSilent() | Floated() | CompressedDropped() | PeerExited():
+            case PeerSilent() | Floated() | CompressedDropped() | PeerExited() | OccMessage():
                 if (found := self._peers.get(event.peer)) is not None:
                     self._noticed(found, event, now)
             case UserCommand(command):
@@ -170,7 +171,9 @@ class Server:
         times = [self._peers.next_deadline(), self._entrance.next_deadline()]
         return min((at for at in times if at is not None), default=None)
 
-    def _noticed(self, peer: Peer, event: PeerSilent | Floated | CompressedDropped | PeerExited, now: float) -> None:
+    def _noticed(
+        self, peer: Peer, event: PeerSilent | Floated | CompressedDropped | PeerExited | OccMessage, now: float
+    ) -> None:
         match event:
             case PeerSilent():
                 self._forget(peer, "silent for too long (ping-restart)")
@@ -185,6 +188,9 @@ class Server:
                     self._say(Level.INFO, f"client {peer.name} is at {_shown(endpoint)} now")
             case CompressedDropped(_, reason):
                 self._say(Level.WARNING, f"client {peer.name} compresses; such packets are dropped: {reason}")
+            case OccMessage(_, message, size):
+                if peer.inquiries is not None and (answer := peer.inquiries.answer(message, size, now)):
+                    self._out.append(SendInner(peer.number, answer))
 
     def _accepted(self, link: Link, now: float) -> None:
         try:
@@ -351,11 +357,11 @@ class Server:
         if not peer.admitted:
             peer.name, peer.identity = printable(called or "(no common name)", 64), called
             peer.username, peer.certified = hello.username, facts.common_name
+            peer.options = hello.options
             self._welcome.meet(peer, hello)
         if (self._logins is None or self._logins.judge(peer, hello, now)) and not peer.admitted:
             self._promote(peer)
-        family = Family.IPV6 if len(peer.endpoint) == 4 else Family.IPV4
-        options = occ.build(self._config.common, peer.proto, family, server=True)
+        options = settings.own_options(peer, self._config.common)
         peer.session.answer(key_id, hello, options, now, peer_info=self._welcome.introduce(peer))
 
     def _judged(self, peer: Peer, event: LoginJudged | LoginPending, now: float) -> None:
@@ -407,6 +413,8 @@ class Server:
             f"client {peer.name} at {_shown(peer.endpoint)}{has} "
             f"({peer.session.tls_of(peer.key_id).describe()}, data {peer.cipher}, keys by {derivation})",
         )
+        for line in settings.begin(peer, self._config.common, peer_id):
+            self._say(Level.WARNING, f"client {peer.name}: {line}")
 
     def _describe(self, peer: Peer) -> tuple[IPv4Address | IPv6Address, ...] | None:
         """Tell what is inside at its end (None: everything), and who and where it is."""

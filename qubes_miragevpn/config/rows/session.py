@@ -138,14 +138,14 @@ ROWS = (
         "disable-occ",
         "do not compare settings with the other end's, nor ask for them",
         client=APPLIED,
-        server=NoEffect("a server compares nothing", warn=False),
+        server=APPLIED,
         fills=(Common, "disable_occ"),
     ),
     Row(
         "opt-verify",
         "",
         None,
-        server=NoEffect("a server compares nothing but ciphers"),
+        server=NoEffect("settings that differ are told, and nobody is refused for them"),
     ),
     Row(
         "replay-window",

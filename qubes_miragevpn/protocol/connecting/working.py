@@ -22,7 +22,7 @@ from qubes_miragevpn.protocol.contract import (
     SendInner,
     TunnelChanged,
 )
-from qubes_miragevpn.protocol.inquiry import Inquiries
+from qubes_miragevpn.protocol.inquiry import Inquiries, differences
 from qubes_miragevpn.protocol.leaving import Lifetime
 from qubes_miragevpn.protocol.limits import carrier_of
 from qubes_miragevpn.protocol.pushes import in_few_lines
@@ -32,9 +32,6 @@ from qubes_miragevpn.protocol.wire import occ
 
 PEER = 0
 """The data plane's handle of the one peer that a client has."""
-
-_NEGOTIATED = frozenset({"link-mtu", "auth", "keysize", "ifconfig"})
-"""What of the options strings means nothing where the cipher is negotiated; two equals know their own addresses."""
 
 
 class Working:
@@ -74,12 +71,9 @@ class Working:
     def _differences(self, server_options: str) -> list[str]:
         """How the other end's settings differ from what ours need."""
         common, pulled = self._config.common, self.terms.pulled
-        if common.disable_occ:
-            return []
-        settled = _NEGOTIATED | ({"comp-lzo"} if pulled.compression is not None else set())
+        settled = frozenset({"comp-lzo"} if pulled.compression is not None else ())
         settled |= {"tun-mtu"} if pulled.tunnel.mtu != common.tun_mtu else set()
-        expected = occ.build(common, self._remote.proto, self._family, server=True)
-        return list(occ.mismatches(expected, server_options, settled=settled))
+        return differences(common, self._remote.proto, self._family, server_options, server=False, settled=settled)
 
     def joined(self, link: Link, endpoint: SockAddr) -> Effect:
         """Have the data plane know the peer."""

@@ -9,6 +9,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv6Interface
 from qubes_miragevpn.config.model import OneClient, Proto, ServerConfig
 from qubes_miragevpn.crypto.token import Token
 from qubes_miragevpn.dataplane.interface import Link, SockAddr
+from qubes_miragevpn.protocol.inquiry import Inquiries
 from qubes_miragevpn.protocol.ration import Pace, Ration
 from qubes_miragevpn.protocol.serving.pool import AddressPool, AddressPool6
 from qubes_miragevpn.protocol.session import Session
@@ -49,6 +50,8 @@ class Peer:
     extra: tuple[str, ...] = ()  # options that it is pushed besides
     asked: bool = False  # it wants to be served
     can: PeerCan = _CAN_NOTHING
+    options: str = ""  # its options string, untrusted
+    inquiries: Inquiries | None = None  # about settings and sizes, once it is served
     cipher: str = ""
     ekm: bool = False
     epoch: bool = False  # data packets have the epoch format

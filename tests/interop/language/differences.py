@@ -39,7 +39,7 @@ STRICTER: Mapping[str, Callable[[Judged], bool]] = MappingProxyType(
         "place": _we_said(r"has no meaning in|for a server's push only"),
         "numbers": _we_said(r"must be (0, or )?a (hexadecimal )?number"),
         "addresses and names": _we_said(
-            r"must be (a host name|an interface|an IPv|a netmask|one of|a domain)|too many words"
+            r"must be (a host name|an address, or|an interface|an IPv|a netmask|one of|a domain)|too many words"
         ),
         "known words": _we_said(
             r"must be ('|CN|TLS|a SHA)|is no list of groups|does not have all of these groups|kind of the interface"
@@ -62,6 +62,7 @@ LAXER: Mapping[str, Callable[[Judged], bool]] = MappingProxyType(
         "unknown ciphers": lambda judged: judged.name in {"cipher", "data-ciphers", "data-ciphers-fallback"},
         "unusable lines": lambda judged: judged.name in {"dns", "dhcp-option", "route", "route-ipv6", "setenv"},
         "password when needed": lambda judged: judged.name in {"askpass", "auth-user-pass"},
+        "folder when needed": lambda judged: judged.name == "client-config-dir",
         "long lines": lambda judged: "long" in judged.name,
         "ignore anywhere": lambda judged: judged.name == "ignore-unknown-option below",
         "consent to a static key": lambda judged: judged.name == "static with plain consent",
