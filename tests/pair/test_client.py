@@ -86,6 +86,25 @@ def test_every_remote_is_tried_and_the_pause_grows(pki: Pki) -> None:
     assert play.wait() == (2.0, ["resolve 6 vpn.example"])
 
 
+def test_connect_retry_is_the_first_pause_and_the_longest(pki: Pki) -> None:
+    play = Play(client_config(pki, timers=Timers(connect_retry=3, connect_retry_max_pause=10)))
+    play.do(CONNECT)
+    pauses = []
+    for link in range(1, 6):
+        assert play.do(c.TransportDown(link, "refused")) == [f"close {link}"]
+        pauses.append(play.wait()[0])
+    assert pauses == [3, 6, 10, 10, 10]
+
+
+def test_a_name_that_cannot_be_resolved_is_looked_up_on_every_pass(pki: Pki) -> None:
+    """As ``resolv-retry infinite``, whatever the profile says: a machine that wakes up has no resolver for a while."""
+    play = Play(client_config(pki, remotes=(Remote("vpn.example", 1194, Proto.UDP),)))
+    assert play.do(CONNECT) == ["resolve 1 vpn.example"]
+    for request in range(1, 30):
+        assert play.do(c.ResolutionFailed(request, "no resolver")) == []
+        assert play.wait()[1] == [f"resolve {request + 1} vpn.example"]
+
+
 def test_stale_links_and_answers_are_ignored(pki: Pki) -> None:
     play = Play(client_config(pki, remotes=(Remote("vpn.example", 1194, Proto.UDP), Remote(str(B), 1, Proto.UDP))))
     play.do(CONNECT)
