@@ -102,6 +102,9 @@ def reload() -> None:
     """Have qubes-firewall fill its set of resolvers anew where it runs; raises `Refused` if it does not come back."""
     if not os.path.isdir("/run/systemd/system") or systemctl("is-active", "--quiet", FIREWALL) != 0:
         return
+    # Before R4.3 this is a restart, and systemd refuses the sixth in ten seconds: as many tunnels may come up at once,
+    # and a qubes-firewall that is refused stays down.
+    systemctl("reset-failed", FIREWALL)
     if systemctl("try-reload-or-restart", FIREWALL) != 0:
         raise Refused(f"{FIREWALL} could not be reloaded")
 

@@ -184,6 +184,24 @@ def test_the_lockdown_script_sets_the_same_rules() -> None:
     staged(play)
 
 
+def test_a_table_that_does_not_load_leaves_the_other_barriers(tmp_path: Path) -> None:
+    """A kernel without one of nft's modules: the script fails, and has set rules and routes all the same."""
+
+    async def play(stage: Stage) -> None:
+        stage.default()
+        file = tmp_path / "broken.nft"
+        file.write_text("table inet qubes-miragevpn {\n\tchain x { no-such-word }\n}\n")
+        environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "MIRAGEVPN_NFT_FILE": str(file)}
+        command = ["sh", str(INSTALL / "qubes-miragevpn-lockdown"), "all"]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=10)
+        assert done.returncode == 1 and done.stderr.endswith("the closed table could not be loaded\n")
+        assert ways() == CLOSED_WAYS
+        there = [rule for rule in await stage.netconf.rules() if rule.priority in OUR_PRIORITIES]
+        assert sorted(there, key=repr) == sorted((*rules("eth0", {0: None}), *backstop()), key=repr)
+
+    staged(play)
+
+
 @pytest.mark.parametrize("how", ["script", "service"])
 def test_main_leads_downstream_and_nowhere_else(how: str) -> None:
     """With neither table nor rules: no default, not the gateway, not a network on the uplink's or another link."""

@@ -504,6 +504,7 @@ def test_the_early_unit_needs_neither_python_nor_the_service() -> None:
     assert early["DefaultDependencies"] == ["no"] and early["Type"] == ["oneshot"]
     assert {"network-pre.target", "qubes-network.service", "qubes-firewall.service"} <= set(early["Before"])
     nft, script = early["ExecStart"]
+    assert early["ExecStartPre"] == [f"-{script}"], "a table that does not load leaves the other barriers"
     assert nft.split()[:2] == ["/usr/sbin/nft", "-f"] and Path(nft.split()[2]).name == "qubes-miragevpn-lockdown.nft"
     assert (INSTALL / "nft" / Path(nft.split()[2]).name).is_file()
     path = INSTALL / Path(script).name
