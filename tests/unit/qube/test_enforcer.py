@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import subprocess
 from collections.abc import Awaitable, Callable
@@ -180,6 +181,20 @@ def test_the_lockdown_script_sets_the_same_rules() -> None:
         before = everything()
         await stage.enforcer.start()
         assert everything() == before
+
+    staged(play)
+
+
+def test_the_script_leaves_the_rules_of_several_tunnels_as_they_are() -> None:
+    """It runs at each restart of qubes-firewall: the unassigned stay without a way, and flows are kept."""
+
+    async def play(stage: Stage) -> None:
+        await stage.enforcer.start()
+        await stage.enforcer.assign({0: frozenset(), 1: frozenset({"vif21.0"})})
+        before = ip("rule show"), ip("-6 rule show")
+        script = INSTALL / "qubes-miragevpn-lockdown"
+        subprocess.run(["sh", str(script)], env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}, check=True, timeout=10)
+        assert (ip("rule show"), ip("-6 rule show")) == before
 
     staged(play)
 
@@ -424,7 +439,7 @@ def test_rules_that_refuse_are_set_before_those_that_lead_somewhere() -> None:
     order = [rule.priority for rule in rules("eth0", {0: None}) if rule.family == socket.AF_INET]
     assert order == [5159, 5156, 5155, 5153, 5158, 5154, 5152, 5151, 5150]
     lines = (INSTALL / "qubes-miragevpn-lockdown").read_text().splitlines()
-    assert [int(line.split()[2]) for line in lines if line.startswith('    rule "$family" 5')] == order
+    assert [int(found[1]) for found in map(re.compile(r' rule "\$family" (5\d+) ').search, lines) if found] == order
 
 
 def test_what_makes_another_uplink() -> None:
