@@ -161,7 +161,7 @@ class PeerExited:
 class OccMessage:
     """`peer` said something about its settings in a packet of `size` bytes: the first 512 after the magic number.
 
-    A backend that does not hand these up leaves the peer without an answer, and nothing else.
+    A flood of them may be cut short: that leaves the peer without an answer, and nothing else.
     """
 
     peer: int

@@ -35,6 +35,7 @@ from qubes_miragevpn.dataplane.interface import (
     KeyInUse,
     Link,
     LinkFailed,
+    OccMessage,
     PeerExited,
     PeerLimits,
     PeerSilent,
@@ -50,6 +51,7 @@ _PEER_EVENTS: dict[str, Callable[..., PlaneEvent]] = {
     "key in use": KeyInUse,
     "silent": PeerSilent,
     "exited": PeerExited,
+    "occ": OccMessage,
     "floated": Floated,
     "compressed": lambda peer: CompressedDropped(peer, "'allow-compression' does not let it in"),
 }

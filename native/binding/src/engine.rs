@@ -75,6 +75,9 @@ fn event<'py>(py: Python<'py>, event: Event) -> PyResult<Bound<'py, PyAny>> {
         Event::KeyInUse { peer, key_id } => ("key in use", peer, key_id).into_pyobject(py)?.into_any(),
         Event::PeerSilent(peer) => ("silent", peer).into_pyobject(py)?.into_any(),
         Event::Compressed(peer) => ("compressed", peer).into_pyobject(py)?.into_any(),
+        Event::Occ { peer, message, size } => {
+            ("occ", peer, PyBytes::new(py, &message), size).into_pyobject(py)?.into_any()
+        }
         Event::PeerExited(peer) => ("exited", peer).into_pyobject(py)?.into_any(),
         Event::Floated { peer, to } => ("floated", peer, address(py, to)?).into_pyobject(py)?.into_any(),
         Event::LinkFailed { link, reason } => ("link failed", link, reason).into_pyobject(py)?.into_any(),

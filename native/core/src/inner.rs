@@ -6,6 +6,8 @@
 pub const PING: [u8; 16] = *b"\x2a\x18\x7b\xf3\x64\x1e\xb4\xcb\x07\xed\x2d\x0a\x98\x1f\xc7\x48";
 /// What every OCC message begins with.
 pub const OCC_MAGIC: [u8; 16] = *b"\x28\x7f\x34\x6b\xd4\xef\x7a\x81\x2d\x56\xb8\xd3\xaf\xc5\x45\x9c";
+/// Bytes of a message that are looked at, behind the magic number: an options string has about 200.
+pub const OCC_MOST: usize = 512;
 const OCC_EXIT: u8 = 6;
 const IPV4_HEADER: usize = 20;
 const IPV6_HEADER: usize = 40;
@@ -61,7 +63,7 @@ pub enum Payload {
     Ping,
     /// The peer leaves.
     Exit,
-    /// Another OCC message, of which nothing follows.
+    /// Another OCC message, which is for the owner.
     Occ,
     /// None of that: dropped, and counted as "other".
     Unknown,

@@ -11,6 +11,9 @@ use crate::sys::Bell;
 const MAX_CONTROL: usize = 1024;
 const MAX_CONTROL_BYTES: usize = 4 << 20;
 
+/// Messages about settings that wait for the owner: an honest peer sends one in ten seconds.
+const MAX_OCC: usize = 64;
+
 /// The events of the Python package's `dataplane/interface.py`, and the end of a worker.
 #[derive(Debug)]
 pub enum Event {
@@ -41,6 +44,15 @@ pub enum Event {
     PeerSilent(u32),
     /// The peer said on the data channel that it leaves.
     PeerExited(u32),
+    /// The peer said something about its settings.
+    Occ {
+        /// Who.
+        peer: u32,
+        /// What follows the magic number, no more than the owner looks at.
+        message: Vec<u8>,
+        /// Bytes of the packet that came, as it came.
+        size: usize,
+    },
     /// The peer sends compressed packets, which are dropped; said once.
     Compressed(u32),
     /// The peer is at another address now.
@@ -68,6 +80,7 @@ struct Queue {
     items: VecDeque<Event>,
     control: usize,
     control_bytes: usize,
+    occ: usize,
 }
 
 pub(crate) struct Events {
@@ -81,7 +94,7 @@ impl Events {
     }
 
     /// Tells the owner. A control packet too many is lost, as the network loses some: the control channel repeats
-    /// it. All other events are bounded by the number of peers, keys and links.
+    /// it; a message about settings too many stays without an answer. All other events are bounded by the number of peers, keys and links.
     pub(crate) fn push(&self, event: Event) {
         let mut queue = self.lock();
         if let Event::Control { packet, .. } = &event {
@@ -90,6 +103,12 @@ impl Events {
             }
             queue.control += 1;
             queue.control_bytes += packet.len();
+        }
+        if let Event::Occ { .. } = &event {
+            if queue.occ == MAX_OCC {
+                return;
+            }
+            queue.occ += 1;
         }
         queue.items.push_back(event);
         if queue.items.len() == 1 {
@@ -110,6 +129,7 @@ impl Events {
         self.bell.hush();
         queue.control = 0;
         queue.control_bytes = 0;
+        queue.occ = 0;
         queue.items.drain(..).collect()
     }
 
@@ -141,6 +161,18 @@ mod tests {
             events.push(Event::Control { link: 1, from: None, packet: vec![0; 65000] });
         }
         assert_eq!(events.take().len(), MAX_CONTROL_BYTES / 65000);
+    }
+
+    #[test]
+    fn messages_about_settings_are_bounded_by_themselves() {
+        let events = Events::new().unwrap();
+        for _ in 0..2 {
+            for _ in 0..2 * MAX_OCC {
+                events.push(Event::Occ { peer: 1, message: vec![0; 512], size: 600 });
+            }
+            events.push(Event::Control { link: 1, from: None, packet: vec![0] });
+            assert_eq!(events.take().len(), MAX_OCC + 1);
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use miragevpn_core::coalesce::Coalescer;
 use miragevpn_core::errors::Drop as Counter;
 use miragevpn_core::framing::Unframed;
-use miragevpn_core::inner::{Payload, classify};
+use miragevpn_core::inner::{OCC_MAGIC, OCC_MOST, Payload, classify};
 use miragevpn_core::routes::Routes;
 use miragevpn_core::{Opener, mss};
 
@@ -280,7 +280,7 @@ impl Peers {
         match peer.rules.framing.unwrap(packet, payload) {
             Ok(inner) => {
                 let inner = at.start + inner.start..at.start + inner.end;
-                self.take(handle, &mut buffer[inner.clone()], inner.start);
+                self.take(handle, &mut buffer[inner.clone()], inner.start, at.len());
             }
             Err(Unframed::Malformed) => peer.dropped.other += 1,
             Err(Unframed::Compressed) => {
@@ -304,8 +304,8 @@ impl Peers {
         self.peers.get(&handle).filter(|peer| peer.link == link).map(|_| handle)
     }
 
-    /// Tells what the authentic `inner` is, which begins at `start` of the buffer.
-    fn take(&mut self, handle: u32, inner: &mut [u8], start: usize) {
+    /// Tells what the authentic `inner` is, which begins at `start` of the buffer and came in a packet of `size` bytes.
+    fn take(&mut self, handle: u32, inner: &mut [u8], start: usize, size: usize) {
         let Some(peer) = self.peers.get_mut(&handle) else {
             return;
         };
@@ -316,8 +316,13 @@ impl Peers {
                 self.events.push(Event::PeerExited(handle));
                 return;
             }
+            Payload::Occ => {
+                let message = inner[OCC_MAGIC.len()..].iter().take(OCC_MOST).copied().collect();
+                self.events.push(Event::Occ { peer: handle, message, size });
+                return;
+            }
             // A ping has done its work by being authentic.
-            Payload::Ping | Payload::Occ | Payload::Exit => return,
+            Payload::Ping | Payload::Exit => return,
             Payload::Unknown => {
                 peer.dropped.other += 1;
                 return;

@@ -23,15 +23,17 @@ from qubes_miragevpn.dataplane.framing import FrameReader, frame
 from qubes_miragevpn.dataplane.interface import (
     ControlPacket,
     Envelope,
+    Floated,
     KeyInUse,
     LinkFailed,
+    OccMessage,
     PeerExited,
     PeerLimits,
     PeerSilent,
     PlaneEvent,
     TunFailed,
 )
-from qubes_miragevpn.dataplane.reference import OCC_EXIT, DataChannel
+from qubes_miragevpn.dataplane.reference import OCC_EXIT, OCC_MAGIC, DataChannel
 from qubes_miragevpn.runtime import pump as pump_module
 from qubes_miragevpn.runtime.pump import Pump
 from qubes_miragevpn.runtime.sockets.links import BATCH, MAX_BACKLOG
@@ -254,6 +256,68 @@ def test_send_inner_and_the_farewell() -> None:
             right.send(far.outbox[0][2])
             assert await here.event(PeerExited) == PeerExited(1)
         right.close()
+
+    run(play)
+
+
+def test_messages_about_settings_are_handed_up() -> None:
+    async def play() -> None:
+        left, right = udp_pair()
+        async with scene() as here:
+            here.client_of(left)
+            far = far_channel()
+            far.send_inner(1, OCC_MAGIC + b"\x01" + bytes(900), 0.0)
+            right.send(far.outbox[0][2])
+            assert await here.event(OccMessage) == OccMessage(1, b"\x01" + bytes(511), len(far.outbox[0][2]))
+        right.close()
+
+    run(play)
+
+
+def test_a_clients_server_that_moves_is_followed_if_it_may() -> None:
+    async def play() -> None:
+        for floats in (True, False):
+            own, near, elsewhere = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(3))
+            for sock in (own, near, elsewhere):
+                sock.setblocking(False)
+                sock.bind(("127.0.0.1", 0))
+            async with scene() as here:
+                here.pump.attach_link(1, own, None)
+                here.pump.add_peer(1, 1, near.getsockname(), 7, PeerLimits(floats=floats))
+                here.pump.install_key(1, 0, data_keys())
+                here.pump.activate_key(1, 0)
+                far = far_channel()
+                elsewhere.sendto(wire(far, BACK), own.getsockname())
+                near.sendto(CONTROL, own.getsockname())
+                await here.event(ControlPacket)
+                moved = [event for event in here.events if isinstance(event, Floated)]
+                assert moved == ([Floated(1, elsewhere.getsockname())] if floats else [])
+                here.kernel.send(INNER)
+                assert far.receive(1, None, await receive(elsewhere if floats else near), 0.0) == INNER
+            near.close()
+            elsewhere.close()
+
+    run(play)
+
+
+def test_what_is_later_than_the_time_for_it_is_a_replay() -> None:
+    async def play() -> None:
+        for limit, replays in ((0.02, 1), (0.0, 0)):
+            left, right = udp_pair()
+            async with scene() as here:
+                here.client_of(left, PeerLimits(replay_time=limit))
+                far = far_channel()
+                late, *packets = [wire(far, BACK) for _ in range(4)]
+                for packet in packets:
+                    right.send(packet)
+                    assert await receive(here.kernel) == BACK
+                    await asyncio.sleep(0.03)  # longer than the time and its quarter
+                right.send(late)
+                right.send(wire(far, BACK))
+                assert await receive(here.kernel) == BACK
+                counters = here.pump.counters(1)
+                assert (counters.dropped_replay, counters.dropped_auth) == (replays, 0)
+            right.close()
 
     run(play)
 
