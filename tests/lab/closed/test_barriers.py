@@ -3,16 +3,20 @@
 
 An AppVM and a program in sys-vpn itself send by every way they have, while both ends of the uplink, a second network
 card and the tunnel are captured. `make test` takes every scenario with all barriers, and the main ones with each alone;
-`make soak` takes the whole product. The last test takes all barriers away, and everything is seen.
+`make soak` takes the whole product. The service has the data plane that it chooses; that a killed one leaks nothing is
+shown with the other one too. The last test takes all barriers away, and everything is seen.
 """
 
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterator
+from importlib.util import find_spec
 
 import pytest
 
+from qubes_miragevpn.runtime.backend import NATIVE, NATIVE_MODULE, REFERENCE, VARIABLE
 from tests.lab.appvm import Noise
 from tests.lab.closed.barriers import SINGLE, Left, leave
 from tests.lab.closed.scenarios import SCENARIOS, settle
@@ -27,6 +31,11 @@ def cases() -> Iterator[object]:
         if left not in scenario.without:
             short = left is Left.ALL or scenario.main
             yield pytest.param(left, name, id=f"{left.value}-{name}", marks=() if short else pytest.mark.soak)
+
+
+def usual() -> str:
+    """The data plane that a service chooses here."""
+    return os.environ.get(VARIABLE) or (NATIVE if find_spec(NATIVE_MODULE) else REFERENCE)
 
 
 class Stage:
@@ -73,9 +82,27 @@ def stage() -> Iterator[Stage]:
 @pytest.mark.parametrize(("left", "name"), list(cases()))
 def test_nothing_is_seen(stage: Stage, left: Left, name: str) -> None:
     """The scenario begins in a running service; nothing of an AppVM's or of sys-vpn's own is seen, ever."""
+    play(stage, left, name)
+
+
+@pytest.mark.needs_native
+@pytest.mark.parametrize("left", SINGLE, ids=lambda left: left.value)
+def test_a_killed_reference(stage: Stage, left: Left, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What runs in Python is killed and started again: the other data plane has the same barriers around it."""
+    monkeypatch.setenv(VARIABLE, REFERENCE)
+    stage.drop()
+    try:
+        play(stage, left, "killed", REFERENCE)
+    finally:
+        stage.drop()
+
+
+def play(stage: Stage, left: Left, name: str, backend: str = "") -> None:
+    """Let a scenario happen, in a service that has the data plane `backend`."""
     here = stage.get(left)
     scenario = SCENARIOS[name]
     try:
+        assert any(f"data plane: {backend or usual()}" in line for line in here.service.log)
         scenario.act(here)
         here.must_be_tight()
         if left is Left.ALL:
