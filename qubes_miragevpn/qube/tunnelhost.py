@@ -31,8 +31,6 @@ from qubes_miragevpn.qube.states import Live, State
 from qubes_miragevpn.runtime.netlink.netconf import NetAddress, Netconf
 from qubes_miragevpn.runtime.tun import Tun, open_tun
 
-TUN_QUEUE = 1000  # packets that wait in the kernel while the data plane is busy
-
 _log = logging.getLogger("miragevpn.tunnel")
 
 
@@ -97,7 +95,7 @@ class QubeHost:
         await self._shut("the tunnel's settings change")
         if self._tun is None:
             self._tun = self._open_device(self._name)
-        await self._configure(live, settings.mtu)
+        await self._configure(live, settings.mtu, self._tun.queue)
         await self._resolv_conf.write(self._name, live.resolvers)
         self._open = True
         await self._enter(State.CONNECTED, live)
@@ -134,10 +132,10 @@ class QubeHost:
         hosts = {route.network.network_address for route in routes if is_host(route.network)}
         return own | hosts | self._uplink.pinned
 
-    async def _configure(self, live: Live, mtu: int) -> None:
+    async def _configure(self, live: Live, mtu: int, queue: int) -> None:
         name = self._name
         _without_router_discovery(name)
-        await self._netconf.set_link(name, mtu=mtu, txqueuelen=TUN_QUEUE)
+        await self._netconf.set_link(name, mtu=mtu, txqueuelen=queue)
         wanted = [NetAddress(name, _alone(address)) for address in live.addresses]
         for address in await self._netconf.addresses(name):
             if address not in wanted and not address.interface.ip.is_link_local:

@@ -35,12 +35,23 @@ _IFF_VNET_HDR = 0x4000
 _IFREQ = struct.Struct(f"{IFNAMSIZ}sH22x")  # struct ifreq: name, flags, rest of the union
 
 
-class Tun:
-    """An open TUN device; `fd` is non-blocking, `name` what the kernel calls the interface."""
+QUEUE = 1000
+"""Packets that wait in the kernel while the data plane is busy."""
 
-    def __init__(self, fd: int, name: str, device: Any = None) -> None:
+QUEUE_OF_LARGE = 32
+"""The same where one of them may be a row of segments of up to 64 KiB (doc/performance.md has the figures)."""
+
+
+class Tun:
+    """An open TUN device; `fd` is non-blocking, `name` what the kernel calls the interface.
+
+    `queue` is how many packets the interface is to let wait.
+    """
+
+    def __init__(self, fd: int, name: str, device: Any = None, queue: int = QUEUE) -> None:
         self.fd = fd
         self.name = name
+        self.queue = queue
         self._device = device  # python-pytun's object, which owns the descriptor
 
     def close(self) -> None:
@@ -64,9 +75,11 @@ def open_tun(name: str, *, headers: bool = False, ethernet: bool = False) -> Tun
         raise MisuseError(f"{name!r} cannot be the name of an interface")
     try:
         flags = (_IFF_TAP if ethernet else _IFF_TUN) | _IFF_NO_PI | (_IFF_VNET_HDR if headers else 0)
-        return _open_by_pytun(pytun, name, flags) if pytun is not None else _open_by_ioctl(name, flags)
+        tun = _open_by_pytun(pytun, name, flags) if pytun is not None else _open_by_ioctl(name, flags)
     except OSError as refusal:
         raise _explained(name, refusal) from None
+    tun.queue = QUEUE_OF_LARGE if headers else QUEUE
+    return tun
 
 
 def _open_by_pytun(module: ModuleType, name: str, flags: int) -> Tun:

@@ -10,19 +10,17 @@ from pathlib import Path
 from qubes_miragevpn.config.model import TunnelSettings
 from qubes_miragevpn.runtime.netlink.netconf import NetAddress, Netconf
 
-TUN_QUEUE = 1000  # packets that wait in the kernel while the data plane is busy
-
 _log = logging.getLogger("miragevpn.host")
 
 
-async def configure(net: Netconf, name: str, settings: TunnelSettings) -> None:
-    """Give the TUN MTU and addresses, and nothing else than these addresses, and bring it up."""
+async def configure(net: Netconf, name: str, settings: TunnelSettings, queue: int) -> None:
+    """Give the TUN MTU, room for `queue` packets, addresses, and nothing else than these, and bring it up."""
     wanted = []
     if settings.ipv4 is not None:
         wanted.append(NetAddress(name, settings.ipv4, settings.ipv4_peer))
     if settings.ipv6 is not None:
         wanted.append(NetAddress(name, settings.ipv6))
-    await net.set_link(name, mtu=settings.mtu, txqueuelen=TUN_QUEUE)
+    await net.set_link(name, mtu=settings.mtu, txqueuelen=queue)
     for address in await net.addresses(name):
         if address not in wanted and not address.interface.ip.is_link_local:
             await net.remove_address(address)

@@ -132,7 +132,7 @@ class PlainHost:
                 if each is not None
             ]
             self._journal.write()
-            await configure(self._netconf, name, settings)
+            await configure(self._netconf, name, settings, self._tun.queue)
         if self._habits.routes:
             await self._set_routes(settings)
             index = await self._netconf.link_index(name)

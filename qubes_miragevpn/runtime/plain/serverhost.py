@@ -37,7 +37,7 @@ class ServerHost:
         network6 = self._config.network6
         address6 = None if network6 is None else IPv6Interface((network6.network_address + 1, network6.prefixlen))
         settings = TunnelSettings(ipv4=address, ipv4_peer=far_end, ipv6=address6, mtu=mtu)
-        await configure(self._net, name, without_missing_ipv6(settings, name))
+        await configure(self._net, name, without_missing_ipv6(settings, name), self._tun.queue)
         if not subnet:
             await self._net.replace_route(NetRoute(network, dev=name))
         for route in self._config.routes:

@@ -406,7 +406,7 @@ class HostPlay:
 
     def open(self, name: str) -> Any:
         self._do(f"open {name}")
-        return SimpleNamespace(fd=7, close=lambda: self._do("close tun"))
+        return SimpleNamespace(fd=7, queue=1000, close=lambda: self._do("close tun"))
 
     async def set_link(self, dev: str, **changes: Any) -> None:
         self._do(f"link {' '.join(sorted(changes))}")

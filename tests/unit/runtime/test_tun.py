@@ -10,7 +10,7 @@ import pytest
 
 from qubes_miragevpn.base.errors import MisuseError, SystemRefused
 from qubes_miragevpn.runtime import tun as tun_module
-from qubes_miragevpn.runtime.tun import open_tun
+from qubes_miragevpn.runtime.tun import QUEUE, QUEUE_OF_LARGE, open_tun
 
 NAME = f"tut{os.getpid()}"[:15]
 
@@ -42,6 +42,17 @@ def test_both_ways_open_the_same(way: str) -> None:
     tun.close()
     assert tun.fd == -1
     assert not os.path.exists(f"/sys/class/net/{NAME}")
+
+
+@pytest.mark.needs_root
+@pytest.mark.needs_tun
+def test_where_one_packet_may_be_many_fewer_wait(way: str) -> None:
+    queues = []
+    for headers in (False, True):
+        tun = open_tun(NAME, headers=headers)
+        queues.append(tun.queue)
+        tun.close()
+    assert queues == [QUEUE, QUEUE_OF_LARGE] and QUEUE_OF_LARGE < QUEUE
 
 
 @pytest.mark.needs_root
