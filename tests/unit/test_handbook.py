@@ -44,6 +44,7 @@ PROPERTIES = {"memory", "maxmem", "provides_network", "netvm", "autostart", "upd
 UNITS = {path.name for path in (ROOT / "install" / "vm" / "systemd").glob("*.s*") if path.is_file()}
 STORE = (settings.CONFIG_FILE, settings.Settings.profile_settings_dir / "home")
 """Files that the owner writes; neither is installed."""
+PACKAGED = "/usr/share/doc/qubes-miragevpn/handbook"
 
 
 def qubes_own(kind: str) -> set[str]:
@@ -78,6 +79,15 @@ def test_nine_pages_at_most_and_each_is_reached() -> None:
     index = pages()["README.md"]
     assert [name for name in PAGES if name != "README.md" and f"]({name})" not in index] == []
     assert "doc/handbook/README.md" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_packages_bring_it() -> None:
+    """With all that it links to."""
+    linked = {target for text in pages().values() for target in re.findall(r"\]\(\.\./([\w.-]+)\)", text)}
+    wanted = {"doc/handbook", *(f"doc/{name}" for name in linked)}
+    assert wanted <= set((ROOT / "debian" / "qubes-miragevpn.docs").read_text(encoding="ascii").split())
+    spec = (ROOT / "rpm_spec" / "qubes-miragevpn.spec.in").read_text(encoding="utf-8")
+    assert wanted <= {word for line in re.findall(r"^%doc (.*)$", spec, flags=re.MULTILINE) for word in line.split()}
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -207,7 +217,7 @@ def test_units_exist() -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_paths_are_installed_or_listed(page: str) -> None:
     installed = {entry.name.rstrip("/") for entry in table(VM) | table(DOM0)}
-    known = installed | qubes_own("path") | {str(path) for path in STORE}
+    known = installed | qubes_own("path") | {str(path) for path in STORE} | {PACKAGED}
     for path in re.findall(r"(?<![\w~./])/(?:etc|usr|rw|var|srv)/[\w./@+-]+", pages()[page]):
         assert path.rstrip("./") in known, path
 
