@@ -62,6 +62,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )  # fmt: skip
     server.add_argument("--dns", type=ip_address, action="append", default=[], help="a resolver for the clients")
     server.add_argument("--no-redirect", action="store_true", help="clients send only the tunnel's own network here")
+    server.add_argument("--no-nat", action="store_true", help="somebody else sees to forwarding and NAT on the server")
     _add_again(server)
 
     client = command("client", "write a client's profile, one file with everything", _client)
@@ -177,6 +178,7 @@ def _server_text(arguments: argparse.Namespace, folder: Folder, issued: Issued) 
         "tls-version-min 1.2",
         "crl-verify crl.pem",
         *(f'push "{option}"' for option in pushes),
+        *([] if arguments.no_nat or arguments.no_redirect else ["nat"]),
     ]
     return "\n".join(lines) + "\n" + _material(folder, issued, folder.wrapping_key.decode("ascii"))
 

@@ -4,7 +4,7 @@
 Ctrl-C and SIGTERM end it (clients are told, every change is undone, exit code 0); SIGUSR1 and SIGUSR2 log who is
 connected. SIGHUP has a server read its configuration again without dropping anybody: what may change while clients are
 connected does, the rest is named and left, and a file with a mistake changes nothing; it ends a tunnel between two.
-Forwarding and NAT beyond the TUN are the operator's.
+Forwarding and NAT beyond the TUN are the operator's, unless the file says `nat`.
 """
 
 from __future__ import annotations

@@ -167,6 +167,8 @@ class _Writer:
         yield line_of("server", config.network.network_address, config.network.netmask, nopool)
         if config.pool:
             yield line_of("ifconfig-pool", *config.pool)
+        if config.nat is not None:
+            yield line_of("nat", config.nat or None)
         if config.persist is not None:
             yield line_of("ifconfig-pool-persist", config.persist.path, int(config.persist.period))
         if config.network6 is not None:

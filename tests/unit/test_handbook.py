@@ -36,7 +36,7 @@ PROGRAMS = {
     "template": {"apt", "dnf", "shutdown"},
     "sys-vpn": {"miragevpn", "systemctl", "journalctl", "nft", "ip", "rm", "echo", "printf", "tee", "qvm-sync-clock"},
     "qube": {"qvm-copy", "tar", "cat"},
-    "server": {"miragevpn", "sysctl", "nft"},
+    "server": {"miragevpn"},
     "linux": {"miragevpn"},
 }
 """What may be typed where: of ours, Qubes' own, and what every template has."""

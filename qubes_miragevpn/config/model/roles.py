@@ -217,6 +217,7 @@ class ServerConfig:
     login: LoginRules | None = None  # what clients must say besides their certificate
     pool: tuple[IPv4Address, ...] | None = None  # first and last address of the pool; () none, None the whole network
     persist: OutputFile | None = None  # where leases outlive the program, written so often; period 0: only read
+    nat: str | None = None  # the interface by which clients leave this machine; "" that of its default route
     client_dir: ClientDir | None = None
     max_routes_per_client: int = 256  # networks behind one client
     routes: tuple[Route, ...] = ()  # of this machine into the tunnel: to networks behind clients

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from qubes_miragevpn.config.model import Operating, ServerConfig
 from qubes_miragevpn.config.rows.arguments import (
+    DEVICE,
     IPV4,
     IPV6,
     IPV6_INTERFACE,
@@ -55,6 +56,13 @@ ROWS = (
         single=APPLIED,
         repeat=Repeat.ADD,
         limit=256,
+    ),
+    Row(
+        "nat",
+        "clients go on by this interface (that of the default route) under this machine's address: nftables and "
+        "forwarding are set up, and undone at the end; openvpn has no such option",
+        (Arg("interface", DEVICE, optional=True),),
+        server=APPLIED,
     ),
     Row(
         "ifconfig-pool",

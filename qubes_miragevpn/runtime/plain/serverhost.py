@@ -4,13 +4,16 @@
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Callable
-from ipaddress import IPv4Interface, IPv6Interface
+from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
 
+from qubes_miragevpn.base.errors import SystemRefused
 from qubes_miragevpn.config.model import Credentials, PointServer, ServerConfig, TunnelSettings
 from qubes_miragevpn.config.pushed import parse_push
 from qubes_miragevpn.runtime.netlink.netconf import Netconf, NetRoute
 from qubes_miragevpn.runtime.plain.interface import configure, without_missing_ipv6
+from qubes_miragevpn.runtime.plain.nat import Nat
 from qubes_miragevpn.runtime.plain.plainhost import Habits, PlainHost
 from qubes_miragevpn.runtime.tun import Tun, open_tun
 
@@ -25,6 +28,7 @@ class ServerHost:
         self._open_device = open_device
         self._net = Netconf()
         self._tun: Tun | None = None
+        self._nat: Nat | None = None
 
     async def up(self) -> tuple[int, str]:
         """Open and configure it; return its descriptor and name."""
@@ -42,13 +46,29 @@ class ServerHost:
             await self._net.replace_route(NetRoute(network, dev=name))
         for route in self._config.routes:
             await self._net.replace_route(NetRoute(route.network, dev=name, metric=route.metric))
+        if self._config.nat is not None:
+            self._nat = Nat(name, self._translated())
+            await self._nat.up(self._config.nat or await self._uplink())
         return self._tun.fd, self._tun.name
+
+    def _translated(self) -> list[IPv4Network | IPv6Network]:
+        """The networks of the tunnel, and those behind clients."""
+        own6 = [] if self._config.network6 is None else [self._config.network6]
+        return [self._config.network, *own6, *(route.network for route in self._config.routes)]
+
+    async def _uplink(self) -> str:
+        for route in await self._net.default_routes(socket.AF_INET):
+            if route.dev is not None:
+                return route.dev
+        raise SystemRefused("nat: this machine has no default route", "name the interface: 'nat eth0'")
 
     async def close(self) -> None:
         """Undo everything. Twice is fine."""
         tun, self._tun = self._tun, None
         if tun is not None:
             try:
+                if self._nat is not None:
+                    await self._nat.close()
                 await self._net.undo()
             finally:
                 tun.close()

@@ -359,6 +359,7 @@ def server(source: random.Random) -> ServerConfig:
         beside=some(source, Listen("", 1195, Proto.TCP), Listen("192.0.2.9", 7, Proto.UDP, Family.IPV4)),
         pool=source.choice((None, (), (ip_address("10.8.0.9"), ip_address("10.8.0.90")))),
         persist=source.choice((None, OutputFile("pool.txt", 0), OutputFile("a b", 60))),
+        nat=source.choice((None, "", "eth0")),
         client_dir=source.choice((None, ClientDir("ccd"), ClientDir("a b/ccd", exclusive=True))),
         routes=tuple(Route(each.network, None, each.metric) for each in some(source, *INWARD)),
     )

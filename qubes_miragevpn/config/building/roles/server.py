@@ -40,6 +40,7 @@ def server(builder: Builder) -> ServerConfig:
         operating=_operating(settings),
         pool=_pool(entry, settings.last("ifconfig-pool")),
         persist=_persist(settings.last("ifconfig-pool-persist")),
+        nat=None if (nat := settings.last("nat")) is None else nat.args[0] or "",
         client_dir=_client_dir(settings),
         routes=_inward(builder),
         login=logins(settings, builder.read_file, common.timers.reneg_sec),
