@@ -328,6 +328,14 @@ class LoginAnswered:
 
 
 @dataclass(frozen=True)
+class ForgetLogin:
+    """The verdict on this attempt is not wanted any more: the client left, or it took too long."""
+
+    peer: int
+    attempt: int
+
+
+@dataclass(frozen=True)
 class RemovePeer:
     """Forget a peer and its keys."""
 
@@ -476,6 +484,7 @@ Effect = (
     | AssignAddresses
     | VerifyLogin
     | LoginAnswered
+    | ForgetLogin
     | RemovePeer
     | InstallKey
     | ActivateKey

@@ -148,7 +148,7 @@ class Server:
             case KeyInUse(number, key_id):
                 self._with(number, lambda peer: peer.session.key_in_use(key_id), now)
             case PeerSilent() | Floated() | CompressedDropped() | PeerExited() | OccMessage():
-                if (found := self._peers.get(event.peer)) is not None:
+                if (found := self._peers.get(event.peer)) is not None and found.served:
                     self._noticed(found, event, now)
             case UserCommand(command):
                 self._command(command, now)
@@ -201,7 +201,8 @@ class Server:
     def _command(self, command: Command, now: float) -> None:
         if command is Command.RENEGOTIATE:
             for peer in self._peers:
-                self._with(peer.number, lambda peer: peer.session.renegotiate(now), now)
+                if not peer.judged:  # a renegotiation would put the verdict off
+                    self._with(peer.number, lambda peer: peer.session.renegotiate(now), now)
         elif command is Command.DISCONNECT:
             for peer in self._peers:
                 self._with(peer.number, lambda peer: self._say_goodbye(peer, now), now)
@@ -237,6 +238,8 @@ class Server:
         """Take the peer out of everything."""
         self._peers.remove(peer)
         self._welcome.dismiss(peer)
+        if self._logins is not None:
+            self._logins.forget(peer)
         if peer.served:
             self._out.append(RemovePeer(peer.number))
             self._say(Level.INFO, f"client {peer.name} is gone: {reason}")
@@ -273,7 +276,7 @@ class Server:
         for peer in self._peers.take_due(now):
             if now >= peer.leaves_at:
                 self._forget(peer, "left")
-            elif not peer.served and not peer.judged and now >= peer.began + hand_window:
+            elif not (peer.served or peer.judged or peer.refused) and now >= peer.began + hand_window:
                 self._out.append(Drop("handshake not finished within the hand-window"))
                 self._forget(peer, "handshake not finished")
             else:
@@ -309,11 +312,11 @@ class Server:
                 self._introduced(peer, key_id, hello, now)
             case KeyMaterialReady(key_id, _):
                 peer.key_id = key_id
+                self._settle(peer, now)  # first: a key of somebody who is refused is never used
                 if peer.served:
                     self._install(peer, key_id)
                 elif self._welcome.unasked(peer):
                     self._asked(peer, now)
-                self._settle(peer, now)
                 if self._logins is not None and peer.served:
                     self._logins.tell(peer, now)
             case UseKey(key_id):
@@ -345,6 +348,9 @@ class Server:
     # --- those who are authenticated
 
     def _introduced(self, peer: Peer, key_id: int, hello: KeyMethod2, now: float) -> None:
+        if key_id and (peer.judged or peer.refused or not peer.admitted):
+            # as openvpn, which renegotiates with nobody whose login is open: each would put the verdict off
+            raise PeerError("it renegotiates while its login is judged", Consequence.END_SESSION)
         facts = peer.session.tls_of(key_id).peer
         rules = self._config.login
         # somebody without a certificate is somebody by his user name alone, which is judged before he is let in

@@ -46,6 +46,7 @@ from qubes_miragevpn.protocol.contract import (
     CredentialsRefused,
     DismissPeer,
     Effect,
+    ForgetLogin,
     LoginAnswered,
     NameResolved,
     OpenTransport,
@@ -422,6 +423,8 @@ class ServerDriver(Driver):
                 self._judge.ask(effect)
             case LoginAnswered() if self._judge is not None:
                 self._judge.answered(effect)
+            case ForgetLogin(peer, attempt) if self._judge is not None:
+                self._judge.forget(peer, attempt)
             case _ if not self._carry_out_common(effect):
                 raise MisuseError(f"a server machine asked for {type(effect).__name__}")
 

@@ -125,7 +125,7 @@ def test_a_verdict_for_another_attempt_changes_nothing(pki: Pki) -> None:
     client = desk.client()
     assert desk.world.run(10, lambda: bool(desk.asked))
     (asked,) = desk.asked
-    for peer, attempt in ((asked.peer, 0), (asked.peer, 2), (asked.peer + 1, 1)):
+    for peer, attempt in ((asked.peer, 0), (asked.peer, asked.attempt + 1), (asked.peer + 1, asked.attempt)):
         desk.world.server.event(c.LoginJudged(peer, attempt, True))
         desk.world.server.event(c.LoginJudged(peer, attempt, False))
     assert not up(client) and desk.peers[0].judged
@@ -167,6 +167,30 @@ def test_a_reason_cannot_smuggle_a_message(pki: Pki) -> None:
     assert not client.effects(c.TunnelUp) and client.effects(c.Stop)[0].kind is c.StopKind.AUTH
 
 
+def test_verdicts_are_numbered_for_all_together(pki: Pki) -> None:
+    """A verdict that comes late is never that of another client to whom the peer's number went."""
+    desk = Desk(pki, judge=lambda world, asked: None)
+    first, second = desk.client(), desk.client()
+    assert desk.world.run(10, lambda: len(desk.asked) == 2)
+    assert len({asked.attempt for asked in desk.asked}) == 2 and not up(first) and not up(second)
+
+
+def test_who_leaves_is_judged_no_more(pki: Pki) -> None:
+    desk = Desk(pki, judge=lambda world, asked: None, timers=Timers(hand_window=10))
+    leaving, patient = desk.client(), desk.client(auth_retry="none")
+    assert desk.world.run(5, lambda: len(desk.asked) == 2)
+    first, second = ((asked.peer, asked.attempt) for asked in desk.asked)
+    leaving.event(c.UserCommand(c.Command.DISCONNECT))
+    session: Any = desk.peers[0]
+    machine: Any = desk.world.server.machine
+    machine._out = []
+    machine._forget(session, "left")
+    assert [(each.peer, each.attempt) for each in machine._out if isinstance(each, c.ForgetLogin)] == [first]
+    assert desk.world.run(20, lambda: bool(desk.world.server.effects(c.ForgetLogin)))
+    (forgotten,) = desk.world.server.effects(c.ForgetLogin)
+    assert (forgotten.peer, forgotten.attempt) == second and not up(patient)
+
+
 # --- renegotiation and tokens -----------------------------------------------------------------------------
 
 
@@ -193,6 +217,74 @@ def test_a_renegotiation_is_judged_again(pki: Pki) -> None:
     assert desk.world.run(30, lambda: bool(client.effects(c.Stop)))
     desk.world.run(3)
     assert len(desk.asked) == 3 and desk.peers == []
+
+
+def test_a_refused_client_is_served_no_more(pki: Pki) -> None:
+    """Its packets go nowhere from the refusal on, and it is forgotten; what it says is why, not "gone"."""
+    verdicts = iter((True, False))
+
+    def judge(world: World, asked: c.VerifyLogin) -> None:
+        judged = c.LoginJudged(asked.peer, asked.attempt, next(verdicts))
+        world.soon(lambda: world.server.event(judged))
+
+    desk = Desk(pki, judge=judge)
+    client = desk.client(auth_retry="none")
+    connected(desk.world, client)
+    client.event(c.UserCommand(c.Command.RENEGOTIATE))
+    assert desk.world.run(30, lambda: "is refused" in desk.notes())
+    (peer,) = desk.peers
+    assert peer.refused and not peer.served
+    assert [each.peer for each in desk.world.server.effects(c.RemovePeer)] == [peer.number]
+    assert desk.world.run(5, lambda: bool(client.effects(c.Stop))), "it is told"
+    desk.world.run(3)
+    assert desk.peers == [] and len(desk.world.server.effects(c.RemovePeer)) == 1
+
+
+def test_a_bad_token_brings_no_new_key(pki: Pki) -> None:
+    desk = Desk(pki, replace(TOKENS, tokens=TokenRules(lifetime=100, renewal=0)))
+    client = desk.client(auth_retry="none")
+    connected(desk.world, client)
+    desk.world.run(200)
+    client.event(c.UserCommand(c.Command.RENEGOTIATE))
+    assert desk.world.run(30, lambda: "older than its lifetime" in desk.notes())
+    assert len(desk.world.server.effects(c.InstallKey)) == 1 and desk.world.server.effects(c.RemovePeer)
+
+
+@pytest.mark.parametrize("admitted", [False, True])
+def test_nobody_puts_his_verdict_off_by_renegotiating(pki: Pki, admitted: bool) -> None:
+    """Each renegotiation would need a verdict of its own, and the one before it, a refusal, would be nobody's."""
+
+    def judge(world: World, asked: c.VerifyLogin) -> None:
+        if admitted and asked is desk.asked[0]:
+            world.soon(lambda: world.server.event(c.LoginJudged(asked.peer, asked.attempt, True)))
+
+    desk = Desk(pki, judge=judge)
+    client = desk.client(auth_retry="none")
+    machine: Any = client.machine
+    if admitted:
+        connected(desk.world, client)
+    assert desk.world.run(10, lambda: bool(desk.asked))
+    desk.world.run(2)
+    for _ in range(3):
+        machine._state.renegotiate(desk.world.now)
+        client.event(c.TimerExpired())
+        desk.world.run(3)
+        if "renegotiates while its login is judged" in desk.notes():
+            break
+    assert len(desk.asked) == 1 + admitted and "renegotiates while its login is judged" in desk.notes()
+    assert len(desk.world.server.effects(c.ForgetLogin)) == 1
+
+
+def test_the_operator_puts_no_verdict_off(pki: Pki) -> None:
+    desk = Desk(pki, judge=lambda world, asked: None)
+    client = desk.client()
+    assert desk.world.run(10, lambda: bool(desk.asked))
+    desk.world.run(2)
+    desk.world.server.event(c.UserCommand(c.Command.RENEGOTIATE))
+    desk.world.run(3)
+    (asked,) = desk.asked
+    desk.world.server.event(c.LoginJudged(asked.peer, asked.attempt, True))
+    connected(desk.world, client)
 
 
 def test_a_token_takes_the_passwords_place(pki: Pki) -> None:

@@ -20,11 +20,13 @@ from qubes_miragevpn.crypto.token import Token
 from qubes_miragevpn.protocol.contract import (
     Drop,
     Effect,
+    ForgetLogin,
     Level,
     LoginAnswered,
     LoginJudged,
     LoginPending,
     Notify,
+    RemovePeer,
     VerifyLogin,
 )
 from qubes_miragevpn.protocol.serving.peer import EXIT_DELAY, Peer
@@ -62,6 +64,7 @@ class Logins:
         self._entropy = entropy
         self._unix_time = unix_time
         self._emit = emit
+        self._attempts = 0  # of everybody: a late verdict is nobody else's, whoever has the peer's number by then
         tokens = rules.tokens
         self._secret = tokens.secret if tokens and tokens.secret else Secret(entropy(token.SECRET_SIZE))
 
@@ -81,7 +84,8 @@ class Logins:
                 self._renew(peer)
                 return True
         else:
-            peer.attempt += 1
+            self._attempts += 1
+            peer.attempt = self._attempts
             peer.judged_until = now + self._patience
             facts = tuple(line for line in hello.peer_info.splitlines()[:MAX_FACTS] if line.isprintable())
             self._emit(VerifyLogin(
@@ -119,10 +123,10 @@ class Logins:
             for message in (f"AUTH_PENDING,timeout {seconds:.0f}", *event.messages):
                 peer.session.send_message(message, now)
             return False
+        peer.judged_until = None
         if not event.granted:
             self._refuse(peer, event.why or "user name or password are wrong", event.told, now)
             return False
-        peer.judged_until = None
         if self._rules.tokens is not None:
             began = self._unix_time()
             peer.token = Token(self._entropy(token.ID_SIZE), began, began)
@@ -137,7 +141,19 @@ class Logins:
             self._refuse(peer, "no verdict in time", "", now)
 
     def _refuse(self, peer: Peer, why: str, told: str, now: float) -> None:
+        """Its packets go nowhere from now on, and nobody waits for a verdict."""
+        self.forget(peer)
+        if peer.served:
+            peer.served = False
+            peer.installed.clear()
+            self._emit(RemovePeer(peer.number))
         self._emit(refuse(peer, why, told, now))
+
+    def forget(self, peer: Peer) -> None:
+        """Nobody waits for a verdict on this client any more."""
+        if peer.judged:
+            peer.judged_until = None
+            self._emit(ForgetLogin(peer.number, peer.attempt))
 
     # --- tokens
 

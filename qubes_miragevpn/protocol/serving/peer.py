@@ -42,7 +42,7 @@ class Peer:
     identity: str = ""  # the same whole, by which clients are told apart
     username: str = ""
     certified: str = ""  # the common name of its certificate
-    attempt: int = 0  # how often a verdict on its login was asked for
+    attempt: int = 0  # under which number the newest verdict on its login was asked for
     judged_until: float | None = None  # such a verdict is awaited, so long
     refusal: tuple[str, str] | None = None  # why it may not enter, and what it is told; not said yet
     refused: bool = False

@@ -129,7 +129,7 @@ class Registry:
             times.append(deadline)
         if peer.judged_until is not None:
             times.append(peer.judged_until)
-        elif not peer.served:
+        elif not peer.served and not peer.refused:
             times.append(peer.began + self._hand_window)
         self._deadlines.set(peer.number, None if min(times) == float("inf") else min(times))
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The server's side of logging in: every question of the protocol machine is a task, and its verdict an event.
 
-Bounded in number and time: so many are judged at once, so many wait, and the rest is refused at once. A judge that
-fails refuses. Nothing that a client said is logged but its name, made printable.
+Bounded in number and time: so many are worked on at once, so many wait (for their turn, or for somebody's answer), and
+the rest is refused at once. Whoever only waits keeps nobody else from being judged, and whose client left is judged no
+more. A judge that fails refuses. Nothing that a client said is logged but its name, made printable.
 """
 
 from __future__ import annotations
@@ -43,6 +44,9 @@ class Case:
 
     asked: VerifyLogin
     pending: Callable[[float, tuple[str, ...]], None]
+    turn: asyncio.Semaphore
+    """Held by its judge while that works; not while it waits for somebody."""
+
     answers: asyncio.Queue[Secret] = field(default_factory=lambda: asyncio.Queue(maxsize=1))
 
 
@@ -62,7 +66,7 @@ class Judge:
         self._report = report
         self._room = asyncio.Semaphore(AT_ONCE)
         self._cases: dict[tuple[int, int], Case] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[tuple[int, int], asyncio.Task[None]] = {}
 
     def use(self, rules: LoginRules, folder: Path) -> None:
         """Judge by these rules from now on."""
@@ -73,11 +77,16 @@ class Judge:
         if len(self._cases) >= AT_ONCE + WAITING:
             self._report(LoginJudged(asked.peer, asked.attempt, False, why="too many logins are being judged"))
             return
-        case = Case(asked, lambda seconds, messages: self._pending(asked, seconds, messages))
-        self._cases[asked.peer, asked.attempt] = case
-        task = asyncio.get_running_loop().create_task(self._judge(case))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        case = Case(asked, lambda seconds, messages: self._pending(asked, seconds, messages), self._room)
+        key = asked.peer, asked.attempt
+        self._cases[key] = case
+        self._tasks[key] = task = asyncio.get_running_loop().create_task(self._judge(case))
+        task.add_done_callback(lambda _: self._ended(key))
+
+    def forget(self, peer: int, attempt: int) -> None:
+        """Nobody waits for this verdict any more."""
+        if (task := self._tasks.get((peer, attempt))) is not None:
+            task.cancel()
 
     def answered(self, answered: LoginAnswered) -> None:
         """A client answered a question of its judge; a second answer to the same question is nobody's."""
@@ -87,9 +96,13 @@ class Judge:
 
     async def close(self) -> None:
         """Judge no more."""
-        for task in self._tasks:
+        tasks = list(self._tasks.values())
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _ended(self, key: tuple[int, int]) -> None:
+        del self._cases[key], self._tasks[key]
 
     def _pending(self, asked: VerifyLogin, seconds: float, messages: tuple[str, ...]) -> None:
         case = self._cases.get((asked.peer, asked.attempt))
@@ -99,15 +112,13 @@ class Judge:
     async def _judge(self, case: Case) -> None:
         asked = case.asked
         try:
-            async with self._room, asyncio.timeout(LONGEST):
+            async with asyncio.timeout(LONGEST):
                 verdict = await self._method.judge(case)
         except TimeoutError:
             verdict = Verdict(False, why="the judge took too long")
         except (OSError, MirageError) as error:
             _log.error("the login of %s cannot be judged: %s", printable(asked.username, 64), printable(str(error)))
             verdict = Verdict(False, why="it cannot be judged")
-        finally:
-            del self._cases[asked.peer, asked.attempt]
         self._report(LoginJudged(asked.peer, asked.attempt, verdict.granted, verdict.told, verdict.why))
 
 

@@ -37,8 +37,16 @@ class PamAccounts:
         username, password = case.asked.username.encode("utf-8", "surrogateescape"), case.asked.password.reveal()
         if b"\n" in username or not username or b"\0" in username + password:
             return Verdict(False, why="not a user name")
+        async with case.turn:
+            code = await self._ask(username, password)
+        if code not in (GRANTED, REFUSED):
+            raise SystemRefused(f"PAM cannot be asked for {self._service}", "does /etc/pam.d have that service?")
+        return Verdict(code == GRANTED, why="" if code == GRANTED else "PAM refused")
+
+    async def _ask(self, username: bytes, password: bytes) -> int | None:
+        # -P: nothing is imported from the folder in which the server happens to run, which may be anybody's
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", __name__, self._service,
+            sys.executable, "-P", "-m", __name__, self._service,
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL,
         )  # fmt: skip
         try:
@@ -48,9 +56,7 @@ class PamAccounts:
             if process.returncode is None:
                 process.kill()
                 await process.wait()
-        if process.returncode not in (GRANTED, REFUSED):
-            raise SystemRefused(f"PAM cannot be asked for {self._service}", "does /etc/pam.d have that service?")
-        return Verdict(process.returncode == GRANTED, why="" if process.returncode == GRANTED else "PAM refused")
+        return process.returncode
 
 
 class _Message(ctypes.Structure):

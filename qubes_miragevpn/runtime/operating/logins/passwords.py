@@ -42,9 +42,12 @@ class Passwords:
 
     async def judge(self, case: Case) -> Verdict:
         """Compare the password with the name's hash."""
-        known = read(read_bounded(self._path), str(self._path))
-        hashed = known.get(case.asked.username)
-        good = await asyncio.to_thread(matches, case.asked.password, hashed or _NOBODY)
+        async with case.turn:
+            return await asyncio.to_thread(self._compare, case.asked.username, case.asked.password)
+
+    def _compare(self, username: str, password: Secret) -> Verdict:
+        hashed = read(read_bounded(self._path), str(self._path)).get(username)
+        good = matches(password, hashed or _NOBODY)
         if hashed is None:
             return Verdict(False, why="no such user")
         return Verdict(good, why="" if good else "wrong password")
@@ -86,7 +89,7 @@ def matches(password: Secret, hashed: str) -> bool:
 
 def write(path: Path, name: str, password: Secret | None) -> bool:
     """Set the password of `name` in the file, or (None) remove it; False if there was none to remove."""
-    if not _NAME.fullmatch(name):
+    if not _NAME.fullmatch(name) or not name.isprintable():  # else it would end its line
         raise ConfigError("not a name: 1 to 128 characters, no ':'")
     try:
         known = read(read_bounded(path), str(path))

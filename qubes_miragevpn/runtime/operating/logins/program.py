@@ -28,6 +28,7 @@ from qubes_miragevpn.runtime.operating.logins.judge import LONGEST, Case, Verdic
 
 RUN_TIME = 60.0  # seconds that the program itself may run
 LOOK = 0.25  # seconds between two looks at the control file
+MAX_ANSWERS = 16  # of a client in one login; each runs the program
 MAX_TOLD = 2048  # bytes of a file that the program writes
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _FACT = re.compile(r"((?:IV|UV)_[A-Z0-9_]{1,60})=([\x20-\x7e]{0,255})")
@@ -47,7 +48,7 @@ class Program:
         said = (asked.username, asked.password.reveal().decode("utf-8", "surrogateescape"), asked.common_name)
         if not all(text.isprintable() for text in said):  # a line of its own, or nothing
             return Verdict(False, why="control characters in user name or password")
-        room = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="miragevpn-login-"))
+        room = Path(tempfile.mkdtemp(prefix="miragevpn-login-"))
         try:
             return await self._judge(case, room, said)
         finally:
@@ -57,10 +58,10 @@ class Program:
         username, password, _ = said
         arguments = []
         if self._command.by_file:
-            (room / "login").write_text(f"{username}\n{password}\n", errors="surrogateescape")
+            (room / "login").write_text(f"{username}\n{password}\n", encoding="utf-8", errors="surrogateescape")
             arguments = [str(room / "login")]
         environment = self._environment(case, room, said)
-        code = await self._run(arguments, environment)
+        code = await self._run(case, arguments, environment)
         if code == 2:
             return await self._deferred(case, room, environment)
         if code == 0:
@@ -84,7 +85,11 @@ class Program:
         }
         return told if self._command.by_file else told | {"password": said[1]}
 
-    async def _run(self, arguments: list[str], environment: dict[str, str]) -> int:
+    async def _run(self, case: Case, arguments: list[str], environment: dict[str, str]) -> int:
+        async with case.turn:
+            return await self._run_now(arguments, environment)
+
+    async def _run_now(self, arguments: list[str], environment: dict[str, str]) -> int:
         process = await asyncio.create_subprocess_exec(
             *self._command.words, *arguments, env=environment, cwd=self._folder, stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL, start_new_session=True,
@@ -100,7 +105,7 @@ class Program:
 
     async def _deferred(self, case: Case, room: Path, environment: dict[str, str]) -> Verdict:
         """Look at what the program left behind until it is a verdict."""
-        told = False
+        told, answers = False, 0
         while True:
             if not told and (room / "pending").exists():
                 case.pending(*_pending(room / "pending"))
@@ -115,8 +120,11 @@ class Program:
                     answer = await case.answers.get()
             except TimeoutError:
                 continue
+            answers += 1
+            if answers > MAX_ANSWERS:
+                return Verdict(False, why="too many answers to one question")
             (room / "response").write_bytes(answer.reveal() + b"\n")
-            await self._run(["response", str(room / "response")], environment)
+            await self._run(case, ["response", str(room / "response")], environment)
 
 
 def _pending(path: Path) -> tuple[float, tuple[str, ...]]:

@@ -18,7 +18,7 @@ from qubes_miragevpn.base.errors import ConfigError
 from qubes_miragevpn.base.exitcodes import ExitCode
 from qubes_miragevpn.base.secret import Secret
 from qubes_miragevpn.cli.main import main
-from qubes_miragevpn.config.model import Command, LoginRules, Method, PasswordFile
+from qubes_miragevpn.config.model import Command, LoginRules, Method, Pam, PasswordFile
 from qubes_miragevpn.protocol.contract import LoginAnswered, LoginJudged, LoginPending, VerifyLogin
 from qubes_miragevpn.runtime.operating.logins import judge as judge_module
 from qubes_miragevpn.runtime.operating.logins import passwords
@@ -87,7 +87,7 @@ def test_a_password_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert set_password(tmp_path, monkeypatch, "ada", "", "--remove") == ExitCode.CONFIG
 
 
-@pytest.mark.parametrize("name", ["", "a:b", "a\nb", " a", "#a", "x" * 200])
+@pytest.mark.parametrize("name", ["", "a:b", "a\nb", " a", "#a", "x" * 200, "a\x85b", "a\u2028b"])
 def test_names_that_a_file_cannot_hold(tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigError):
         passwords.write(tmp_path / "users", name, Secret(b"x"))
@@ -207,6 +207,53 @@ def test_many_at_once(tmp_path: Path, program: Callable[..., Command], monkeypat
     }
 
 
+def test_who_waits_keeps_nobody_from_being_judged(tmp_path: Path, program: Callable[..., Command]) -> None:
+    """Many verdicts that come later, or never, leave room for the next one; who left is forgotten."""
+    found = program('[ "$username" = quick ] && exit 0; exit 2')
+    many = 2 * judge_module.AT_ONCE
+    reported: list[Reported] = []
+
+    async def run() -> None:
+        judge = Judge(LoginRules(found), tmp_path, reported.append)
+        for attempt in range(many):
+            judge.ask(login("slow", attempt=attempt))
+        judge.ask(login("quick", attempt=many))
+        async with asyncio.timeout(20):
+            while not reported:
+                await asyncio.sleep(0.01)
+        for attempt in range(many):
+            judge.forget(1, attempt)
+        judge.forget(1, many + 1)
+        async with asyncio.timeout(20):
+            while judge._tasks:
+                await asyncio.sleep(0.01)
+        assert judge._cases == {}
+        await judge.close()
+
+    asyncio.run(run())
+    assert reported == [LoginJudged(1, many, True)]
+
+
+def test_answers_are_bounded(tmp_path: Path, program: Callable[..., Command], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody guesses codes for as long as his login may take."""
+    monkeypatch.setattr("qubes_miragevpn.runtime.operating.logins.program.MAX_ANSWERS", 3)
+    found = program(f'[ "$2" = response ] && {{ echo >>{tmp_path}/guesses; exit 0; }}; exit 2')
+    reported: list[Reported] = []
+
+    async def run() -> None:
+        judge = Judge(LoginRules(found), tmp_path, reported.append)
+        judge.ask(login())
+        async with asyncio.timeout(20):
+            while not reported:
+                judge.answered(LoginAnswered(1, 1, Secret(b"MTIz")))
+                await asyncio.sleep(0.01)
+        await judge.close()
+
+    asyncio.run(run())
+    assert reported == [LoginJudged(1, 1, False, "", "too many answers to one question")]
+    assert (tmp_path / "guesses").read_text() == "\n" * 3
+
+
 # --- PAM ----------------------------------------------------------------------------------------------------
 
 PAM = """\
@@ -238,3 +285,10 @@ def test_pam(tmp_path: Path, service: str, password: bytes, code: int) -> None:
         check=False,
     )  # fmt: skip
     assert ran.returncode == code
+
+
+def test_pam_imports_nothing_from_where_the_server_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder may be anybody's: what lies there under a module's name is not run."""
+    (tmp_path / "ctypes.py").write_text("import sys; sys.exit(0)\n")
+    monkeypatch.chdir(tmp_path)
+    assert not verdict(Pam("lab-none"), tmp_path, login()).granted
