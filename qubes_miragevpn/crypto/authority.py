@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from qubes_miragevpn.base.errors import ConfigError, MisuseError
+from qubes_miragevpn.base.errors import ConfigError
 from qubes_miragevpn.base.secret import Secret
 from qubes_miragevpn.crypto.identity import PasswordNeeded
 
@@ -185,7 +185,7 @@ def _aware(thing: object, attribute: str) -> datetime:
 
 def _subject(name: str) -> x509.Name:
     if not 0 < len(name.encode()) <= MAX_NAME:
-        raise MisuseError(f"a common name has 1 to {MAX_NAME} bytes")
+        raise ConfigError(f"a common name has 1 to {MAX_NAME} bytes")
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
 
 

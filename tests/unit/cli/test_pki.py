@@ -61,6 +61,12 @@ def test_a_private_server_in_three_commands(run: Run, tmp_path: Path) -> None:
     assert b"PRIVATE KEY" not in b"".join(path.read_bytes() for path in (folder / "issued").iterdir())
 
 
+@pytest.mark.parametrize("name", ["", "é" * 40])
+def test_an_authority_has_a_name_that_fits(run: Run, name: str, tmp_path: Path) -> None:
+    assert run("init", "vpn", "--name", name) == ExitCode.CONFIG
+    assert not list(tmp_path.iterdir())
+
+
 def test_revoking(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for line in ("init vpn", "server vpn 192.0.2.1", "client vpn a", "client vpn b", "revoke vpn a", "revoke vpn a"):
         assert run(*line.split()) == ExitCode.OK
