@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import socket
 import stat
@@ -91,6 +92,7 @@ class Management:
         try:
             with contextlib.suppress(FileNotFoundError):
                 if stat.S_ISSOCK(self._path.lstat().st_mode):
+                    self._demand_unused()
                     self._path.unlink()
             before = os.umask(0o177)
             try:
@@ -102,6 +104,15 @@ class Management:
             listener.close()
             what = f"cannot make the management socket {self._path}: {error.strerror or error}"
             raise SystemRefused(what, "write another path in 'management', or remove what is there") from error
+
+    def _demand_unused(self) -> None:
+        """Raise OSError if somebody listens at the socket that is there."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as caller:
+            try:
+                caller.connect(str(self._path))
+            except ConnectionRefusedError:
+                return
+        raise OSError(errno.EADDRINUSE, "a server answers there")
 
     async def released(self) -> None:
         """Wait for a caller's `hold release`, if the server is to hold."""

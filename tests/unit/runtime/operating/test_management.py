@@ -234,3 +234,17 @@ def test_a_path_that_is_taken(tmp_path: Path) -> None:
         assert (tmp_path / "file").read_text() == "precious"
 
     asyncio.run(run())
+
+
+def test_the_socket_of_another_server_is_left_alone(tmp_path: Path) -> None:
+    """A second start by mistake fails for its port later on; the server that runs keeps its socket meanwhile."""
+
+    async def play(management: Management, _: Server, call: Callable[[], Awaitable[Caller]]) -> None:
+        second = Management(tmp_path / "socket", Server(), Logbook(3))
+        with pytest.raises(SystemRefused, match="a server answers there"):
+            await second.start()
+        await second.close()
+        caller = await call()
+        assert (await caller.ask("pid")).startswith("SUCCESS: pid=")
+
+    with_management(tmp_path, play)
