@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from qubes_miragevpn.base.text import printable
+from qubes_miragevpn.config.model import ClientConfig, Remote
 from qubes_miragevpn.dataplane.interface import Link
 from qubes_miragevpn.protocol.contract import Effect, Level, Notify, OpenTransport
 from qubes_miragevpn.protocol.remotes import Lookup, Try
+
+RANDOM_LABEL = 6  # random bytes in front of a name (OpenVPN: 12 hexadecimal digits)
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,13 @@ class Opening:
     link: Link
     step: Try
     deadline: float
+
+
+def name_to_look_up(remote: Remote, config: ClientConfig, entropy: Callable[[int], bytes]) -> str:
+    """The name of `remote`, or of its proxy: with ``remote-random-hostname`` one that nobody has asked for before."""
+    if not config.remote_random_hostname or remote.proxy is not None:
+        return remote.hop[0]
+    return f"{entropy(RANDOM_LABEL).hex()}.{remote.hop[0]}"
 
 
 def opening(link: Link, step: Try, *, floats: bool = False) -> list[Effect]:

@@ -15,10 +15,10 @@ from typing import assert_never
 from qubes_miragevpn.base.errors import ConfigError
 from qubes_miragevpn.base.secret import Secret
 from qubes_miragevpn.base.text import printable
-from qubes_miragevpn.config.model import ClientConfig, Credentials, Remote
+from qubes_miragevpn.config.model import ClientConfig, Credentials
 from qubes_miragevpn.crypto.replay import Numbering
 from qubes_miragevpn.dataplane.interface import Link, SockAddr
-from qubes_miragevpn.protocol.attempts import Idle, Opening, Pausing, Resolving, opening
+from qubes_miragevpn.protocol.attempts import Idle, Opening, Pausing, Resolving, name_to_look_up, opening
 from qubes_miragevpn.protocol.connecting.beginning import Beginning, Machine
 from qubes_miragevpn.protocol.contract import (
     AskChallenge,
@@ -57,7 +57,6 @@ from qubes_miragevpn.protocol.login import Login, PasswordWanted, Used
 from qubes_miragevpn.protocol.remotes import GiveUp, Lookup, Pause, Remotes, Try
 from qubes_miragevpn.protocol.wire.authfailed import Challenge, NotNow, Question
 
-RANDOM_LABEL = 6  # random bytes in front of a name (OpenVPN: 12 hexadecimal digits)
 LASTING = 30.0  # a connection that lived this long was a good one: the next walk begins without back-off
 
 
@@ -268,17 +267,11 @@ class Client:
             case GiveUp():
                 self._stop(StopKind.CONNECTION, self._refused or "no remote could be reached (connect-retry-max)")
 
-    def _name_of(self, remote: Remote) -> str:
-        """The name to look up: with ``remote-random-hostname`` one that nobody has asked for before."""
-        if not self._config.remote_random_hostname or remote.proxy is not None:
-            return remote.hop[0]
-        return f"{self._entropy(RANDOM_LABEL).hex()}.{remote.hop[0]}"
-
     def _look_up(self, step: Lookup) -> None:
         _, _, family = step.remote.hop
         self._numbers += 1
         self._state = Resolving(self._numbers, step)
-        self._out.append(Resolve(self._numbers, self._name_of(step.remote), family))
+        self._out.append(Resolve(self._numbers, name_to_look_up(step.remote, self._config, self._entropy), family))
 
     def _transport_up(self, link: Link, endpoint: SockAddr, now: float) -> None:
         state = self._state
