@@ -24,6 +24,7 @@ from qubes_miragevpn.config.model import (
     Credentials,
     Dns,
     Family,
+    Frequency,
     HttpProxy,
     Identity,
     Landmark,
@@ -176,6 +177,10 @@ class _Writer:
         yield from map(_place, config.places) if config.beside else _listen(config.listen)
         yield from self._common(config.common, Timers(ping_restart=0.0))
         yield from _filled(config)
+        if config.first_packets != ServerConfig.first_packets:
+            yield _frequency("connect-freq-initial", config.first_packets)
+        if config.new_clients is not None:
+            yield _frequency("connect-freq", config.new_clients)
         yield from _operating(config.operating)
         if config.client_dir is not None:
             yield line_of("client-config-dir", config.client_dir.path)
@@ -378,6 +383,10 @@ def _listen(listen: Listen, *, end: str = "") -> Iterator[str]:
 
 def _place(listen: Listen) -> str:
     return line_of("local", listen.address or "*", listen.port, f"{listen.proto.value}{_FAMILIES[listen.family]}")
+
+
+def _frequency(name: str, rate: Frequency) -> str:
+    return line_of(name, rate.most, f"{rate.seconds:g}")
 
 
 def _device(common: Common) -> Iterator[str]:

@@ -137,8 +137,8 @@ class Server:
                 self._packet(link, endpoint, packet, now)
             case TimerExpired():
                 self._tick(now)
-            case TransportUp(link):
-                self._accepted(link, now)
+            case TransportUp(link, endpoint):
+                self._accepted(link, endpoint, now)
             case TransportDown(link, reason):
                 self._entrance.disconnected(link)
                 for peer in self._peers.on(link):
@@ -192,11 +192,13 @@ class Server:
                 if peer.inquiries is not None and (answer := peer.inquiries.answer(message, size, now)):
                     self._out.append(SendInner(peer.number, answer))
 
-    def _accepted(self, link: Link, now: float) -> None:
+    def _accepted(self, link: Link, endpoint: SockAddr, now: float) -> None:
         try:
-            self._entrance.connected(link, now)
+            closed = self._entrance.connected(link, endpoint, now)
         except PeerError as error:
             self._out += [Drop(error.reason), CloseTransport(link)]
+        else:
+            self._out += [] if closed is None else [CloseTransport(closed)]
 
     def _command(self, command: Command, now: float) -> None:
         if command is Command.RENEGOTIATE:
@@ -391,7 +393,7 @@ class Server:
             self._forget(older, "it connected again")
         self._peers.require_place(self._welcome.most)
         self._welcome.admit(peer)
-        self._peers.admit(peer)
+        self._entrance.admit(peer)
 
     def _asked(self, peer: Peer, now: float) -> None:
         """It wants to be served, and is once it is let in."""

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from qubes_miragevpn.base.secret import Secret
-from qubes_miragevpn.config.model import Identity, Listen, NameCheck, NameType, PeerPolicy, Proto, Timers
-from qubes_miragevpn.dataplane.interface import PeerExited, PeerSilent
+from qubes_miragevpn.config.model import Frequency, Identity, Listen, NameCheck, NameType, PeerPolicy, Proto, Timers
+from qubes_miragevpn.dataplane.interface import PeerExited, PeerSilent, SockAddr
 from qubes_miragevpn.protocol import contract as c
 from qubes_miragevpn.protocol.server import EXIT_DELAY, Server
-from qubes_miragevpn.protocol.serving.admission import ANSWERS
-from qubes_miragevpn.protocol.serving.registry import MAX_CANDIDATES
+from qubes_miragevpn.protocol.serving.entrance import TIME_TO_SPEAK
+from qubes_miragevpn.protocol.serving.registry import MAX_CANDIDATES, MAX_FROM_ONE
 from qubes_miragevpn.protocol.wire.packet import Body, Head, Opcode, read_head
 from tests.interop.pki import Pem, Pki
 from tests.pair.hostile import STRANGER, Attacker
@@ -234,10 +234,26 @@ def test_only_a_hard_reset_begins_on_a_connection(pki: Pki, opcode: int) -> None
 def test_silent_connections_are_bounded_and_cheap(pki: Pki) -> None:
     world, attacker = tcp(pki)
     for link in range(10_000):
-        attacker.event(world.server, c.TransportUp(link, STRANGER))
+        attacker.event(world.server, c.TransportUp(link, (f"203.0.{link % 7}.1", link)))
         machine(world).next_deadline()
     assert len(machine(world)._entrance._silent) == MAX_CANDIDATES
     assert len(world.server.effects(c.CloseTransport)) == 10_000 - MAX_CANDIDATES
+
+
+def test_silent_connections_give_way_to_a_client(pki: Pki) -> None:
+    """One host takes a quarter of the places at most; many hosts all, but each only for its time to speak."""
+    world, attacker = tcp(pki)
+    for link in range(1000, 1500):
+        attacker.event(world.server, c.TransportUp(link, STRANGER))
+    assert len(machine(world)._entrance._silent) == MAX_FROM_ONE
+    join(world, pki, remotes=client_config(pki, proto=Proto.TCP).remotes)
+    for link in range(2000, 3000):
+        attacker.event(world.server, c.TransportUp(link, (f"198.18.{link % 100}.1", link)))
+    assert len(machine(world)._entrance._silent) == MAX_CANDIDATES
+    world.run(TIME_TO_SPEAK)
+    closed = len(world.server.effects(c.CloseTransport))
+    join(world, pki, pki.second_client, remotes=client_config(pki, proto=Proto.TCP).remotes)
+    assert [each.link for each in world.server.effects(c.CloseTransport)[closed:]] == [1000]
 
 
 def test_a_lost_connection_is_a_lost_client(pki: Pki) -> None:
@@ -264,26 +280,55 @@ def test_spoofed_resets_cost_an_answer_each_at_most_and_no_memory(pki: Pki) -> N
         ]
         assert len(sent) <= 1 and all(len(one.packet) == 26 and one.endpoint == place for one in sent)
         answers += len(sent)
-    assert answers == ANSWERS and not machine(world)._peers and not machine(world)._peers._by_place
+    assert answers == 100 and not machine(world)._peers and not machine(world)._peers._by_place
     assert machine(world).next_deadline() is None, "nothing is ever retransmitted to an address that proved nothing"
 
 
+def begin(world: World, place: SockAddr) -> None:
+    """Somebody completes the cookie round trip, and stops there."""
+    answers = machine(world).handle(c.PacketReceived(0, place, reset()), world.now)
+    for answer in answers:
+        if isinstance(answer, c.Transmit):
+            third = Head(Opcode.ACK, 0, b"strange!").encode() + Body((0,), answer.packet[1:9], None).encode()
+            machine(world).handle(c.PacketReceived(0, place, third), world.now)
+
+
 def test_candidates_are_bounded_and_die(pki: Pki) -> None:
-    """Somebody with many ports completes the cookie round trip on all of them."""
+    """Somebody with many ports, then many with one each."""
     world = World(server_config(pki))
     server: Server = machine(world)
-    for n in range(MAX_CANDIDATES + 100):
+    for n in range(MAX_FROM_ONE + 100):
         world.now += 0.11  # within the ration of answers
-        place = ("203.0.113.66", 1000 + n)
-        [answer] = [
-            e for e in server.handle(c.PacketReceived(0, place, reset()), world.now) if isinstance(e, c.Transmit)
-        ]
-        third = Head(Opcode.ACK, 0, b"strange!").encode() + Body((0,), answer.packet[1:9], None).encode()
-        server.handle(c.PacketReceived(0, place, third), world.now)
-    assert len(server._peers) == MAX_CANDIDATES
-    world.run(61)
-    assert not server._peers and not server._peers._by_place
+        begin(world, ("203.0.113.66", 1000 + n))
+    assert len(server._peers) == MAX_FROM_ONE
     join(world, pki)
+    for n in range(MAX_CANDIDATES + 100):
+        world.now += 0.11
+        begin(world, (f"203.0.{n}.1" if n < 256 else f"198.18.{n - 256}.1", 1000))
+    assert len(server._peers) == MAX_CANDIDATES + 1
+    world.run(61)
+    assert len(server._peers) == 1 and len(server._peers._by_place) == 1
+    assert not server._peers._candidates and not server._peers._from
+    join(world, pki, pki.second_client)
+
+
+def test_handshakes_begin_as_often_as_the_file_says(pki: Pki) -> None:
+    world = World(server_config(pki, new_clients=Frequency(3, 30.0)))
+    for n in range(10):
+        begin(world, (f"203.0.113.{n}", 1))
+    assert len(machine(world)._peers) == 3
+    world.now += 30
+    join(world, pki)
+
+
+def test_those_who_log_in_do_not_use_up_the_answers(pki: Pki) -> None:
+    """A server that starts again is not slow for those who come back, all at once."""
+    world = World(server_config(pki, first_packets=Frequency(2, 1000.0), duplicate_cn=True))
+    for _ in range(5):
+        join(world, pki)
+    for n in range(5):
+        begin(world, (f"203.0.113.{n}", 1))
+    assert len(machine(world)._peers) == 7
 
 
 def test_a_packet_of_another_session_under_the_same_static_key_does_no_harm(pki: Pki) -> None:

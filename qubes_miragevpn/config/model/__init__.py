@@ -10,6 +10,7 @@ from qubes_miragevpn.config.model.logins import Command, LoginRules, Method, Pam
 from qubes_miragevpn.config.model.roles import (
     ClientConfig,
     ClientDir,
+    Frequency,
     OneClient,
     Operating,
     OutputFile,
@@ -77,6 +78,7 @@ __all__ = [
     "Detour",
     "Dns",
     "Family",
+    "Frequency",
     "HttpProxy",
     "Identity",
     "Landmark",

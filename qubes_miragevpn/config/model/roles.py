@@ -111,6 +111,18 @@ class StaticConfig:
 
 
 @dataclass(frozen=True)
+class Frequency:
+    """`most` times in each `seconds`."""
+
+    most: int
+    seconds: float
+
+
+FIRST_PACKETS = Frequency(100, 10.0)
+"""First packets that a server answers, unless it is told otherwise (as openvpn)."""
+
+
+@dataclass(frozen=True)
 class OutputFile:
     """A file that is written anew every `period` seconds."""
 
@@ -155,6 +167,8 @@ class PointServer:
     only: tuple[IPv4Address | IPv6Address, ...] = ()
     max_clients: ClassVar[int] = 1
     login: ClassVar[None] = None  # nobody logs in but by a certificate
+    first_packets: ClassVar[Frequency] = FIRST_PACKETS
+    new_clients: ClassVar[None] = None
 
     @property
     def common(self) -> Common:
@@ -222,6 +236,8 @@ class ServerConfig:
     max_routes_per_client: int = 256  # networks behind one client
     routes: tuple[Route, ...] = ()  # of this machine into the tunnel: to networks behind clients
     beside: tuple[Listen, ...] = ()  # where it listens besides
+    first_packets: Frequency = FIRST_PACKETS  # ``connect-freq-initial``: answers to those who proved nothing
+    new_clients: Frequency | None = None  # ``connect-freq``: handshakes that begin
 
     @property
     def places(self) -> tuple[Listen, ...]:

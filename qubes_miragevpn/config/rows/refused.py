@@ -87,8 +87,6 @@ ROWS = tuple(
         ("learn-address", "runs a script, which is never done", "remove the line"),
         ("client-cert-not-required", "is obsolete", "write 'verify-client-cert none'"),
         ("stale-routes-check", _YET, "remove the line"),
-        ("connect-freq", _YET, "remove the line: half-open sessions are limited anyway"),
-        ("connect-freq-initial", _YET, "remove the line: half-open sessions are limited anyway"),
         ("port-share", _YET, "remove the line"),
         ("vlan-tagging", "is not supported", _ETHERNET),
         ("vlan-pvid", "is not supported", _ETHERNET),

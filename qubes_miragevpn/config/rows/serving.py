@@ -34,6 +34,8 @@ def _pushed_option(word: str) -> str:
     return word
 
 
+_FREQUENCY = (Arg("number", integer(1, 1_000_000)), Arg("seconds", seconds(1, 86400)))
+
 ROWS = (
     Row(
         "server",
@@ -132,6 +134,19 @@ ROWS = (
         single=APPLIED,
         repeat=Repeat.ADD,
         limit=256,
+    ),
+    Row(
+        "connect-freq",
+        "handshakes that begin in so many seconds, at the most",
+        _FREQUENCY,
+        server=APPLIED,
+    ),
+    Row(
+        "connect-freq-initial",
+        "first packets by UDP that are answered in so many seconds, at the most (100 in 10); one whose sender logs in "
+        "does not count",
+        _FREQUENCY,
+        server=APPLIED,
     ),
     Row("duplicate-cn", "several clients may have one name", server=APPLIED, fills=(ServerConfig, "duplicate_cn")),
     Row("client-to-client", "clients reach each other", server=APPLIED, fills=(ServerConfig, "client_to_client")),

@@ -3,14 +3,15 @@
 
 The server's session id is a MAC over time slot, place, client address and client session id, so the client's next
 packet, which must acknowledge it, proves that the answer reached that address. One answer per reset, 26 to 14 bytes
-without protection, 72 to 344 or more with tls-crypt-v2; `ANSWERS` per `PERIOD` at most (``connect-freq-initial``).
-Source: OpenVPN ssl_pkt.c calculate_session_id_hmac, mudp.c do_pre_decrypt_check (only the MAC differs, which no client
-sees).
+without protection, 72 to 344 or more with tls-crypt-v2; as many as
+``connect-freq-initial`` lets at most. Source: OpenVPN ssl_pkt.c calculate_session_id_hmac, mudp.c do_pre_decrypt_check
+(only the MAC differs, which no client sees), reflect_filter.c.
 """
 
 from __future__ import annotations
 
 from qubes_miragevpn.base.errors import PeerError
+from qubes_miragevpn.config.model import Frequency
 from qubes_miragevpn.crypto.digests import hmac_digest, same
 from qubes_miragevpn.dataplane.interface import Link, SockAddr
 from qubes_miragevpn.protocol.wire import earlyneg
@@ -20,8 +21,6 @@ from qubes_miragevpn.protocol.wrap.keys import Opened, Stamp
 Place = tuple[Link, SockAddr]
 """Somebody's address, and ours that it came to."""
 
-ANSWERS = 100
-PERIOD = 10.0  # seconds
 _CONFIRMING = (Opcode.CONTROL, Opcode.CONTROL_WKC, Opcode.ACK)
 _OLD_SLOTS = 2  # a cookie of the two slots before is still good: half a hand-window each
 
@@ -41,14 +40,36 @@ def require_first_packet(opened: Opened) -> None:
         raise PeerError("not a first packet")
 
 
+class Rate:
+    """A number of times in each period, counted with one number; what is given back may be taken again."""
+
+    def __init__(self, frequency: Frequency) -> None:
+        self._frequency = frequency
+        self._began = float("-inf")
+        self._taken = 0
+
+    def take(self, now: float) -> bool:
+        """Take one if there is one left; tell whether there was."""
+        if now >= self._began + self._frequency.seconds:
+            self._began, self._taken = now, 0
+        if self._taken >= self._frequency.most:
+            return False
+        self._taken += 1
+        return True
+
+    def give_back(self) -> None:
+        """One was well spent."""
+        self._taken = max(self._taken - 1, 0)
+
+
 class Admission:
     """Answers first packets and recognises third ones. Holds a key and one rate counter, nothing per client."""
 
-    def __init__(self, key: bytes, hand_window: float) -> None:
+    def __init__(self, key: bytes, hand_window: float, frequency: Frequency) -> None:
         self._key = key
         self._slot_length = (hand_window + 1) / 2
-        self._period_began = float("-inf")
-        self._answered = 0
+        self._frequency = frequency
+        self._rate = Rate(frequency)
 
     def answer_reset(self, opened: Opened, place: Place, now: float, unix_time: int) -> bytes:
         """Return the server's reset for a client's; raises `PeerError` (drop) if it is none or too many came."""
@@ -63,11 +84,15 @@ class Admission:
     def require_ration(self, opened: Opened, now: float) -> None:
         """Raise `PeerError` (drop) unless `opened` is a first packet, and few enough came of late."""
         require_first_packet(opened)
-        if now >= self._period_began + PERIOD:
-            self._period_began, self._answered = now, 0
-        if self._answered >= ANSWERS:
-            raise PeerError(f"more than {ANSWERS} first packets in {PERIOD:g} s")
-        self._answered += 1
+        if not self._rate.take(now):
+            raise PeerError(f"more than {self._frequency.most} first packets in {self._frequency.seconds:g} s")
+
+    def welcomed(self) -> None:
+        """An answer led to somebody who is authenticated: it does not count, so that many may come at once.
+
+        OpenVPN takes a cookie that came back for enough; those can be sent again and again.
+        """
+        self._rate.give_back()
 
     def confirm(self, opened: Opened, place: Place, now: float) -> bytes:
         """Return our session id if `opened` proves that it received our answer; raises `PeerError` (drop)."""

@@ -3,14 +3,14 @@
 
 A *place* is an entry of the configuration's `places`. One of UDP is a link of its own, with the place's number; every
 other link is a connection that one of TCP accepted. Datagrams are answered without keeping anything (see `admission`);
-a connection has a hand-window for its first packet. Candidates and silent connections are bounded.
+a connection has a hand-window for its first packet. Candidates and silent connections are bounded, in all and
+for each source, so that a crowd from one place leaves room for others.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from qubes_miragevpn.base.errors import PeerError
 from qubes_miragevpn.config.model import PointServer, Proto, ServerConfig, TlsCryptV2Server
@@ -19,14 +19,24 @@ from qubes_miragevpn.protocol.contract import Transmit
 from qubes_miragevpn.protocol.control.endpoints import Endpoints
 from qubes_miragevpn.protocol.control.legality import Role
 from qubes_miragevpn.protocol.happenings import Introduction
-from qubes_miragevpn.protocol.serving.admission import Admission, needs_state, require_first_packet
+from qubes_miragevpn.protocol.serving.admission import Admission, Rate, needs_state, require_first_packet
 from qubes_miragevpn.protocol.serving.peer import Peer
-from qubes_miragevpn.protocol.serving.registry import MAX_CANDIDATES, Registry
+from qubes_miragevpn.protocol.serving.registry import (
+    MAX_CANDIDATES,
+    MAX_FROM_ONE,
+    Registry,
+    Source,
+    plain_address,
+    source_of,
+)
 from qubes_miragevpn.protocol.session import Session
 from qubes_miragevpn.protocol.wire.packet import SID_SIZE, read_head
 from qubes_miragevpn.protocol.wrap.clientkey import server_door
 from qubes_miragevpn.protocol.wrap.keys import Opened, WrapKeys
 from qubes_miragevpn.protocol.wrap.state import WrapState
+
+TIME_TO_SPEAK = 5.0
+"""Seconds that a connection has for its first packet however many others want to come; a client sends it at once."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +70,9 @@ class Entrance:
         self._forget = forget
         self._door = server_door(common.wrap, around.unix_time)
         self._stateless_only = isinstance(common.wrap, TlsCryptV2Server) and common.wrap.force_cookie
-        self._admission = Admission(around.entropy(32), common.timers.hand_window)
-        self._silent: dict[Link, float] = {}  # connections without a session, and since when
+        self._admission = Admission(around.entropy(32), common.timers.hand_window, config.first_packets)
+        self._beginnings = None if config.new_clients is None else Rate(config.new_clients)
+        self._silent: dict[Link, tuple[float, Source]] = {}  # connections without a session: since when, whose
 
     def proto(self, link: Link) -> Proto:
         """What `link` is: a socket for datagrams, or a connection."""
@@ -70,11 +81,23 @@ class Entrance:
 
     # --- connections
 
-    def connected(self, link: Link, now: float) -> None:
-        """A connection was accepted; raises `PeerError` if it is one too many."""
+    def connected(self, link: Link, endpoint: SockAddr, now: float) -> Link | None:
+        """A connection was accepted; the one that is to be closed for it, if any.
+
+        Raises `PeerError` if it is one too many. Where there is no room, who was silent longest leaves it to a
+        newcomer, once it has had its time to speak.
+        """
+        source = source_of(endpoint)
+        if sum(one == source for _, one in self._silent.values()) >= MAX_FROM_ONE:
+            raise PeerError("too many connections without a session from one address")
+        longest = None
         if len(self._silent) >= MAX_CANDIDATES:
-            raise PeerError("too many connections without a session")
-        self._silent[link] = now
+            longest, (since, _) = next(iter(self._silent.items()))
+            if now < since + TIME_TO_SPEAK:
+                raise PeerError("too many connections without a session")
+            del self._silent[longest]
+        self._silent[link] = (now, source)
+        return longest
 
     def disconnected(self, link: Link) -> None:
         """It has gone."""
@@ -82,8 +105,8 @@ class Entrance:
 
     def next_deadline(self) -> float | None:
         """When the first connection has been silent for too long; they are in the order in which they came."""
-        since = next(iter(self._silent.values()), None)
-        return None if since is None else since + self._common.timers.hand_window
+        first = next(iter(self._silent.values()), None)
+        return None if first is None else first[0] + self._common.timers.hand_window
 
     def take_overdue(self, now: float) -> list[Link]:
         """The connections that are to be closed for their silence."""
@@ -98,7 +121,7 @@ class Entrance:
 
     def arrived(self, link: Link, endpoint: SockAddr, packet: bytes, now: float) -> tuple[Peer, Opened] | Transmit:
         """Whose packet it is, and what is in it; or the answer to a stranger. Raises `PeerError` (drop)."""
-        if self._only and _plain_address(endpoint) not in self._only:
+        if self._only and plain_address(endpoint) not in self._only:
             raise PeerError("from an address other than 'remote' says")
         sid = read_head(packet).sid
         for peer in self._peers.at(link, endpoint):
@@ -114,7 +137,7 @@ class Entrance:
             if link not in self._silent:
                 raise PeerError("a second session on one connection")
             require_first_packet(opened)
-            self._peers.require_room(self.most)
+            self._require_room(endpoint, now)
             del self._silent[link]
             peer = self._add_candidate(link, endpoint, opened.keys, self._around.entropy(SID_SIZE), now)
             peer.session.start(now)
@@ -127,7 +150,7 @@ class Entrance:
         except PeerError:
             reply = self._admission.answer_reset(opened, place, now, self._around.unix_time())
             return Transmit(link, endpoint, reply)
-        self._peers.require_room(self.most)
+        self._require_room(endpoint, now)
         peer = self._add_candidate(link, endpoint, opened.keys, sid, now)
         peer.session.start_after_cookie(opened.head.sid, now)
         return peer
@@ -137,10 +160,21 @@ class Entrance:
         if self._stateless_only:
             raise PeerError("tls-crypt-v2 client without early negotiation (force-cookie)")
         self._admission.require_ration(opened, now)
-        self._peers.require_room(self.most)
+        self._require_room(endpoint, now)
         peer = self._add_candidate(link, endpoint, opened.keys, self._around.entropy(SID_SIZE), now)
         peer.session.start(now, place_proved=False)
         return peer
+
+    def _require_room(self, endpoint: SockAddr, now: float) -> None:
+        self._peers.require_room(self.most, endpoint)
+        if self._beginnings is not None and not self._beginnings.take(now):
+            raise PeerError("more handshakes than 'connect-freq' lets begin")
+
+    def admit(self, peer: Peer) -> None:
+        """A candidate is authenticated."""
+        self._peers.admit(peer)
+        if peer.proto is Proto.UDP:
+            self._admission.welcomed()
 
     def _add_candidate(self, link: Link, endpoint: SockAddr, keys: WrapKeys, sid: bytes, now: float) -> Peer:
         for older in self._peers.at(link, endpoint):
@@ -159,12 +193,6 @@ class Entrance:
             stream=stream,
         )
         return self._peers.add(link, endpoint, session, now, self.proto(link))
-
-
-def _plain_address(endpoint: SockAddr) -> IPv4Address | IPv6Address:
-    """Where somebody is; a socket for both families shows an IPv4 address inside of one of IPv6."""
-    address = ip_address(endpoint[0].partition("%")[0])
-    return getattr(address, "ipv4_mapped", None) or address
 
 
 def _never_introduced() -> Introduction:

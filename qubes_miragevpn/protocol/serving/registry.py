@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Iterator
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TypeVar
 
 from qubes_miragevpn.base.errors import Consequence, PeerError
@@ -16,7 +18,25 @@ from qubes_miragevpn.protocol.session import Session
 MAX_CANDIDATES = 256
 """Handshakes under way at once; each holds a TLS session (~100 KB), so 25 MB at the very most."""
 
+MAX_FROM_ONE = 64
+"""And from one source, so that a single host leaves three quarters of them to others."""
+
+Source = tuple[int, bytes]
+"""Who can hardly be more than one: an IPv4 address, or a /64 of IPv6, which is what a host is given."""
+
 Key = TypeVar("Key", bound=Hashable)
+
+
+def source_of(endpoint: SockAddr) -> Source:
+    """Where `endpoint` belongs."""
+    address = plain_address(endpoint)
+    return (4, address.packed) if address.version == 4 else (6, address.packed[:8])
+
+
+def plain_address(endpoint: SockAddr) -> IPv4Address | IPv6Address:
+    """Where somebody is; a socket for both families shows an IPv4 address inside of one of IPv6."""
+    address = ip_address(endpoint[0].partition("%")[0])
+    return getattr(address, "ipv4_mapped", None) or address
 
 
 class Registry:
@@ -29,6 +49,8 @@ class Registry:
         self._by_place: dict[tuple[Link, SockAddr], list[Peer]] = {}
         self._by_link: dict[Link, dict[int, Peer]] = {}
         self._by_name: dict[str, dict[int, Peer]] = {}  # of those who are admitted
+        self._candidates: dict[int, Source] = {}
+        self._from: Counter[Source] = Counter()  # candidates of each
         self._deadlines = Deadlines()
         self._next_number = 0
 
@@ -67,6 +89,7 @@ class Registry:
         """The peer is authenticated, and keeps its name from now on."""
         peer.admitted = True
         self._admitted[peer.number] = peer
+        self._no_candidate(peer)
         self._by_name.setdefault(peer.identity, {})[peer.number] = peer
 
     def require_place(self, most: int) -> None:
@@ -74,18 +97,22 @@ class Registry:
         if len(self._admitted) >= most:
             raise PeerError("max-clients is reached", Consequence.END_SESSION)
 
-    def require_room(self, most: int) -> None:
-        """Raise `PeerError` (drop) unless one more candidate can be taken, beside `most` who are admitted."""
+    def require_room(self, most: int, endpoint: SockAddr) -> None:
+        """Raise `PeerError` (drop) unless a candidate from `endpoint` can be taken, beside `most` who are admitted."""
         if len(self._peers) >= most + MAX_CANDIDATES:
             raise PeerError("too many clients")
-        if len(self._peers) - len(self._admitted) >= MAX_CANDIDATES:
+        if len(self._candidates) >= MAX_CANDIDATES:
             raise PeerError("too many handshakes under way")
+        if self._from[source_of(endpoint)] >= MAX_FROM_ONE:
+            raise PeerError("too many handshakes under way from one address")
 
     def add(self, link: Link, endpoint: SockAddr, session: Session, now: float, proto: Proto) -> Peer:
         """Take in a candidate."""
         peer = Peer(self._new_number(), link, endpoint, session, now, proto)
         self._peers[peer.number] = peer
         self._by_link.setdefault(link, {})[peer.number] = peer
+        self._candidates[peer.number] = source = source_of(endpoint)
+        self._from[source] += 1
         self._by_place.setdefault((link, endpoint), []).append(peer)
         return peer
 
@@ -97,12 +124,20 @@ class Registry:
         self._next_number = (number + 1) % NO_PEER_ID
         return number
 
+    def _no_candidate(self, peer: Peer) -> None:
+        source = self._candidates.pop(peer.number, None)
+        if source is not None:
+            self._from[source] -= 1
+            if not self._from[source]:
+                del self._from[source]
+
     def remove(self, peer: Peer) -> None:
         """Take the peer out of everything."""
         del self._peers[peer.number]
         _drop(self._by_link, peer.link, peer)
         if self._admitted.pop(peer.number, None) is not None:
             _drop(self._by_name, peer.identity, peer)
+        self._no_candidate(peer)
         self._deadlines.set(peer.number, None)
         self._leave_place(peer)
 

@@ -26,6 +26,8 @@ _WORDS = {
     "peer": "ca and what is demanded of certificates",
     "listen": "local, port, proto",
     "beside": "local, port, proto",
+    "first_packets": "connect-freq-initial",
+    "new_clients": "connect-freq",
     "network": "server",
     "network6": "server-ipv6",
     "pool": "ifconfig-pool",

@@ -10,7 +10,7 @@ import pytest
 
 from qubes_miragevpn.base.errors import ConfigError
 from qubes_miragevpn.config.loader import looks_like_server
-from qubes_miragevpn.config.model import ClientDir, Family, Identity, Listen, OutputFile, Proto, Route
+from qubes_miragevpn.config.model import ClientDir, Family, Frequency, Identity, Listen, OutputFile, Proto, Route
 from tests.unit.config.texts import CLIENT, SERVER, server, without
 
 
@@ -63,6 +63,9 @@ def test_without_keepalive_nobody_is_dropped_for_silence() -> None:
             "places",
             (Listen("", 1194, Proto.UDP, Family.IPV6), Listen("", 7, Proto.TCP, Family.IPV6)),
         ),
+        ("connect-freq 3 60\nconnect-freq-initial 20 5", "new_clients", Frequency(3, 60.0)),
+        ("connect-freq 3 60\nconnect-freq-initial 20 5", "first_packets", Frequency(20, 5.0)),
+        ("reneg-sec 9", "first_packets", Frequency(100, 10.0)),
         ("max-clients 5", "max_clients", 5),
         ("duplicate-cn", "duplicate_cn", True),
         ("client-to-client", "client_to_client", True),
@@ -131,6 +134,8 @@ def test_applied(lines: str, path: str, value: Any) -> None:
         ("local * 70000", "the port of 'local' must be a number from 1 to 65535"),
         ("".join(f"local * {port} udp\n" for port in range(1, 18)), "'local'"),
         ("local * 443 tcp4\nbind ipv6only", "'bind ipv6only' contradicts"),
+        ("connect-freq 0 1", "the number of 'connect-freq' must be a number from 1 to 1000000"),
+        ("connect-freq-initial 5", "'connect-freq-initial' needs seconds"),
         ("max-clients 0", "must be a number from 1 to 65535"),
         ("tls-server x", "'tls-server' has too many words"),
         ("ccd-exclusive", "'ccd-exclusive' needs 'client-config-dir'"),

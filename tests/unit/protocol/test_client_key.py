@@ -7,7 +7,7 @@ import pytest
 
 from qubes_miragevpn.base.errors import Consequence, MisuseError, PeerError
 from qubes_miragevpn.base.secret import Secret
-from qubes_miragevpn.config.model import NoWrap, TlsAuth, TlsCrypt, TlsCryptV2Client, TlsCryptV2Server
+from qubes_miragevpn.config.model import Frequency, NoWrap, TlsAuth, TlsCrypt, TlsCryptV2Client, TlsCryptV2Server
 from qubes_miragevpn.crypto.wrappedkey import timestamp_metadata, user_metadata, wrap_client_key
 from qubes_miragevpn.protocol.serving.admission import Admission, needs_state
 from qubes_miragevpn.protocol.wire import earlyneg
@@ -160,7 +160,7 @@ def test_who_takes_part(packet_id: int, announced: bool) -> None:
 
 
 def test_the_answer_asks_for_the_key_and_is_smaller_than_the_question() -> None:
-    gate = Admission(b"k" * 32, 60.0)
+    gate = Admission(b"k" * 32, 60.0, Frequency(100, 10.0))
     reply = gate.answer_reset(door().open(V3), (0, ("192.0.2.1", 4000)), 0.0, 7)
     assert len(reply) == 72 < len(V3)
     opened = client_keys(CLIENT).open(reply)

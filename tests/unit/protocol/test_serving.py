@@ -9,10 +9,12 @@ import pytest
 
 from qubes_miragevpn.base.errors import Consequence, PeerError
 from qubes_miragevpn.base.secret import Secret
-from qubes_miragevpn.config.model import NoWrap, TlsCrypt
+from qubes_miragevpn.config.model import Frequency, NoWrap, TlsCrypt
+from qubes_miragevpn.dataplane.interface import SockAddr
 from qubes_miragevpn.protocol.serving import leases
-from qubes_miragevpn.protocol.serving.admission import ANSWERS, PERIOD, Admission, Place
+from qubes_miragevpn.protocol.serving.admission import Admission, Place, Rate
 from qubes_miragevpn.protocol.serving.pool import AddressPool, AddressPool6
+from qubes_miragevpn.protocol.serving.registry import source_of
 from qubes_miragevpn.protocol.wire.packet import Body, Head, Opcode, read_body
 from qubes_miragevpn.protocol.wrap.keys import Opened, Stamp, wrap_keys
 
@@ -24,7 +26,7 @@ SLOT = (HAND_WINDOW + 1) / 2
 
 
 def admission() -> Admission:
-    return Admission(b"k" * 32, HAND_WINDOW)
+    return Admission(b"k" * 32, HAND_WINDOW, Frequency(7, 4.0))
 
 
 def opened(opcode: Opcode, body: Body, *, key_id: int = 0, sid: bytes = SID) -> Opened:
@@ -95,7 +97,7 @@ def test_every_bit_of_a_cookie_counts(bit: int) -> None:
 
 
 def test_another_server_gives_another_cookie() -> None:
-    sid = answered(Admission(b"x" * 32, HAND_WINDOW), 1000.0)
+    sid = answered(Admission(b"x" * 32, HAND_WINDOW, Frequency(7, 4.0)), 1000.0)
     with pytest.raises(PeerError):
         admission().confirm(third(sid), CLIENT, 1000.0)
 
@@ -154,9 +156,40 @@ def test_answers_are_rationed_and_keep_nothing() -> None:
             given += 1
         except PeerError:
             continue
-    assert given == ANSWERS
-    assert {type(value) for value in vars(gate).values()} <= {bytes, float, int}, "no container, no state"
-    answered(gate, 5.0 + PERIOD)
+    assert given == 7
+    assert {type(value) for value in vars(gate).values()} <= {bytes, float, int, Frequency, Rate}, "no state"
+    answered(gate, 9.0)
+    for _ in range(6):
+        answered(gate, 12.9)
+    with pytest.raises(PeerError, match="more than 7 first packets in 4 s"):
+        answered(gate, 12.9)
+    gate.welcomed()
+    answered(gate, 12.9)
+    with pytest.raises(PeerError):
+        answered(gate, 12.9)
+
+
+def test_what_is_given_back_is_no_credit() -> None:
+    rate = Rate(Frequency(1, 1.0))
+    for _ in range(5):
+        rate.give_back()
+    assert [rate.take(0.0), rate.take(0.0)] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        (("192.0.2.1", 1), ("192.0.2.1", 2), True),
+        (("192.0.2.1", 1), ("192.0.2.2", 1), False),
+        (("::ffff:192.0.2.1", 1, 0, 0), ("192.0.2.1", 1), True),
+        (("::ffff:192.0.2.1", 1, 0, 0), ("::ffff:192.0.2.2", 1, 0, 0), False),
+        (("2001:db8::1", 1, 0, 0), ("2001:db8::ffff:1", 2, 0, 0), True),
+        (("2001:db8::1", 1, 0, 0), ("2001:db8:0:1::1", 1, 0, 0), False),
+        (("fe80::1%eth0", 1, 0, 3), ("fe80::2", 1, 0, 3), True),
+    ],
+)
+def test_who_counts_as_one(one: SockAddr, other: SockAddr, same: bool) -> None:
+    assert (source_of(one) == source_of(other)) is same
 
 
 # --- addresses

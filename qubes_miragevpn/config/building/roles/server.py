@@ -11,7 +11,7 @@ from qubes_miragevpn.config.building.inner import MIN_MTU_IPV6, Unusable, demand
 from qubes_miragevpn.config.building.roles.client import routes
 from qubes_miragevpn.config.building.roles.listening import places
 from qubes_miragevpn.config.building.roles.logins import logins
-from qubes_miragevpn.config.model import ClientDir, LandmarkRoute, Operating, OutputFile, Route, ServerConfig
+from qubes_miragevpn.config.model import ClientDir, Frequency, LandmarkRoute, Operating, OutputFile, Route, ServerConfig
 from qubes_miragevpn.config.reading.collect import Entry, Settings
 
 WIDEST_NETWORK, NARROWEST_NETWORK = 16, 29  # prefix lengths that openvpn's `server` takes
@@ -34,6 +34,8 @@ def server(builder: Builder) -> ServerConfig:
         common=common,
         listen=first,
         beside=tuple(others),
+        first_packets=_frequency(settings, "connect-freq-initial") or ServerConfig.first_packets,
+        new_clients=_frequency(settings, "connect-freq"),
         network=_network(entry, settings.value("topology", "subnet")),
         network6=_network6(settings.last("server-ipv6"), common.tun_mtu),
         push=(*said, *(pushed.args[0] for pushed in settings.all("push"))),
@@ -88,6 +90,11 @@ def _inward(builder: Builder) -> tuple[Route, ...]:
     if any(isinstance(each, LandmarkRoute) for each in found):
         builder.findings.warn("a server's routes lead into its tunnel: those around it have no effect")
     return tuple(replace(each, gateway=None) for each in found if isinstance(each, Route))
+
+
+def _frequency(settings: Settings, name: str) -> Frequency | None:
+    entry = settings.last(name)
+    return None if entry is None else Frequency(*entry.args)
 
 
 def _operating(settings: Settings) -> Operating:

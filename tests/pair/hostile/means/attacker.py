@@ -13,7 +13,7 @@ from qubes_miragevpn.protocol.client import Client
 from qubes_miragevpn.protocol.control.reliability import MAX_QUEUED, PACKET_COST, RECEIVE_WINDOW, SEND_WINDOW
 from qubes_miragevpn.protocol.conversation import Conversation
 from qubes_miragevpn.protocol.server import Server
-from qubes_miragevpn.protocol.serving.registry import MAX_CANDIDATES
+from qubes_miragevpn.protocol.serving.registry import MAX_CANDIDATES, MAX_FROM_ONE
 from qubes_miragevpn.protocol.session import Session
 from qubes_miragevpn.protocol.wire.packet import Body, Opcode
 from tests.pair.link import flip
@@ -55,6 +55,8 @@ def require_sound(side: Driven, effects: Iterable[c.Effect]) -> None:
     if isinstance(machine, Server):
         candidates = [peer for peer in machine._peers if not peer.admitted]
         assert len(candidates) <= MAX_CANDIDATES and len(machine._entrance._silent) <= MAX_CANDIDATES
+        assert {peer.number for peer in candidates} == machine._peers._candidates.keys()
+        assert max(machine._peers._from.values(), default=0) <= MAX_FROM_ONE
         assert sum(map(len, machine._peers._by_place.values())) == len(machine._peers)
 
 

@@ -13,10 +13,9 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from qubes_miragevpn.config.model import Listen, Proto
+from qubes_miragevpn.config.model import Listen, Proto, ServerConfig
 from qubes_miragevpn.protocol.contract import Command, StopKind
 from qubes_miragevpn.protocol.server import Server
-from qubes_miragevpn.protocol.serving.admission import ANSWERS
 from qubes_miragevpn.protocol.wire.packet import Body, Head, Opcode
 from qubes_miragevpn.runtime.driver import ServerDriver
 from qubes_miragevpn.runtime.pump import Pump
@@ -125,7 +124,7 @@ def test_a_first_packet_is_answered_once_and_no_more(pki: Pki) -> None:
             assert len(await scene.answer(sock, RESET)) == 26
             await asyncio.sleep(2.5)  # longer than the first pause of a retransmission
             assert _waiting(sock) == []
-            assert len(await scene.throw(sock, [RESET] * 1000)) == ANSWERS - 1
+            assert len(await scene.throw(sock, [RESET] * 1000)) == ServerConfig.first_packets.most - 1
             assert not sessions(scene.machine)
 
     with_server(pki, play)
