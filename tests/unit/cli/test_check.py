@@ -39,6 +39,7 @@ ca ca.crt
 cert ca.crt
 key own.key
 keepalive 10 60
+tls-auth ta.key 0
 push "redirect-gateway def1"
 """
 

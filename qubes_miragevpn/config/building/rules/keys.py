@@ -30,3 +30,10 @@ def auth_none(settings: Settings) -> Breach | None:
             "write 'auth SHA256', as the server has it",
         )
     return None
+
+
+def open_control_channel(settings: Settings) -> Breach | None:
+    if any(settings.has(name) for name in ("tls-auth", "tls-crypt", "tls-crypt-v2")):
+        return None
+    problem = "anybody who finds this server can speak to its TLS library: there is no key in front of it"
+    return Breach(None, problem, "add 'tls-crypt-v2', 'tls-crypt' or 'tls-auth', at both ends")

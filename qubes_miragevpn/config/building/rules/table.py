@@ -22,7 +22,12 @@ from qubes_miragevpn.config.building.rules.identity import (
     two_cert_types,
     two_identities,
 )
-from qubes_miragevpn.config.building.rules.keys import auth_none, direction_without_key, role_directions
+from qubes_miragevpn.config.building.rules.keys import (
+    auth_none,
+    direction_without_key,
+    open_control_channel,
+    role_directions,
+)
 from qubes_miragevpn.config.building.rules.roles import (
     certificates_beside_static_key,
     client_role,
@@ -159,6 +164,7 @@ RULES: tuple[Rule, ...] = (
     Rule("exit notify over TCP", BOTH, tcp_exit_notify, fatal=False),
     Rule("client's protocol", CLIENT, proto_end("server")),
     Rule("server's protocol", SERVER, proto_end("client")),
+    Rule("open control channel", SERVES, open_control_channel, fatal=False),
     Rule(
         "network",
         SERVES,
