@@ -8,6 +8,7 @@ address seen after], ...].
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import sys
@@ -25,11 +26,12 @@ def main() -> None:
         sock.settimeout(EVERY)
         print("ready", flush=True)
         while (now := time.monotonic()) < deadline:
-            try:
+            address = ""
+            with contextlib.suppress(OSError):  # no answer yet, or an ICMP error: closed
                 sock.sendto(b"gap", (sys.argv[1], 7))
                 address = sock.recv(100).split(b" ")[0].decode()
-            except OSError:  # no answer yet, or an ICMP error: closed
-                time.sleep(max(0.0, now + EVERY - time.monotonic()))
+            time.sleep(max(0.0, now + EVERY - time.monotonic()))
+            if not address:
                 continue
             now = time.monotonic()
             if seen and (now - last > NOTABLE or address != seen):
