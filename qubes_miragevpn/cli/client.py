@@ -110,7 +110,11 @@ async def _connect(config: ClientConfig, machine: Machine, backend: Backend, rem
     from qubes_miragevpn.cli.foreground import report_end, run_in_foreground, totals
     from qubes_miragevpn.protocol.contract import Command
     from qubes_miragevpn.runtime.driver import ClientDriver
-    from qubes_miragevpn.runtime.plain.credentials import ask_at_terminal, ask_challenge_at_terminal
+    from qubes_miragevpn.runtime.plain.credentials import (
+        ask_at_terminal,
+        ask_challenge_at_terminal,
+        ask_for_proxy_at_terminal,
+    )
     from qubes_miragevpn.runtime.plain.plainhost import Habits, PlainHost
     from qubes_miragevpn.runtime.plain.recovery import recover
     from qubes_miragevpn.runtime.plain.uplink import watch
@@ -119,8 +123,9 @@ async def _connect(config: ClientConfig, machine: Machine, backend: Backend, rem
     habits = Habits.of(config)
     ask = partial(ask_at_terminal, known=config.username)
     host = PlainHost(
-        config.common.dev, ask, habits, ask_challenge=ask_challenge_at_terminal, open_device=backend.open_tun
-    )
+        config.common.dev, ask, habits,
+        ask_for_proxy=ask_for_proxy_at_terminal, ask_challenge=ask_challenge_at_terminal, open_device=backend.open_tun,
+    )  # fmt: skip
     driver = ClientDriver(machine, backend.make(), host, SocketOptions.of(config.common))
     actions = {
         signal.SIGUSR1: lambda: driver.command(Command.RECONNECT),

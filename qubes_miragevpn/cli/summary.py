@@ -182,6 +182,8 @@ def _proxy(remote: Remote) -> str:
         return ""
     kind = "HTTP" if isinstance(proxy, HttpProxy) else "SOCKS5"
     login = " with a login" if proxy.credentials is not None else ""
+    if proxy.asks:
+        login = " with a login that is asked for"
     return f", through the {kind} proxy {proxy.host} port {proxy.port}{login}"
 
 

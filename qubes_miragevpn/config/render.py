@@ -261,7 +261,8 @@ class _Writer:
         elif proxy is not None:
             if proxy.credentials is not None and self._show:
                 raise _apart("a SOCKS proxy", f"socks-proxy {proxy.host} {proxy.port} FILE")
-            yield line_of("socks-proxy", proxy.host, proxy.port) + (f" {HIDDEN}" if proxy.credentials else "")
+            login = f" {HIDDEN}" if proxy.credentials else " stdin" if proxy.asks else ""
+            yield line_of("socks-proxy", proxy.host, proxy.port) + login
 
     def _proxy_login(self, remotes: tuple[Remote, ...]) -> Iterator[str]:
         """One password for all HTTP proxies is all that the language can say inline."""
@@ -403,8 +404,12 @@ def _apart(what: str, line: str) -> ConfigError:
 
 
 def _http_proxy(proxy: HttpProxy) -> Iterator[str]:
-    methods = None if proxy.credentials is None else "auto" if "basic" in proxy.methods else "auto-nct"
-    yield line_of("http-proxy", proxy.host, proxy.port, methods)
+    login = None
+    if proxy.asks and proxy.eager:
+        login = "stdin"
+    elif proxy.asks or proxy.credentials is not None:
+        login = "auto" if "basic" in proxy.methods else "auto-nct"
+    yield line_of("http-proxy", proxy.host, proxy.port, login)
     if proxy.version != HttpProxy.version:
         yield line_of("http-proxy-option", "VERSION", proxy.version)
     for name, value in proxy.headers:

@@ -9,7 +9,7 @@ attempt ends everything it pulled; the next one begins from the operator's confi
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import assert_never
 
 from qubes_miragevpn.base.errors import ConfigError
@@ -20,6 +20,7 @@ from qubes_miragevpn.crypto.replay import Numbering
 from qubes_miragevpn.dataplane.interface import Link, SockAddr
 from qubes_miragevpn.protocol.attempts import Idle, Opening, Pausing, Resolving, name_to_look_up, opening
 from qubes_miragevpn.protocol.connecting.beginning import Beginning, Machine
+from qubes_miragevpn.protocol.connecting.proxylogins import ProxyLogins, describe
 from qubes_miragevpn.protocol.contract import (
     AskChallenge,
     AskCredentials,
@@ -62,9 +63,13 @@ LASTING = 30.0  # a connection that lived this long was a good one: the next wal
 
 @dataclass(frozen=True)
 class Asking:
-    """The user is being asked: question number `request`, or (None) for user name and password."""
+    """The user is being asked: question number `request`, or (None) for user name and password.
+
+    `step`: those are for its proxy, and not for the server.
+    """
 
     request: int | None
+    step: Try | None = None
 
 
 State = Idle | Asking | Pausing | Resolving | Opening | Conversation
@@ -96,6 +101,7 @@ class Client:
         self._entropy = entropy
         self._remotes = Remotes(config.remotes, config.common.timers, shuffle=config.remote_random, entropy=entropy)
         self._login = Login(config)
+        self._proxies = ProxyLogins(config)
         self._beginning = Beginning(
             config,
             self._login,
@@ -165,16 +171,17 @@ class Client:
                     self._next_step(now)
             case TransportUp(link, endpoint):
                 self._transport_up(link, endpoint, now)
-            case TransportDown(link, reason):
+            case TransportDown(link, reason, login):
                 if isinstance(self._state, Opening | Conversation) and self._state.link == link:
-                    hint = self._state.suspicion if isinstance(self._state, Conversation) else ""
-                    self._lose(f"connection lost: {printable(reason)}{hint}", now)
+                    self._transport_down(self._state, printable(reason), login, now)
             case CredentialsGiven(username, password):
                 if isinstance(self._state, Asking) and self._state.request is None:
-                    self._connect(now, self._login.given(Credentials(username, password)))
+                    self._given(Credentials(username, password), self._state.step, now)
             case CredentialsRefused(reason):
                 if isinstance(self._state, Asking) and self._state.request is None:
-                    self._stop(StopKind.CREDENTIALS, f"user name and password are needed: {printable(reason)}")
+                    step = self._state.step
+                    whose = "" if step is None else f" for {describe(step.remote)}"
+                    self._stop(StopKind.CREDENTIALS, f"user name and password are needed{whose}: {printable(reason)}")
             case ChallengeAnswered(request, answer):
                 self._answered(request, answer, now)
             case ChallengeRefused(request, reason):
@@ -253,11 +260,8 @@ class Client:
         match step:
             case Lookup():
                 self._look_up(step)
-            case Try(remote):
-                self._numbers += 1
-                timers = self._config.at(remote).common.timers
-                self._state = Opening(self._numbers, step, now + timers.connect_timeout)
-                self._out += opening(self._numbers, step, floats=self._config.at(remote).common.floats)
+            case Try():
+                self._open(step, now)
             case Pause() | GiveUp() if self._refused and not self._unreachable:
                 self._stop(StopKind.AUTH, self._refused)
             case Pause(seconds):
@@ -266,6 +270,39 @@ class Client:
                 self._say(Level.INFO, f"no remote worked; next try in {seconds:g} s")
             case GiveUp():
                 self._stop(StopKind.CONNECTION, self._refused or "no remote could be reached (connect-retry-max)")
+
+    def _open(self, step: Try, now: float) -> None:
+        if self._proxies.wanted(step.remote):
+            self._ask_for_proxy(step)
+            return
+        self._numbers += 1
+        common = self._config.at(step.remote).common
+        self._state = Opening(self._numbers, step, now + common.timers.connect_timeout)
+        shown = replace(step, remote=self._proxies.show(step.remote))
+        self._out += opening(self._numbers, shown, floats=common.floats)
+
+    def _ask_for_proxy(self, step: Try, again: str = "") -> None:
+        self._state = Asking(None, step)
+        self._out.append(AskCredentials(again, describe(step.remote)))
+
+    def _given(self, credentials: Credentials, step: Try | None, now: float) -> None:
+        if step is None:
+            self._connect(now, self._login.given(credentials))
+        elif unfit := self._proxies.given(step.remote, credentials):
+            self._ask_for_proxy(step, unfit)
+        else:
+            self._open(step, now)
+
+    def _transport_down(self, state: Opening | Conversation, reason: str, login: bool, now: float) -> None:
+        if isinstance(state, Conversation):
+            self._lose(f"connection lost: {reason}{state.suspicion}", now)
+        elif not login or state.step.remote.proxy is None or not state.step.remote.proxy.asks:
+            self._lose(f"connection lost: {reason}", now)
+        elif self._proxies.refused(state.step.remote):
+            self._clear(reason)
+            self._ask_for_proxy(state.step, reason)
+        else:
+            self._stop(StopKind.CREDENTIALS, reason)
 
     def _look_up(self, step: Lookup) -> None:
         _, _, family = step.remote.hop

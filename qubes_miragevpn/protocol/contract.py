@@ -62,10 +62,11 @@ class TransportUp:
 
 @dataclass(frozen=True)
 class TransportDown:
-    """The transport `link` could not be opened, or ended."""
+    """The transport `link` could not be opened, or ended. `login`: its proxy wants a login, or another one."""
 
     link: Link
     reason: str
+    login: bool = False
 
 
 @dataclass(frozen=True)
@@ -406,9 +407,13 @@ class TunnelDown:
 
 @dataclass(frozen=True)
 class AskCredentials:
-    """User name and password are needed; `again` tells why the last ones were not good (or "")."""
+    """User name and password are needed; `again` tells why the last ones were not good (or "").
+
+    `proxy`: for what, printable, where that is a proxy on the way and not the server.
+    """
 
     again: str
+    proxy: str = ""
 
 
 @dataclass(frozen=True)

@@ -172,6 +172,15 @@ class QubeHost:
             return None
         return self._ask()
 
+    async def proxy_credentials(self, proxy: str, again: str) -> Credentials | None:
+        """Two questions, each shown to those who may see it and answered by one of them."""
+        before = f"{again}: " if again else ""
+        name = await self._question(f"{before}user name for {proxy}")
+        if name is None or not name.reveal():
+            return None
+        password = await self._question(f"password for {proxy}")
+        return None if password is None else Credentials(name.reveal().decode("utf-8", "surrogateescape"), password)
+
     async def challenge(self, text: str, *, echo: bool) -> Secret | None:
         """Nobody sits at this qube: the question is shown to those who may see it, and one of them answers."""
         return await self._question(text)

@@ -115,9 +115,9 @@ class Tunnel:
         self._back: str | None = None  # the profile to go back to if the present one does not connect
         self._tried: str | None = None  # the profile of the present attempt, or of the last one
         self._story = ""  # why the next attempt is made, for its state's reason
-        self.question = ""  # what the server asks of the user; shown to those alone who may answer
+        self.question = ""  # what the server or a proxy asks of the user; shown to those alone who may answer
         self._answer: asyncio.Future[Secret | None] | None = None
-        self._hide: tuple[str, ...] = ()  # the servers' names, which a status must not show
+        self._hide: dict[str, str] = {}  # names of servers and their proxies, and what a status shows instead
 
     # --- what the user asks -------------------------------------------------------------------------------
 
@@ -155,11 +155,11 @@ class Tunnel:
         self._wake.set()
 
     async def ask(self, untrusted_text: str) -> Secret | None:
-        """Show the server's question until somebody answers it; None if nobody does in time."""
+        """Show a question, the server's or for a proxy, until somebody answers; None if nobody does in time."""
         mine: asyncio.Future[Secret | None] = asyncio.get_running_loop().create_future()
         self._answer = mine
         self.question = printable(untrusted_text)
-        _log.warning("the server asks: %s (miragevpn answer)", self.question)
+        _log.warning("an answer is wanted: %s (miragevpn answer)", self.question)
         self._changed()
         try:
             async with asyncio.timeout(ANSWER_TIME):
@@ -172,7 +172,7 @@ class Tunnel:
                 self._changed()
 
     def answer(self, text: Secret) -> bool:
-        """Answer the server's question; False if there is none."""
+        """Answer the question; False if there is none."""
         if self._answer is None or self._answer.done():
             return False
         self._answer.set_result(text)
@@ -223,7 +223,7 @@ class Tunnel:
         """The reason of the present state without any server's name or address."""
         text = self.reason
         for host in sorted(self._hide, key=len, reverse=True):
-            text = text.replace(host, "the server")
+            text = text.replace(host, self._hide[host])
         return _ADDRESS.sub("(address)", text)
 
     @property
@@ -292,7 +292,8 @@ class Tunnel:
             place = f"{error.file} line {error.line}" if error.line else error.file or name
             reason = f"profile {name} cannot be used, see the log ({printable(place, 80)})"
             raise Trouble(reason, wait=True, log=printable(str(error), 500)) from None
-        self._hide = tuple(remote.host for remote in config.remotes)
+        self._hide = {remote.hop[0]: "(address)" for remote in config.remotes}
+        self._hide |= {remote.host: "the server" for remote in config.remotes}
         story, self._story = self._story, ""
         await self._enter(State.CONNECTING, reason=story)
         self.backend = running.backend

@@ -72,6 +72,7 @@ from qubes_miragevpn.runtime.driving.host import TunnelHost
 from qubes_miragevpn.runtime.driving.jobs import Jobs
 from qubes_miragevpn.runtime.operating.logins.judge import Judge
 from qubes_miragevpn.runtime.operating.roster import Member, Roster
+from qubes_miragevpn.runtime.sockets.proxies.refusal import LoginRefused
 from qubes_miragevpn.runtime.sockets.reach import open_way
 from qubes_miragevpn.runtime.sockets.transports import Acceptor, SocketOptions, await_client, open_listeners
 
@@ -128,9 +129,9 @@ class ClientDriver(Driver):
                 self._jobs.add(("open", effect.link), lambda: self._open(effect))
             case AwaitTransport():
                 self._jobs.add(("open", effect.link), lambda: self._await(effect))
-            case AskCredentials(again):
+            case AskCredentials():
                 self._jobs.drop("credentials")
-                self._jobs.add("credentials", lambda: self._ask(again))
+                self._jobs.add("credentials", lambda: self._ask(effect))
             case AskChallenge():
                 self._jobs.drop("challenge")
                 self._jobs.add("challenge", lambda: self._ask_challenge(effect))
@@ -179,7 +180,7 @@ class ClientDriver(Driver):
         except SystemRefused as error:
             self._refused(error)
         except (OSError, MirageError) as error:
-            self._feed(TransportDown(effect.link, _reason(error)))
+            self._feed(TransportDown(effect.link, _reason(error), isinstance(error, LoginRefused)))
         else:
             self._plane.attach_link(effect.link, way.sock, way.remote if way.connected else None, way.envelope)
             self._links.add(effect.link)
@@ -200,9 +201,12 @@ class ClientDriver(Driver):
         self._links.add(effect.link)
         self._feed(TransportUp(effect.link, NOWHERE if remote is None else remote))
 
-    async def _ask(self, again: str) -> None:
+    async def _ask(self, effect: AskCredentials) -> None:
         try:
-            given = await self._host.credentials(again)
+            if effect.proxy:
+                given = await self._host.proxy_credentials(effect.proxy, effect.again)
+            else:
+                given = await self._host.credentials(effect.again)
         except (OSError, MirageError) as error:
             self._feed(CredentialsRefused(_reason(error)))
             return

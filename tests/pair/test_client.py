@@ -12,7 +12,7 @@ import pytest
 
 from qubes_miragevpn.base.errors import ConfigError
 from qubes_miragevpn.base.secret import Secret
-from qubes_miragevpn.config.model import Credentials, PeerPolicy, Proto, Remote, Timers
+from qubes_miragevpn.config.model import Credentials, HttpProxy, PeerPolicy, Proto, Proxy, Remote, SocksProxy, Timers
 from qubes_miragevpn.dataplane.inband import OCC_EXIT
 from qubes_miragevpn.dataplane.interface import PeerExited, PeerSilent
 from qubes_miragevpn.protocol import contract as c
@@ -202,6 +202,103 @@ def test_nobody_learns_the_credentials_from_what_is_shown(pki: Pki) -> None:
     client = world.client(client_config(pki, auth_user_pass=True, credentials=Credentials("u", Secret(b"hunter2"))))
     connected(world, client)
     assert "hunter2" not in repr(client.seen) + repr(world.server.seen)
+
+
+# --- a proxy's login
+
+WEB = HttpProxy(str(B), 3128, methods=frozenset({"basic"}), eager=True, asks=True)
+AUTO = HttpProxy(str(B), 3128, methods=frozenset({"basic", "digest"}), asks=True)
+RIGHT = Credentials("alice", Secret(b"open sesame"))
+
+
+def behind(pki: Pki, proxy: Proxy, **config: Any) -> Play:
+    return Play(client_config(pki, remotes=(Remote(str(A), 443, Proto.TCP, proxy=proxy),), **config))
+
+
+def shown(play: Play) -> list[Credentials | None]:
+    """What the proxies were shown, one transport after the other."""
+    return [each.proxy.credentials for each in play.all if isinstance(each, c.OpenTransport) and each.proxy is not None]
+
+
+def given(credentials: Credentials = RIGHT) -> c.CredentialsGiven:
+    return c.CredentialsGiven(credentials.username, credentials.password)
+
+
+@pytest.mark.parametrize("proxy", [WEB, SocksProxy(str(B), 1080, asks=True)])
+def test_a_proxy_that_is_told_at_once_is_asked_for_before(pki: Pki, proxy: Proxy) -> None:
+    play = behind(pki, proxy)
+    assert play.do(CONNECT) == ["AskCredentials"] and play.client.next_deadline() is None
+    kind = "HTTP" if proxy is WEB else "SOCKS"
+    assert play.all[-1] == c.AskCredentials("", f"the {kind} proxy {B} port {proxy.port}")
+    assert play.do(given()) == [f"open 1 tcp {B}"] and shown(play) == [RIGHT]
+    assert "sesame" not in repr(play.all)
+
+
+def test_auto_asks_when_the_proxy_does(pki: Pki) -> None:
+    play = behind(pki, AUTO)
+    assert play.do(CONNECT) == [f"open 1 tcp {B}"]
+    assert play.do(c.TransportDown(1, "wants a login", login=True)) == ["close 1", "AskCredentials"]
+    assert play.do(given()) == [f"open 2 tcp {B}"] and shown(play) == [None, RIGHT]
+
+
+@pytest.mark.parametrize(("nocache", "then"), [(False, [f"open 2 tcp {B}"]), (True, ["AskCredentials"])])
+def test_what_was_said_is_remembered_unless_it_shall_not_be(pki: Pki, nocache: bool, then: list[str]) -> None:
+    play = behind(pki, WEB, auth_nocache=nocache)
+    play.do(CONNECT)
+    play.do(given())
+    play.do(c.TransportDown(1, "refused: 503"))
+    assert play.wait()[1] == then
+
+
+@pytest.mark.parametrize(
+    ("retry", "then"),
+    [("interact", ["close 1", "AskCredentials"]), ("none", ["close 1", "stop credentials"]),
+     ("nointeract", ["close 1", "stop credentials"])],
+)  # fmt: skip
+@pytest.mark.parametrize("nocache", [False, True])
+def test_a_wrong_answer(pki: Pki, retry: str, then: list[str], nocache: bool) -> None:
+    play = behind(pki, WEB, auth_retry=retry, auth_nocache=nocache)
+    play.do(CONNECT)
+    play.do(given())
+    assert play.do(c.TransportDown(1, "the proxy refused", login=True)) == then
+    if retry == "interact":
+        assert "refused" in play.all[-1].again
+        right = Credentials("alice", Secret(b"other"))
+        assert play.do(given(right)) == [f"open 2 tcp {B}"] and shown(play)[-1] == right
+
+
+def test_nobody_is_there_for_the_proxy(pki: Pki) -> None:
+    play = behind(pki, WEB)
+    play.do(CONNECT)
+    assert play.do(c.CredentialsRefused("nobody\nhere")) == ["stop credentials"]
+    assert f"for the HTTP proxy {B}" in play.all[-1].reason and "\n" not in play.all[-1].reason
+
+
+def test_a_proxy_whose_login_the_profile_holds_asks_nobody(pki: Pki) -> None:
+    play = behind(pki, HttpProxy(str(B), 1, RIGHT, frozenset({"basic"}), eager=True))
+    play.do(CONNECT)
+    assert "AskCredentials" not in play.do(c.TransportDown(1, "the proxy refused", login=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "password"),
+    [("", b"x"), ("a", b""), ("a" * 256, b"x"), ("a", b"x" * 256), ("a:b", b"x"), ("a\r\nX", b"x"), ("a", b"\0")],
+)
+def test_what_no_proxy_could_be_told_is_asked_for_again(pki: Pki, name: str, password: bytes) -> None:
+    play = behind(pki, WEB)
+    play.do(CONNECT)
+    assert play.do(c.CredentialsGiven(name, Secret(password))) == ["AskCredentials"] and play.all[-1].again
+    assert play.do(given()) == [f"open 1 tcp {B}"]
+
+
+def test_each_proxy_has_its_own_login_and_the_server_another(pki: Pki) -> None:
+    other = SocksProxy(str(B), 3128, asks=True)
+    remotes = tuple(Remote(str(A), 443, Proto.TCP, proxy=proxy) for proxy in (WEB, other))
+    play = Play(client_config(pki, remotes=remotes, auth_user_pass=True))
+    assert play.do(CONNECT) == ["AskCredentials"] and not play.all[-1].proxy
+    assert play.do(c.CredentialsGiven("me", Secret(b"mine"))) == ["AskCredentials"] and "HTTP" in play.all[-1].proxy
+    assert play.do(given()) == [f"open 1 tcp {B}"]
+    assert play.do(c.TransportDown(1, "no"))[-1] == "AskCredentials" and "SOCKS" in play.all[-1].proxy
 
 
 # --- what a server says

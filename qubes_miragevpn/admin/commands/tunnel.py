@@ -129,7 +129,7 @@ def _shown_tunnel(name: str, status: replies.Status) -> str:
     if status.reason:
         lines.append(f"       {status.reason}")
     if status.question:
-        lines.append(f"       the server asks: {status.question}")
+        lines.append(f"       an answer is wanted: {status.question}")
         lines.append(f"       to answer: qvm-miragevpn answer {name}")
     return "\n".join(lines)
 

@@ -43,7 +43,7 @@ class Odd(Exception):
 
 @dataclass(frozen=True)
 class Status:
-    """What a tunnel says it does. `question` is what its server asks, "" for none."""
+    """What a tunnel says it does. `question` is what its server, or a proxy, asks; "" for none."""
 
     state: str
     profile: str | None

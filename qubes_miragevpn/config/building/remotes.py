@@ -21,6 +21,7 @@ from qubes_miragevpn.config.rows.proxies import DEFAULT_SOCKS_PORT, MAX_HEADERS
 DEFAULT_PORT = 1194
 ANY_UDP = ProtoWord(Proto.UDP, Family.ANY)
 
+ASK = "stdin"  # in the place of a file: the user is asked
 _AUTO = {"auto": frozenset({"basic", "digest"}), "auto-nct": frozenset({"digest"})}
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}\Z")
 _HEADER_VALUE = re.compile(r"[\x20-\x7e]{0,255}\Z")
@@ -150,8 +151,9 @@ def _proxy(scope: _Scope, proto: Proto, remote: Entry) -> Proxy | None:
         return _http(web, scope)
     if socks is not None:
         host, port, login = socks.args
-        credentials = None if login is None else _login(socks, login, scope)
-        return SocksProxy(host, port or DEFAULT_SOCKS_PORT, credentials)
+        asks = login == ASK
+        credentials = None if login is None or asks else _login(socks, login, scope)
+        return SocksProxy(host, port or DEFAULT_SOCKS_PORT, credentials, asks)
     return None
 
 
@@ -169,20 +171,22 @@ def _innermost(scope: _Scope) -> tuple[Entry | None, Entry | None]:
 def _http(entry: Entry, scope: _Scope) -> HttpProxy:
     host, port, login, method = entry.args
     credentials, methods = None, frozenset({"basic", "digest"})
+    asks = login == ASK or login in _AUTO
     if login in _AUTO:
         methods = _AUTO[login]
     elif login is not None:
-        credentials = _login(entry, login, scope)
+        credentials = None if asks else _login(entry, login, scope)
         methods = frozenset({method or "basic"}) - {"none"}
     given = scope.last("http-proxy-user-pass")
     if credentials is None and given is not None:
-        credentials = _credentials(given, scope)
-    if credentials is None or not methods:
-        credentials, methods = None, frozenset()
-    elif "basic" in methods and ":" in credentials.username:
+        asks = given.block is None and given.args[0] == ASK
+        credentials = None if asks else _both(given, material.credentials(given, scope.read_file))
+    if not methods or (credentials is None and not asks):
+        credentials, methods, asks = None, frozenset(), False
+    elif "basic" in methods and credentials is not None and ":" in credentials.username:
         raise entry.error("a user name for an HTTP proxy cannot hold ':'", "is it in the right file?")
     version, headers = _options(scope)
-    return HttpProxy(host, port, credentials, methods, methods == frozenset({"basic"}), version, headers)
+    return HttpProxy(host, port, credentials, methods, methods == frozenset({"basic"}), version, headers, asks)
 
 
 def _options(scope: _Scope) -> tuple[str, tuple[tuple[str, str], ...]]:
@@ -212,18 +216,8 @@ def _header(entry: Entry, name: str, value: str) -> tuple[str, str]:
 
 
 def _login(entry: Entry, path: str, scope: _Scope) -> Credentials:
-    if path == "stdin":
-        raise entry.error(
-            f"'{entry.row.name}' cannot ask for a password", "name a file with user name and password instead"
-        )
     text = material.file_content(entry, path, scope.read_file)
     return _both(entry, material.credentials(replace(entry, block=text), scope.read_file))
-
-
-def _credentials(entry: Entry, scope: _Scope) -> Credentials:
-    if entry.block is None and entry.args[0] == "stdin":
-        return _login(entry, "stdin", scope)
-    return _both(entry, material.credentials(entry, scope.read_file))
 
 
 def _both(entry: Entry, found: Credentials | None) -> Credentials:

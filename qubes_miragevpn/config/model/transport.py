@@ -37,7 +37,8 @@ class Credentials:
 class HttpProxy:
     """``http-proxy``: reach the server by CONNECT (TCP only). `host` is a name or an address literal.
 
-    `methods`: how `credentials` may be shown, "basic" and "digest"; `eager`: at once, before the proxy asks.
+    `methods`: how `credentials` may be shown, "basic" and "digest"; `eager`: at once, before the proxy asks. `asks`:
+    the profile holds no credentials, the user does.
     """
 
     host: str
@@ -47,15 +48,17 @@ class HttpProxy:
     eager: bool = False
     version: str = "1.0"
     headers: tuple[tuple[str, str], ...] = ()  # name and value, printable
+    asks: bool = False
 
 
 @dataclass(frozen=True)
 class SocksProxy:
-    """``socks-proxy``: reach the server through SOCKS5, by CONNECT (TCP) or UDP ASSOCIATE."""
+    """``socks-proxy``: reach the server through SOCKS5, by CONNECT (TCP) or UDP ASSOCIATE; `asks` as in `HttpProxy`."""
 
     host: str
     port: int
     credentials: Credentials | None = None
+    asks: bool = False
 
 
 Proxy = HttpProxy | SocksProxy

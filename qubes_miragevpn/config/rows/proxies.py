@@ -29,8 +29,9 @@ def _mark(word: str) -> int:
 ROWS = (
     Row(
         "http-proxy",
-        "reach the server through an HTTP proxy (TCP only); log in from a file, or as the proxy wants it "
-        "(`auto`; `auto-nct`: never with the password in clear)",
+        "reach the server through an HTTP proxy (TCP only); log in from a file, with what the user is asked for "
+        "(`stdin`), or as the proxy wants it (`auto`; `auto-nct`: never with the password in clear); the user is asked "
+        "then if there is no `http-proxy-user-pass`",
         (
             Arg("host", HOST),
             Arg("port", PORT),
@@ -44,7 +45,7 @@ ROWS = (
     ),
     Row(
         "http-proxy-user-pass",
-        "user name and password for the HTTP proxy",
+        "user name and password for the HTTP proxy; `stdin`: the user is asked",
         (Arg("file", PATH),),
         client=APPLIED,
         server=_NO_PROXY,
@@ -67,7 +68,8 @@ ROWS = (
     Row("http-proxy-timeout", "", None, client=_TIMEOUT, server=_NO_PROXY, connection=True),
     Row(
         "socks-proxy",
-        "reach the server through a SOCKS5 proxy, by TCP or UDP; log in from a file",
+        "reach the server through a SOCKS5 proxy, by TCP or UDP; log in from a file, or with what the user is asked "
+        "for (`stdin`)",
         (Arg("host", HOST), Arg("port", PORT, optional=True), Arg("login", PATH, optional=True)),
         client=APPLIED,
         server=_NO_PROXY,

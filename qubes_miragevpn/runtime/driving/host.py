@@ -45,5 +45,8 @@ class TunnelHost(Protocol):
     async def credentials(self, again: str) -> Credentials | None:
         """User name and password, or None if nobody can give them."""
 
+    async def proxy_credentials(self, proxy: str, again: str) -> Credentials | None:
+        """The same for `proxy` (printable: which one); `again` is why the last ones were not good."""
+
     async def challenge(self, text: str, *, echo: bool) -> Secret | None:
         """The user's answer to `text` (printable), or None if nobody can be asked; `echo`: it may be seen."""

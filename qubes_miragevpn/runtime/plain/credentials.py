@@ -20,10 +20,15 @@ MAX_QUESTION = 500  # characters shown of a question
 MAX_LINE = 4096  # what a terminal's line can hold (termios(3), canonical mode)
 
 
-async def ask_at_terminal(again: str, *, known: str | None = None) -> Credentials | None:
+async def ask_for_proxy_at_terminal(proxy: str, again: str) -> Credentials | None:
+    """As `ask_at_terminal`, for `proxy`, which is named: nobody is to type the server's password for it."""
+    return await ask_at_terminal(again, whom=proxy)
+
+
+async def ask_at_terminal(again: str, *, known: str | None = None, whom: str = "") -> Credentials | None:
     """Return what the user types, or None if there is no terminal or no answer.
 
-    `again` is why we ask again. A user name that is `known` is not asked for.
+    `again` is why we ask again, `whom` for what, if not for the server. A user name that is `known` is not asked for.
     """
     try:
         terminal = sys.stdin.fileno()
@@ -34,12 +39,13 @@ async def ask_at_terminal(again: str, *, known: str | None = None) -> Credential
     if again:
         _show(f"{printable(again)}\n")
     username = known
+    target = f" for {printable(whom, MAX_QUESTION)}" if whom else ""
     if username is None:
-        username = (await read_line(terminal, "User name: ")).decode("utf-8", "surrogateescape")
+        username = (await read_line(terminal, f"User name{target}: ")).decode("utf-8", "surrogateescape")
     if not username:
         return None
     whose = "" if known is None else f" of {printable(known)}"
-    password = await read_line(terminal, f"Password{whose}: ", echo=False)
+    password = await read_line(terminal, f"Password{whose}{target}: ", echo=False)
     return Credentials(username, Secret(password)) if password else None
 
 

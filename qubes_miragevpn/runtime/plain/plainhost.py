@@ -32,6 +32,7 @@ from qubes_miragevpn.runtime.tun import Tun, open_tun
 _log = logging.getLogger("miragevpn.host")
 
 Ask = Callable[[str], Awaitable[Credentials | None]]
+AskForProxy = Callable[[str, str], Awaitable[Credentials | None]]
 AskChallenge = Callable[[str, bool], Awaitable[Secret | None]]
 
 
@@ -66,6 +67,7 @@ class PlainHost:
         ask: Ask,
         habits: Habits | None = None,
         *,
+        ask_for_proxy: AskForProxy | None = None,
         ask_challenge: AskChallenge | None = None,
         open_device: Callable[[str], Tun] = open_tun,
         state: Path | None = None,
@@ -73,6 +75,7 @@ class PlainHost:
     ) -> None:
         self._dev = dev
         self._ask = ask
+        self._ask_for_proxy = ask_for_proxy
         self._ask_challenge = ask_challenge
         self._open_device = open_device
         self._habits = habits or Habits()
@@ -175,6 +178,10 @@ class PlainHost:
                 return given
             self._kept = given
         return self._kept
+
+    async def proxy_credentials(self, proxy: str, again: str) -> Credentials | None:
+        """Ask the user; the machine keeps the answer, as long as that is wanted."""
+        return None if self._ask_for_proxy is None else await self._ask_for_proxy(proxy, again)
 
     async def challenge(self, text: str, *, echo: bool) -> Secret | None:
         """Ask the user; an answer is good once only."""

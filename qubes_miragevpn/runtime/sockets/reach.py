@@ -21,6 +21,7 @@ from qubes_miragevpn.dataplane.interface import Envelope, SockAddr
 from qubes_miragevpn.protocol.contract import OpenTransport
 from qubes_miragevpn.runtime.sockets.proxies import http, socks
 from qubes_miragevpn.runtime.sockets.proxies.dialogue import ask_http, ask_socks
+from qubes_miragevpn.runtime.sockets.proxies.refusal import LoginRefused
 from qubes_miragevpn.runtime.sockets.transports import CONNECT_TIMEOUT, SocketOptions, abandon, open_client
 
 LOGIN_REQUIRED = 407
@@ -45,8 +46,8 @@ async def open_way(
 ) -> Way:
     """Open the transport `wanted`. `resolve` looks a server's name up where a proxy cannot be asked to.
 
-    Raises OSError if something on the way cannot be reached, PeerError if a proxy will not do it, SystemRefused if we
-    may not.
+    Raises OSError if something on the way cannot be reached, PeerError if a proxy will not do it (LoginRefused if other
+    credentials could change that), SystemRefused if we may not.
     """
     try:
         async with asyncio.timeout(timeout):
@@ -102,7 +103,7 @@ async def _through_http(wanted: OpenTransport, proxy: HttpProxy, options: Socket
         if scheme and not (scheme == "digest" and http.stale(answer)):
             break
         scheme, login = http.authorize(answer, target, proxy, os.urandom)
-    raise PeerError("the proxy refused user name and password")
+    raise LoginRefused("the proxy refused user name and password")
 
 
 async def _through_socks(wanted: OpenTransport, proxy: SocksProxy, options: SocketOptions) -> Way:

@@ -89,9 +89,13 @@ class Desk(Management):
 class Person:
     """Somebody at the terminal of our client, who sees what stands there and types."""
 
-    def __init__(self, bench: Bench, case: Case, *lines: str) -> None:
+    @classmethod
+    def of(cls, bench: Bench, case: Case, *lines: str) -> Person:
+        """Whose client has the configuration of `case`, and `lines`."""
+        return cls(bench, client_config(case, bench.pki, OURS) + "\n".join(lines) + "\n")
+
+    def __init__(self, bench: Bench, config: str) -> None:
         self._terminal, inner = pty.openpty()
-        config = client_config(case, bench.pki, OURS) + "\n".join(lines) + "\n"
         self.client = Peer("ours-client", OURS, "client", bench.wire.client, config, bench.folder, stdin=inner)
         bench.peers.append(self.client)
         os.close(inner)

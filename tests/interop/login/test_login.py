@@ -57,7 +57,7 @@ def test_not_now(bench: Bench, closing: list[Desk | Person], case: Case) -> None
 @CASES
 def test_a_question_before_the_login(bench: Bench, closing: list[Desk | Person], case: Case) -> None:
     desk = Desk(bench, case)
-    person = Person(bench, case, login_file(bench.folder))
+    person = Person.of(bench, case, login_file(bench.folder))
     closing += [desk, person]
     state = "Om01u7Fh4LrGBS7uh0SWmzwabUiGiW6l"
     desk.deny(desk.visit(), f"CRV1:R,E:{state}:{base64.b64encode(b'ada').decode()}:Please enter token PIN")
@@ -72,7 +72,7 @@ def test_a_question_before_the_login(bench: Bench, closing: list[Desk | Person],
 @CASES
 def test_a_question_during_the_login(bench: Bench, closing: list[Desk | Person], case: Case) -> None:
     desk = Desk(bench, case)
-    person = Person(bench, case, login_file(bench.folder))
+    person = Person.of(bench, case, login_file(bench.folder))
     closing += [desk, person]
     visit = desk.visit()
     desk.say(f'client-pending-auth {visit.client} {visit.key} "CR_TEXT:R:Code from the app?" 90')
@@ -106,7 +106,7 @@ def test_nobody_to_answer(bench: Bench, closing: list[Desk | Person]) -> None:
 def test_static_challenge(bench: Bench, closing: list[Desk | Person], form: str) -> None:
     desk = Desk(bench, UDP)
     extra = "" if form == "scrv1" else " concat"
-    person = Person(bench, UDP, "auth-user-pass", f'static-challenge "One-time code:" 1{extra}')
+    person = Person.of(bench, UDP, "auth-user-pass", f'static-challenge "One-time code:" 1{extra}')
     closing += [desk, person]
     person.type("User name: ", "ada")
     person.type("Password: ", "right")

@@ -10,12 +10,14 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import dataclass
 
 import pytest
 
 from qubes_miragevpn.base.exitcodes import ExitCode
 from tests.interop.conftest import Bench
+from tests.interop.login.desk import Person
 from tests.interop.netns import SERVER_WIRE, run
 from tests.interop.peers import OPENVPN, OURS, Case, client_config, server_config
 from tests.interop.proxies.programs import PASSWORD, PORTS, USER, running
@@ -97,6 +99,42 @@ def test_refused_by_a_proxy(bench: Bench, row: Row) -> None:
         client = bench.client(OURS, config)
         assert client.wait_exit() == ExitCode.CONNECTION
         client.must_have_said(row.refused)
+
+
+ASKED = [
+    Row("squid", "basic", f"{HTTP} auto", password=""),
+    Row("danted", "password", f"{SOCKS} stdin", proto="udp", password=""),
+]
+
+
+@pytest.mark.parametrize("row", ASKED, ids=str)
+def test_the_user_is_asked_for_the_proxy(bench: Bench, row: Row) -> None:
+    """A wrong password first, the right one then, which is remembered when the connection begins anew."""
+    config = _prepare(bench, row, "auth-retry interact")
+    with running(row.program, row.login, bench.wire.server, bench.folder / "proxy"):
+        person = Person(bench, config)
+        for number, password in enumerate(("wrong", PASSWORD), 1):
+            person.client.wait_log(f"(?s)(User name for the (HTTP|SOCKS) proxy {SERVER_WIRE} port .*){{{number}}}")
+            person.type("User name for", USER)
+            person.client.wait_log(f"(?s)(Password for the .*){{{number}}}")
+            person.type("Password for", password)
+        person.client.wait_up()
+        bench.exchange(100_000)
+        person.client.process.send_signal(signal.SIGUSR1)
+        person.client.wait_log("(?s)up: .*up: ", within=15)
+        assert person.client.log.count("Password for") == 2
+        assert PASSWORD not in person.client.log and "wrong" not in person.client.log
+        assert person.client.stop() == ExitCode.OK
+        person.close()
+
+
+def test_nobody_is_there_to_be_asked(bench: Bench) -> None:
+    row = Row("squid", "basic", f"{HTTP} auto", password="")
+    config = _prepare(bench, row)
+    with running(row.program, row.login, bench.wire.server, bench.folder / "proxy"):
+        client = bench.client(OURS, config)
+        assert client.wait_exit() == ExitCode.AUTH
+        client.must_have_said(f"user name and password are needed for the HTTP proxy {SERVER_WIRE} port 3128")
 
 
 def test_the_end_of_the_relay_ends_the_attempt_at_once(bench: Bench) -> None:

@@ -171,7 +171,7 @@ def test_watch(dom0: Dom0, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["status", "--watch"]) == 6
     out, err = capfd.readouterr()
     assert out.splitlines()[2:4] == [
-        r"       the server asks: Code\x07?",
+        r"       an answer is wanted: Code\x07?",
         "       to answer: qvm-miragevpn answer vpn0",
     ]
     assert out.splitlines()[-3:] == ["10.137.0.20 uses default", "vpn3 is gone", "profiles: a b"]

@@ -184,10 +184,14 @@ def remote(source: random.Random, base: Common) -> Remote:
     if source.random() < 0.5:
         return made
     login = source.choice((None, ENTRY))
+    asks = source.random() < 0.5
     methods = source.choice((frozenset({"basic", "digest"}), frozenset({"digest"})))
-    http = HttpProxy("proxy", 8080, login, methods if login else frozenset(), version=source.choice(("1.0", "1.1")),
+    if asks and login is None and source.random() < 0.5:
+        methods = frozenset({"basic"})
+    http = HttpProxy("proxy", 8080, login, methods if login or asks else frozenset(),
+                     methods == frozenset({"basic"}), version=source.choice(("1.0", "1.1")), asks=asks and not login,
                      headers=some(source, ("User-Agent", "a b"), ("X-Header", "c")))  # fmt: skip
-    socks = SocksProxy("socks", 1080)
+    socks = SocksProxy("socks", 1080, asks=asks)
     proxy = source.choice((None, socks, http) if made.proto is Proto.TCP else (None, socks))
     local = source.choice((Local(), Local(None, 5), Local(ip_address("192.0.2.9"), 7)))
     own = replace(
@@ -268,7 +272,8 @@ def static(source: random.Random) -> StaticConfig:
     end = source.choice(ends)
     mixed = source.random() < 0.5
     remotes = tuple(
-        replace(one, local=source.choice(ends) if mixed else end, proxy=one.proxy if mixed else None,
+        replace(one, local=source.choice(ends) if mixed else end,
+                proxy=one.proxy if mixed and not (one.proxy and one.proxy.asks) else None,
                 common=source.choice((None, own)) if mixed else None)
         for one in like.remotes
     )  # fmt: skip

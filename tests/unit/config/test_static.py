@@ -78,6 +78,12 @@ def test_a_block_says_its_own() -> None:
         (STATIC + "reneg-sec 600\n", "'reneg-sec' means nothing"),
         (STATIC + "keepalive 10 15\n", "at least twice its interval"),
         (STATIC + "dev tap0\n", "not supported"),
+        (STATIC + "socks-proxy h 1 stdin\n", "'socks-proxy' cannot ask for a password with a static key"),
+        (STATIC + "proto tcp-client\nhttp-proxy h 1 stdin\n", "'http-proxy' cannot ask"),
+        (STATIC + "proto tcp-client\nhttp-proxy h 1\nhttp-proxy-user-pass stdin\n",
+         "'http-proxy-user-pass' cannot ask"),
+        (STATIC.replace("remote 192.0.2.1\n", "<connection>\nremote 192.0.2.1\nsocks-proxy h 1 stdin\n</connection>\n"),
+         "'socks-proxy' cannot ask"),
     ],
 )
 def test_refused(text: str, problem: str) -> None:

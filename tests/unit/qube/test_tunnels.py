@@ -14,7 +14,7 @@ import pytest
 
 from qubes_miragevpn.base.errors import ConfigError, MirageError, PeerError
 from qubes_miragevpn.base.secret import Secret
-from qubes_miragevpn.config.model import Credentials, Dns, Family, TunnelSettings
+from qubes_miragevpn.config.model import Credentials, Dns, Family, HttpProxy, Proto, Remote, TunnelSettings
 from qubes_miragevpn.dataplane.interface import Counters
 from qubes_miragevpn.protocol.contract import Command, Stop, StopKind
 from qubes_miragevpn.qube import tunnels
@@ -26,7 +26,11 @@ from qubes_miragevpn.runtime.netlink.netconf import NetAddress, NetRoute
 from tests.unit.qube import fastloop
 
 LIVE = Live((IPv4Address("10.8.0.2"),))
-CONFIG = SimpleNamespace(remotes=(SimpleNamespace(host="vpn.example.org"), SimpleNamespace(host="203.0.113.7")))
+REMOTES = (
+    Remote("vpn.example.org", 443, Proto.TCP, proxy=HttpProxy("proxy.example.net", 3128)),
+    Remote("203.0.113.7", 1194, Proto.UDP),
+)
+CONFIG = SimpleNamespace(remotes=REMOTES)
 FAST = Settings(retry_first=0.05, retry_max=0.2, retry_auth=0.1)
 
 
@@ -350,9 +354,9 @@ def test_restart_is_another_attempt() -> None:
 def test_a_status_names_no_server() -> None:
     async def act(stage: Play) -> None:
         driver = await stage.connected()
-        reason = "vpn.example.org (203.0.113.7, 2001:db8::7 or 198.51.100.9:1194) at 12:30 said no"
+        reason = "vpn.example.org (203.0.113.7, 2001:db8::7 or 198.51.100.9:1194, by proxy.example.net) said no"
         await driver.enter(State.CONNECTING, None, reason)
-        expected = "the server (the server, (address) or (address):1194) at 12:30 said no"
+        expected = "the server (the server, (address) or (address):1194, by (address)) said no"
         assert stage.tunnel.public_reason == expected
 
     play(act)
@@ -594,6 +598,26 @@ def test_a_question_of_the_server_is_shown_and_answered(monkeypatch: pytest.Monk
         await asyncio.gather(dropped, return_exceptions=True)
         assert tunnel.question == "" and not tunnel.answer(Secret(b"x"))
         assert await HostPlay().host.challenge("pin", echo=False) == Secret(b"pin")
+
+    play(act)
+
+
+def test_a_proxy_s_login_is_two_questions() -> None:
+    """Answered one after the other; without the first answer there is no second question."""
+
+    async def act(stage: Play) -> None:
+        host = HostPlay().host
+        host._question = stage.tunnel.ask
+        asking = asyncio.create_task(host.proxy_credentials("the HTTP proxy p port 1", "refused"))
+        await stage.until(lambda: stage.tunnel.question == "refused: user name for the HTTP proxy p port 1")
+        assert stage.tunnel.answer(Secret(b"alice"))
+        await stage.until(lambda: stage.tunnel.question == "password for the HTTP proxy p port 1")
+        assert stage.tunnel.answer(Secret(b"open"))
+        assert await asking == Credentials("alice", Secret(b"open"))
+        again = asyncio.create_task(host.proxy_credentials("p", ""))
+        await stage.until(lambda: stage.tunnel.question == "user name for p")
+        assert stage.tunnel.answer(Secret(b""))
+        assert await again is None and stage.tunnel.question == ""
 
     play(act)
 

@@ -126,5 +126,8 @@ class Host:
     async def credentials(self, again: str) -> Credentials | None:
         return await self._call("credentials", again)
 
+    async def proxy_credentials(self, proxy: str, again: str) -> Credentials | None:
+        return await self._call("proxy_credentials", proxy, again)
+
     async def challenge(self, text: str, *, echo: bool) -> Secret | None:
         return await self._call("challenge", text, echo)

@@ -14,7 +14,12 @@ from types import SimpleNamespace
 import pytest
 
 from qubes_miragevpn.base.secret import Secret
-from qubes_miragevpn.runtime.plain.credentials import ask_at_terminal, ask_challenge_at_terminal
+from qubes_miragevpn.config.model import Credentials
+from qubes_miragevpn.runtime.plain.credentials import (
+    ask_at_terminal,
+    ask_challenge_at_terminal,
+    ask_for_proxy_at_terminal,
+)
 
 
 @pytest.fixture
@@ -54,6 +59,20 @@ def test_name_and_password_are_read_the_password_without_echo(
     asyncio.run(run())
     assert capsys.readouterr().err == "wrong\\x1b password\nUser name: Password: \n"
     assert b"cret" not in os.read(keyboard, 1000)
+
+
+def test_for_a_proxy_the_question_names_it(terminal: tuple[int, int], capsys: pytest.CaptureFixture[str]) -> None:
+    keyboard, program = terminal
+
+    async def run() -> None:
+        asking = asyncio.create_task(ask_for_proxy_at_terminal("the proxy\x1b", ""))
+        os.write(keyboard, b"alice\n")
+        await silent(program)
+        os.write(keyboard, b"open\n")
+        assert await asking == Credentials("alice", Secret(b"open"))
+
+    asyncio.run(run())
+    assert capsys.readouterr().err == "User name for the proxy\\x1b: Password for the proxy\\x1b: \n"
 
 
 @pytest.mark.parametrize("seen", [True, False])

@@ -78,6 +78,7 @@ from qubes_miragevpn.protocol.contract import (
 from qubes_miragevpn.runtime import driver as driver_module
 from qubes_miragevpn.runtime.driver import ClientDriver, ServerDriver
 from qubes_miragevpn.runtime.driving import base
+from qubes_miragevpn.runtime.sockets.proxies.refusal import LoginRefused
 from tests.unit.runtime.fakes import Host, Machine, Plane
 
 HOME = IPv4Address("127.0.0.1")
@@ -311,6 +312,24 @@ def test_credentials_are_asked_for_and_given() -> None:
     assert machine.events[1] == CredentialsGiven("user", Secret(b"word"))
     assert isinstance(machine.events[2], CredentialsRefused)
     assert plane.asked("credentials") == [("credentials", ""), ("credentials", "wrong password")]
+
+
+def test_credentials_for_a_proxy_are_another_question(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refuse(*_: object) -> None:
+        raise LoginRefused("wrong")
+
+    monkeypatch.setattr("qubes_miragevpn.runtime.driver.open_way", refuse)
+    script = {
+        CONNECT: [AskCredentials("", "the proxy")],
+        CredentialsGiven: [OpenTransport(8, Proto.TCP, HOME, 9)],
+        TransportDown: [AskCredentials("wrong", "the proxy")],
+        CredentialsRefused: [ASKED],
+    }
+    machine, plane, _, _ = client(script, proxy_credentials=[Credentials("user", Secret(b"word")), None])
+    assert TransportDown(8, "wrong", login=True) in machine.events
+    assert plane.asked("proxy_credentials", "credentials") == [
+        ("proxy_credentials", "the proxy", ""), ("proxy_credentials", "the proxy", "wrong"),
+    ]  # fmt: skip
 
 
 def test_questions_are_asked_and_answered(caplog: pytest.LogCaptureFixture) -> None:

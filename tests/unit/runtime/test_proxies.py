@@ -11,6 +11,7 @@ from qubes_miragevpn.base.errors import PeerError
 from qubes_miragevpn.base.secret import Secret
 from qubes_miragevpn.config.model import Credentials, HttpProxy
 from qubes_miragevpn.runtime.sockets.proxies import http, socks
+from qubes_miragevpn.runtime.sockets.proxies.refusal import LoginRefused
 
 MUFASA = Credentials("Mufasa", Secret(b"Circle of Life"))
 PROXY = HttpProxy("p", 3128, MUFASA, frozenset({"basic", "digest"}))
@@ -147,6 +148,15 @@ def test_a_challenge_that_cannot_be_met_is_refused(value: str) -> None:
         answered(value)
 
 
+def test_the_user_is_asked_for_a_password_that_could_be_shown_and_for_no_other() -> None:
+    asking = HttpProxy("p", 1, methods=frozenset({"digest"}), asks=True)
+    with pytest.raises(LoginRefused, match="by digest"):
+        answered('Basic realm="r"', 'Digest realm="r", nonce="n"', proxy=asking)
+    with pytest.raises(PeerError, match="by basic; the profile allows digest") as refusal:
+        answered('Basic realm="r"', proxy=asking)
+    assert not isinstance(refusal.value, LoginRefused)
+
+
 def test_without_credentials_the_proxy_is_told_nothing() -> None:
     with pytest.raises(PeerError, match="the profile holds none"):
         answered('Basic realm="r"', proxy=HttpProxy("p", 1))
@@ -243,6 +253,11 @@ def test_a_proxy_may_want_no_login_after_all() -> None:
 def test_refusals(credentials: Credentials | None, answers: list[bytes], problem: str) -> None:
     with pytest.raises(PeerError, match=problem):
         play(socks.dialogue(socks.CONNECT, "192.0.2.1", 1, credentials), *answers)
+
+
+def test_a_refused_login_is_told_from_other_refusals() -> None:
+    with pytest.raises(LoginRefused):
+        play(socks.dialogue(socks.CONNECT, "192.0.2.1", 1, MUFASA), b"\5\2", b"\1\1")
 
 
 def test_a_reply_with_a_name_is_read_whole_and_not_looked_up() -> None:

@@ -16,6 +16,7 @@ from qubes_miragevpn.base.errors import PeerError
 from qubes_miragevpn.base.secret import Secret
 from qubes_miragevpn.config.model import Credentials, Family, HttpProxy, Local, Proto, Proxy, SocksProxy
 from qubes_miragevpn.protocol.contract import OpenTransport
+from qubes_miragevpn.runtime.sockets.proxies.refusal import LoginRefused
 from qubes_miragevpn.runtime.sockets.reach import MAX_REQUESTS, Way, open_way
 from qubes_miragevpn.runtime.sockets.transports import SocketOptions
 
@@ -99,6 +100,14 @@ def test_or_at_once_where_the_profile_says_basic() -> None:
     script = Script(OK)
     through(script, web(credentials=LOGIN, methods=frozenset({"basic"}), eager=True), echo)
     assert BASIC_LOGIN in script.requests[0]
+
+
+@pytest.mark.parametrize(("login", "answers"), [(None, [DENIED]), (LOGIN, [DENIED, DENIED])])
+def test_a_login_that_is_wanted_or_refused_is_told_apart(login: Credentials | None, answers: list[bytes]) -> None:
+    script = Script(*answers)
+    with pytest.raises(LoginRefused):
+        through(script, web(credentials=login, methods=BOTH, asks=True))
+    assert not script.answers
 
 
 def test_digest_and_a_nonce_that_was_too_old() -> None:

@@ -12,6 +12,7 @@ from qubes_miragevpn.base.text import printable
 from qubes_miragevpn.config.building import material
 from qubes_miragevpn.config.building.common import Builder
 from qubes_miragevpn.config.building.dataciphers import DataCipherBuilder
+from qubes_miragevpn.config.building.remotes import ASK
 from qubes_miragevpn.config.model import ClientConfig, StaticConfig
 from qubes_miragevpn.config.reading.collect import Settings
 from qubes_miragevpn.crypto.suites import SUITES, Mode, canonical_cipher
@@ -24,9 +25,19 @@ def static(builder: Builder, client: ClientConfig) -> StaticConfig:
     settings = builder.settings
     entry = settings.last("secret")
     assert entry is not None  # whoever chose this mode has seen it
+    _nobody_is_asked(settings)
     direction = entry.args[1] if entry.args[1] is not None else settings.value("key-direction")
     key = material.static_key(entry, builder.read_file)
     return StaticConfig(client, key, direction, _cipher(builder), tuple(own_tunnel(settings)))
+
+
+def _nobody_is_asked(settings: Settings) -> None:
+    for scope in (settings, *(block.nested for block in settings.all("connection") if block.nested is not None)):
+        for name, at in (("http-proxy", 2), ("http-proxy-user-pass", 0), ("socks-proxy", 2)):
+            for entry in scope.all(name):
+                if entry.block is None and entry.args[at] == ASK:
+                    problem = f"'{name}' cannot ask for a password with a static key"
+                    raise entry.error(problem, "name a file with user name and password instead")
 
 
 def _cipher(builder: Builder) -> str:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from qubes_miragevpn.base.errors import PeerError
 from qubes_miragevpn.base.text import printable
 from qubes_miragevpn.config.model import Credentials, HttpProxy
+from qubes_miragevpn.runtime.sockets.proxies.refusal import LoginRefused
 
 MAX_HEAD = 16 * 1024  # bytes of an answer's head; real ones have a few hundred, errors of large proxies two thousand
 MAX_CHALLENGES = 8
@@ -135,20 +136,31 @@ def authorize(
 ) -> tuple[str, str]:
     """Answer a 407 with the best that both sides allow: (scheme, value of ``Proxy-Authorization``).
 
-    Raises `PeerError` if there is nothing to answer with.
+    Raises `PeerError` if there is nothing to answer with, `LoginRefused` if the user is to be asked for it first.
     """
     challenges = parse_challenges(answer.challenges)
     offered = ", ".join(sorted({printable(each.scheme, 20) for each in challenges})) or "nothing"
-    if proxy.credentials is None:
+    credentials = proxy.credentials
+    if credentials is None and not proxy.asks:
         raise PeerError(f"the proxy wants user name and password (by {offered}); the profile holds none for it")
-    if "digest" in proxy.methods:
-        for challenge in challenges:
-            if challenge.scheme == "digest" and _can_answer(challenge):
-                return "digest", digest(challenge, target, proxy.credentials, entropy(CNONCE_SIZE).hex())
-    if "basic" in proxy.methods and any(challenge.scheme == "basic" for challenge in challenges):
-        return "basic", basic(proxy.credentials)
-    allowed = " or ".join(sorted(proxy.methods)) or "nothing"
-    raise PeerError(f"the proxy wants a login by {offered}; the profile allows {allowed}")
+    chosen = _choose(challenges, proxy.methods)
+    if chosen is None:
+        allowed = " or ".join(sorted(proxy.methods)) or "nothing"
+        raise PeerError(f"the proxy wants a login by {offered}; the profile allows {allowed}")
+    if credentials is None:  # nobody is asked for a password that could not be shown
+        raise LoginRefused(f"the proxy wants user name and password (by {chosen.scheme})")
+    if chosen.scheme == "digest":
+        return "digest", digest(chosen, target, credentials, entropy(CNONCE_SIZE).hex())
+    return "basic", basic(credentials)
+
+
+def _choose(challenges: list[Challenge], methods: frozenset[str]) -> Challenge | None:
+    """The best of `challenges` that can be answered and is allowed."""
+    digests = (each for each in challenges if each.scheme == "digest" and _can_answer(each))
+    basics = (each for each in challenges if each.scheme == "basic")
+    return (next(digests, None) if "digest" in methods else None) or (
+        next(basics, None) if "basic" in methods else None
+    )
 
 
 def basic(credentials: Credentials) -> str:

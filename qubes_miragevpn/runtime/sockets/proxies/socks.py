@@ -21,6 +21,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from qubes_miragevpn.base.errors import PeerError
 from qubes_miragevpn.config.model import Credentials
+from qubes_miragevpn.runtime.sockets.proxies.refusal import LoginRefused
 
 VERSION = 5
 LOGIN_VERSION = 1
@@ -106,7 +107,7 @@ def _log_in(credentials: Credentials) -> Generator[Say | Hear, bytes, None]:
     yield Say(bytes((LOGIN_VERSION, len(name))) + name + bytes((len(password),)) + password)
     _, status = yield Hear(2)
     if status != 0:
-        raise PeerError("the proxy refused user name and password")
+        raise LoginRefused("the proxy refused user name and password")
 
 
 def _reply() -> Talk:
