@@ -20,7 +20,7 @@ from tests.lab.qube import drain
 from tests.lab.scene import Scene, scene
 from tests.lab.service import PROFILES
 
-PASSWORD, PIN, CODE, STATIC = "right horse", "8675309", "424242", "5551234"
+PASSWORD, PIN, CODE, STATIC, PROXY = "right horse", "8675309", "424242", "5551234", "9172635"
 STATE = "Om01u7Fh4LrGBS7uh0SWmzwabUiGiW6l"
 ASKING = SITE_A.name, "with-pin"
 REFUSED = 7
@@ -103,6 +103,18 @@ def test_a_question_during_the_login(desk: Desk) -> None:
     desk.here.must_heal()
 
 
+def test_questions_for_a_proxy(desk: Desk) -> None:
+    """User name and password, one after the other, and anew where no proxy could be told them; nothing is sent yet."""
+    text = desk.here.providers.a.profile_text + "socks-proxy 203.0.113.250 1080 stdin\n"
+    assert desk.here.service.call("ImportProfile", "by-proxy", data=text.encode()).code == 0
+    assert desk.here.service.call("Switch", "by-proxy", source="dom0").code == 0
+    desk.question("user name for the SOCKS proxy 203.0.113.250 port 1080")
+    desk.answer("ada")
+    desk.question("password for the SOCKS proxy 203.0.113.250 port 1080")
+    desk.answer(PROXY * 40)
+    desk.question("have from 1 to 255 bytes each: user name for the SOCKS proxy 203.0.113.250 port 1080")
+
+
 def test_a_question_of_the_profiles_own(desk: Desk) -> None:
     """Asked before anything is sent; password and answer go to the server together."""
     assert desk.here.service.call("Switch", "with-pin", source="dom0").code == 0
@@ -121,9 +133,9 @@ def test_what_was_answered_is_told_to_nobody(desk: Desk) -> None:
     desk.until(lambda: any(b"connected" in line for line in desk.heard[-3:]), "the last event")
     told = [*here.service.log, *(line.decode() for line in desk.heard)]
     told += [here.service.call(name, source="dom0").output for name in ("Status", "Details", "Profiles")]
-    secrets = [PASSWORD, PIN, CODE, STATIC]
+    secrets = [PASSWORD, PIN, CODE, STATIC, PROXY]
     secrets += [base64.b64encode(text.encode()).decode() for text in secrets]
     assert not [text for text in told if any(secret in text for secret in secrets)]
-    found = here.lab.vpn.run("grep", "-rlE", "|".join(secrets[1:4]), "/etc/qubes-miragevpn", "/run", check=False)
+    found = here.lab.vpn.run("grep", "-rlE", "|".join(secrets[1:5]), "/etc/qubes-miragevpn", "/run", check=False)
     assert found.stdout == ""
     here.must_be_tight()
