@@ -43,7 +43,7 @@ lab: setup ## the same network, left up to walk around in (root)
 test: setup lint ## lint, then the tests of every group (root; otherwise ALLOW_SKIP=1)
 	@tools/native test
 	@tools/setup packages
-	@$(PYTHON) -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
+	@tools/test $(PYTHON) $(WORKERS) $(PYTEST_ARGS)
 
 matrix: setup ## our client and our server against openvpn 2.6, in every way, as a table with verdicts (root)
 	@$(PYTHON) -m tests.interop.matrix

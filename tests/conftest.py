@@ -164,6 +164,18 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         allowed = os.environ.get("ALLOW_SKIP") == "1"
         verdict = "left out (ALLOW_SKIP=1)" if allowed else "FAILED: cannot run here (ALLOW_SKIP=1 would leave it out)"
         terminalreporter.write_line(f"group {group}: {verdict}; it needs {', '.join(sorted(lacking))}", red=not allowed)
+    wanted = os.environ.get("FAILED_LIST")
+    if wanted:
+        Path(wanted).write_text("".join(f"{_again(report)}\n" for report in _failures(terminalreporter)))
+
+
+def _failures(terminalreporter: pytest.TerminalReporter) -> list[pytest.TestReport]:
+    return [report for kind in ("failed", "error") for report in terminalreporter.stats.get(kind, [])]
+
+
+def _again(report: pytest.TestReport) -> str:
+    """The test that `tools/test` may run once more, or why it may not."""
+    return report.nodeid if getattr(report, "when", "") in ("setup", "call") else f"while clearing up: {report.nodeid}"
 
 
 # --- the machine is left as it was -----------------------------------------------------------------------
