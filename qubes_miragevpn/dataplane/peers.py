@@ -74,17 +74,32 @@ class Peer:
 class Peers:
     """Every peer there is. `server`: a peer without addresses is reached by nobody and may send nothing.
 
-    The dictionaries are plain attributes because the packet path looks into them.
+    The dictionaries are plain attributes because the packet path looks into them. What it costs that one peer comes,
+    changes or goes does not grow with the number of the others.
     """
 
-    __slots__ = ("_by_network", "_lengths", "_server", "by_address", "by_endpoint", "by_handle", "everything", "sole")
+    __slots__ = (
+        "_by_network",
+        "_lengths",
+        "_on_link",
+        "_server",
+        "_unrestricted",
+        "by_address",
+        "by_endpoint",
+        "by_handle",
+        "everything",
+        "sole",
+    )
 
     def __init__(self, server: bool) -> None:
         self._server = server
         self.by_handle: dict[int, Peer] = {}
         self.by_address: dict[bytes, Peer] = {}
         self._by_network: dict[Network, Peer] = {}
-        self._lengths: dict[int, list[int]] = {}  # bytes of an address -> prefix lengths there are, the longest first
+        self._lengths: dict[int, dict[int, int]] = {4: {}, 16: {}}
+        """Bytes of an address -> prefix lengths there are, the longest first -> how many networks have it."""
+        self._on_link: dict[Link, dict[int, Peer]] = {}
+        self._unrestricted: dict[int, Peer] = {}
         self.by_endpoint: dict[tuple[Link, SockAddr], Peer] = {}
         self.sole: dict[Link, Peer] = {}  # links with exactly one peer
         self.everything: Peer | None = None  # gets every packet from the TUN: the peer of a client
@@ -104,20 +119,20 @@ class Peers:
         peer.restricted = self._server
         self.by_handle[handle] = peer
         self.by_endpoint[link, endpoint] = peer
-        self._index()
+        self._on_link.setdefault(link, {})[handle] = peer
+        self._index(peer)
         return peer
 
     def remove(self, handle: int) -> None:
         """Forget a peer."""
         peer = self.get(handle)
         del self.by_handle[handle]
-        for address in peer.addresses:
-            del self.by_address[address]
-        for network in peer.networks:
-            del self._by_network[network]
+        self._clear(peer)
         if self.by_endpoint.get((peer.link, peer.endpoint)) is peer:
             del self.by_endpoint[peer.link, peer.endpoint]
-        self._index()
+        del self._on_link[peer.link][handle]
+        peer.restricted = True  # so that it takes nothing
+        self._index(peer)
 
     def move(self, peer: Peer, endpoint: SockAddr) -> None:
         """The peer is at `endpoint` from now on, where no other peer is."""
@@ -146,16 +161,15 @@ class Peers:
     ) -> None:
         """Give `addresses` and `networks` to a peer; one that another peer had is taken from that."""
         peer = self.get(handle)
-        for address in peer.addresses:
-            del self.by_address[address]
+        self._clear(peer)
         peer.addresses = frozenset(address.packed for address in addresses)
-        for known in peer.networks:
-            del self._by_network[known]
         peer.networks = frozenset(_looked_up(network) for network in networks)
         for known in peer.networks:
             earlier = self._by_network.get(known)
             if earlier is not None:
                 earlier.networks -= {known}
+            else:
+                self._count(known, 1)
             self._by_network[known] = peer
         peer.restricted = self._server or bool(peer.addresses or peer.networks)
         for address in peer.addresses:
@@ -163,22 +177,39 @@ class Peers:
             if former is not None:
                 former.addresses -= {address}
             self.by_address[address] = peer
-        self._index()
+        self._index(peer)
 
-    def _index(self) -> None:
-        """Work out again who is alone on its link, who takes everything, and what prefix lengths there are."""
-        lengths = {(size, length) for size, length, _ in self._by_network}
-        self._lengths = {size: sorted((n for of, n in lengths if of == size), reverse=True) for size in (4, 16)}
-        self.sole.clear()
-        self.everything = None
-        shared = set()
-        for peer in self.by_handle.values():
-            if self.sole.setdefault(peer.link, peer) is not peer:
-                shared.add(peer.link)
-            if not peer.restricted:
-                self.everything = peer
-        for link in shared:
-            del self.sole[link]
+    def _clear(self, peer: Peer) -> None:
+        """Nothing leads to the peer any more."""
+        for address in peer.addresses:
+            del self.by_address[address]
+        for network in peer.networks:
+            del self._by_network[network]
+            self._count(network, -1)
+
+    def _count(self, network: Network, more: int) -> None:
+        """So many more networks of this length; there are 129 lengths at most, whatever the number of networks."""
+        size, length, _ = network
+        counts = self._lengths[size]
+        counts[length] = counts.get(length, 0) + more
+        if not counts[length]:
+            del counts[length]
+        elif counts[length] == more:
+            self._lengths[size] = dict(sorted(counts.items(), reverse=True))
+
+    def _index(self, peer: Peer) -> None:
+        """Note who is alone on the link of `peer`, and who takes everything, now that it came, changed or went."""
+        others = self._on_link[peer.link]
+        self.sole.pop(peer.link, None)
+        if len(others) == 1:
+            self.sole[peer.link] = next(iter(others.values()))
+        elif not others:
+            del self._on_link[peer.link]
+        if peer.restricted:
+            self._unrestricted.pop(peer.handle, None)
+        else:
+            self._unrestricted[peer.handle] = peer
+        self.everything = self._unrestricted[max(self._unrestricted)] if self._unrestricted else None
 
 
 def _looked_up(network: IPv4Network | IPv6Network) -> Network:

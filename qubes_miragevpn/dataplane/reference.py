@@ -22,6 +22,7 @@ import os
 from collections.abc import Callable, Iterable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
+from qubes_miragevpn.base.deadlines import Deadlines
 from qubes_miragevpn.base.errors import MisuseError, PeerError
 from qubes_miragevpn.crypto.replay import Replayed
 from qubes_miragevpn.dataplane import ip
@@ -83,6 +84,7 @@ class DataChannel:
         self._client_to_client = client_to_client
         self._entropy = entropy
         self._peers = Peers(server)
+        self._deadlines = Deadlines()  # when a peer is looked at next: never too late, and too early after traffic
 
     # --- packets ----------------------------------------------------------------------------------------
 
@@ -278,23 +280,29 @@ class DataChannel:
 
     def next_deadline(self) -> float | None:
         """When to call `tick`; traffic only ever moves this later, so it need not be asked after every packet."""
-        deadlines = []
-        for peer in self._peers.by_handle.values():
-            if peer.limits.ping and peer.sending is not None:
-                deadlines.append(peer.sent + peer.limits.ping)
-            if peer.limits.silence and peer.keys:
-                deadlines.append(max(peer.heard, peer.silent_since) + peer.limits.silence)
-        return min(deadlines, default=None)
+        while (first := self._deadlines.first()) is not None:
+            noted, handle = first
+            due = _due(self._peers.by_handle[handle])
+            if due == noted:
+                return noted
+            self._deadlines.set(handle, due)
+        return None
 
     def tick(self, now: float) -> None:
         """Send the pings that are due, report the peers that are silent (again every `silence` seconds)."""
-        for peer in self._peers.by_handle.values():
+        for handle in self._deadlines.take_due(now):
+            peer = self._peers.by_handle[handle]
             limits = peer.limits
             if limits.ping and now >= peer.sent + limits.ping:
                 self._send_message(peer, PING, now)
             if limits.silence and peer.keys and now >= max(peer.heard, peer.silent_since) + limits.silence:
                 peer.silent_since = now
                 self.events.append(PeerSilent(peer.handle))
+            self._schedule(peer)
+
+    def _schedule(self, peer: Peer) -> None:
+        """What may have brought a deadline of `peer` nearer has happened."""
+        self._deadlines.set(peer.handle, _due(peer))
 
     # --- peers and keys: see `interface.DataPlane` --------------------------------------------------------
 
@@ -316,6 +324,7 @@ class DataChannel:
         for key in peer.keys.values():
             key.address(peer.peer_id)
             key.limit(peer.limits)
+        self._schedule(peer)
 
     def set_addresses(
         self,
@@ -329,6 +338,7 @@ class DataChannel:
     def remove_peer(self, handle: int) -> None:
         """Forget a peer and its keys."""
         self._peers.remove(handle)
+        self._deadlines.set(handle, None)
 
     def install_key(self, handle: int, key_id: int, keys: DataKeys, now: float) -> None:
         """Receive under `key_id` from now on."""
@@ -341,6 +351,7 @@ class DataChannel:
             peer.heard = now  # before there was a key, nothing could be heard
         self._stop_sending(peer, key_id)
         peer.keys[key_id] = make_key(key_id, keys, peer.peer_id, peer.limits, self._entropy)
+        self._schedule(peer)
 
     def activate_key(self, handle: int, key_id: int, now: float) -> None:
         """Send under `key_id` from now on."""
@@ -351,6 +362,7 @@ class DataChannel:
         if peer.sending is None:
             peer.sent = now
         peer.sending = None if key.spent else key
+        self._schedule(peer)
 
     def retire_key(self, handle: int, key_id: int) -> None:
         """Forget `key_id`; nothing happens if it is not there."""
@@ -379,3 +391,13 @@ class DataChannel:
     def _stop_sending(self, peer: Peer, key_id: int) -> None:
         if peer.sending is not None and peer.sending.key_id == key_id:
             peer.sending = None
+
+
+def _due(peer: Peer) -> float | None:
+    """When there is something to do for `peer`: a ping, or to say that it is silent."""
+    deadlines = []
+    if peer.limits.ping and peer.sending is not None:
+        deadlines.append(peer.sent + peer.limits.ping)
+    if peer.limits.silence and peer.keys:
+        deadlines.append(max(peer.heard, peer.silent_since) + peer.limits.silence)
+    return min(deadlines, default=None)

@@ -62,10 +62,6 @@ def _contained(handler: Callable[_Arguments, None]) -> Callable[_Arguments, None
     return call
 
 
-MOMENT = 0.05
-"""Seconds that a new deadline may wait to be noticed; deadlines themselves are seconds."""
-
-
 class Pump:
     """`DataPlane` over the reference; `server` and `client_to_client` as in `DataChannel`."""
 
@@ -316,22 +312,17 @@ class Pump:
     # --- time -------------------------------------------------------------------------------------------
 
     def _arm(self) -> None:
-        """Set the timer to the channel's next deadline."""
+        """See to it that the timer does not fire after the channel's next deadline; earlier does no harm."""
+        deadline = self._channel.next_deadline()
+        if deadline is None or (self._timer is not None and self._timer.when() <= deadline):
+            return
         if self._timer is not None:
             self._timer.cancel()
-        deadline = self._channel.next_deadline()
-        self._timer = None if deadline is None else self._loop.call_at(deadline, self._timer_fired)
-
-    def _arm_soon(self) -> None:
-        """The same a moment later, once for all who ask: it looks at every peer."""
-        at = self._loop.time() + MOMENT
-        if self._timer is None or self._timer.when() > at:
-            if self._timer is not None:
-                self._timer.cancel()
-            self._timer = self._loop.call_at(at, self._timer_fired)
+        self._timer = self._loop.call_at(deadline, self._timer_fired)
 
     @_contained
     def _timer_fired(self) -> None:
+        self._timer = None
         now = self._loop.time()
         self._channel.tick(now)
         self._arm()
@@ -362,7 +353,7 @@ class Pump:
     def update_peer(self, peer: int, *, peer_id: int | None = None, limits: PeerLimits | None = None) -> None:
         """Change what is given."""
         self._channel.update_peer(peer, self._loop.time(), peer_id=peer_id, limits=limits)
-        self._arm_soon()
+        self._arm()
 
     def set_addresses(
         self,
@@ -380,12 +371,12 @@ class Pump:
     def install_key(self, peer: int, key_id: int, keys: DataKeys) -> None:
         """Receive under `key_id` from now on."""
         self._channel.install_key(peer, key_id, keys, self._loop.time())
-        self._arm_soon()
+        self._arm()
 
     def activate_key(self, peer: int, key_id: int) -> None:
         """Send under `key_id` from now on."""
         self._channel.activate_key(peer, key_id, self._loop.time())
-        self._arm_soon()
+        self._arm()
 
     def retire_key(self, peer: int, key_id: int) -> None:
         """Forget `key_id`."""

@@ -6,6 +6,9 @@ What was given back rests for as long as there are others. Names are remembered 
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Container
+
 from qubes_miragevpn.base.errors import Consequence, PeerError
 
 MAX_REMEMBERED = 4096
@@ -19,6 +22,7 @@ class Leases:
         self._next = first
         self.used: set[int] = set()
         self.remembered: dict[str, int] = {}
+        self._had: Counter[int] = Counter()  # how many of those names had a number
 
     def lease(self, name: str) -> int:
         """Lease a number to the client `name`; raises `PeerError` (end of session) when none is free."""
@@ -44,15 +48,24 @@ class Leases:
         self.used.discard(number)
 
     def _remember(self, name: str, number: int) -> None:
-        self.remembered.pop(name, None)
+        self._forget(name)
         self.remembered[name] = number
+        self._had[number] += 1
         if len(self.remembered) > MAX_REMEMBERED:
-            del self.remembered[next(iter(self.remembered))]
+            self._forget(next(iter(self.remembered)))
+
+    def _forget(self, name: str) -> None:
+        number = self.remembered.pop(name, None)
+        if number is not None:
+            self._had[number] -= 1
+            if not self._had[number]:
+                del self._had[number]
 
     def _free(self) -> int:
         # Begin after the last lease, so that an address rests before it is given to somebody else; what somebody had is
         # given last.
-        for spared in (set(self.remembered.values()), set()):
+        choices: tuple[Container[int], ...] = (self._had, ())
+        for spared in choices:
             for _ in range((self._last - self._first) // self._step + 1):
                 number = self._next
                 self._next = self._next + self._step if self._next < self._last else self._first

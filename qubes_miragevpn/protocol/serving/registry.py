@@ -8,10 +8,10 @@ from collections.abc import Hashable, Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TypeVar
 
+from qubes_miragevpn.base.deadlines import Deadlines
 from qubes_miragevpn.base.errors import Consequence, PeerError
 from qubes_miragevpn.config.model import Proto
 from qubes_miragevpn.dataplane.interface import NO_PEER_ID, Link, SockAddr
-from qubes_miragevpn.protocol.serving.deadlines import Deadlines
 from qubes_miragevpn.protocol.serving.peer import Peer
 from qubes_miragevpn.protocol.session import Session
 

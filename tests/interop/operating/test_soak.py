@@ -31,6 +31,7 @@ def size(pid: int) -> tuple[int, int]:
 
 
 @pytest.mark.soak
+@pytest.mark.time_limit(LASTS + 300)
 @pytest.mark.parametrize("proto", ["udp", "tcp"])
 def test_clients_come_and_go_under_loss(bench: Bench, proto: str) -> None:
     case = Case(proto=proto, wrap="tls-crypt")
@@ -47,6 +48,7 @@ def test_clients_come_and_go_under_loss(bench: Bench, proto: str) -> None:
             client.kill()  # without a word: the next takes its place, or its silence ends it
         else:
             client.stop()
+        bench.peers.remove(client)
         number += 1
         sizes.append(size(server.process.pid))
     settled = sizes[WARMING:]

@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address
+import random
+from ipaddress import ip_address, ip_network
 
 import pytest
 
 from qubes_miragevpn.dataplane.interface import NO_PEER_ID, PeerLimits, SockAddr
-from qubes_miragevpn.dataplane.reference import DataChannel
+from qubes_miragevpn.dataplane.reference import DataChannel, _due
 from tests.unit.dataplane.packets import HERE, data_keys, ip_packet, tcp_packet, wire
 
 ALICE: SockAddr = ("192.0.2.10", 5000)
@@ -178,3 +179,47 @@ def test_mss_is_clamped_in_both_directions() -> None:
     outgoing = hub.send(tcp_packet(SERVER_IN, ALICE_IN, mss), 1.0)
     assert outgoing is not None
     assert alice.receive(1, None, outgoing[2], 1.0) == tcp_packet(SERVER_IN, ALICE_IN, b"\x02\x04\x05\x14")
+
+
+def test_the_indexes_are_those_of_a_naive_twin() -> None:
+    """Peers come, change and go at random; who is found, and what is due when, is what a look at each would say."""
+    for is_server in (True, False):
+        dice = random.Random(11)
+        channel = DataChannel(server=is_server)
+        peers, now, handle = channel._peers, 0.0, 0
+        for _ in range(700):
+            now += dice.random()
+            there = list(peers.by_handle.values())
+            one = dice.choice(there) if there else None
+            match dice.randrange(8):
+                case 0 | 1 if len(there) < 40:
+                    handle += 1
+                    limits = PeerLimits(ping=dice.choice((0, 3)), silence=dice.choice((0, 9)))
+                    channel.add_peer(handle, dice.randrange(5), ("192.0.2.1", handle), handle, limits)
+                case 2 if one is not None:
+                    channel.remove_peer(one.handle)
+                case 3 if one is not None:
+                    inner = [ip_address(f"10.8.0.{dice.randrange(30)}") for _ in range(dice.randrange(3))]
+                    lengths = [dice.choice((8, 16, 24)) for _ in range(dice.randrange(3))]
+                    networks = [ip_network(f"{dice.randrange(10, 14)}.0.0.0/{length}") for length in lengths]
+                    channel.set_addresses(one.handle, inner, networks)
+                case 4 if one is not None:
+                    channel.install_key(one.handle, 0, data_keys(), now)
+                case 5 if one is not None and 0 in one.keys:
+                    channel.activate_key(one.handle, 0, now)
+                case 6 if one is not None:
+                    channel.retire_key(one.handle, 0)
+                case 7 if one is not None and one.keys:
+                    one.heard = one.sent = now  # as traffic does
+            if dice.randrange(4) == 0:
+                channel.tick(now)
+            there = list(peers.by_handle.values())
+            links = {peer.link: [other for other in there if other.link == peer.link] for peer in there}
+            assert peers.sole == {link: found[0] for link, found in links.items() if len(found) == 1}
+            assert peers.everything is max((p for p in there if not p.restricted), key=lambda p: p.handle, default=None)
+            assert list(peers._lengths[4]) == sorted({n for p in there for _, n, _ in p.networks}, reverse=True)
+            assert channel.next_deadline() == min((at for p in there if (at := _due(p)) is not None), default=None)
+            for number in range(30):
+                address = ip_address(f"10.8.0.{number}").packed
+                owners = [peer for peer in there if address in peer.addresses]
+                assert peers.by_address.get(address) is (owners[0] if owners else None) and len(owners) <= 1

@@ -566,8 +566,6 @@ def test_an_owner_that_fails_does_not_stop_the_packets(caplog: pytest.LogCapture
 
 
 def test_a_bug_of_ours_ends_in_the_log(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pump_module, "MOMENT", 0.0)
-
     def bug(*_: object) -> None:
         raise RuntimeError("a bug\nof ours")
 

@@ -32,11 +32,16 @@ class Deadlines:
             self._heap = [(at, which) for which, at in self._present.items()]
             heapq.heapify(self._heap)
 
-    def next(self) -> float | None:
-        """The earliest deadline."""
+    def first(self) -> tuple[float, int] | None:
+        """The earliest deadline, and whose it is."""
         while self._heap and self._present.get(self._heap[0][1]) != self._heap[0][0]:
             heapq.heappop(self._heap)
-        return self._heap[0][0] if self._heap else None
+        return self._heap[0] if self._heap else None
+
+    def next(self) -> float | None:
+        """The earliest deadline."""
+        found = self.first()
+        return None if found is None else found[0]
 
     def take_due(self, now: float) -> list[int]:
         """The numbers whose deadline has come, earliest first; they have none until it is set again."""

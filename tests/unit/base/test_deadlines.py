@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import random
 
-from qubes_miragevpn.protocol.serving.deadlines import Deadlines
+from qubes_miragevpn.base.deadlines import Deadlines
 
 
 def test_earliest_first_and_each_once() -> None:
