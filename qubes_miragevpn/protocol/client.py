@@ -55,7 +55,7 @@ from qubes_miragevpn.protocol.contract import (
 from qubes_miragevpn.protocol.conversation import Conversation
 from qubes_miragevpn.protocol.ends import End, Over
 from qubes_miragevpn.protocol.login import Login, PasswordWanted, Used
-from qubes_miragevpn.protocol.remotes import GiveUp, Lookup, Pause, Remotes, Try
+from qubes_miragevpn.protocol.remotes import GiveUp, Lookup, Pause, Remotes, Try, Wait
 from qubes_miragevpn.protocol.wire.authfailed import Challenge, NotNow, Question
 
 LASTING = 30.0  # a connection that lived this long was a good one: the next walk begins without back-off
@@ -262,6 +262,8 @@ class Client:
                 self._look_up(step)
             case Try():
                 self._open(step, now)
+            case Wait(seconds):
+                self._state = Pausing(now + seconds)
             case Pause() | GiveUp() if self._refused and not self._unreachable:
                 self._stop(StopKind.AUTH, self._refused)
             case Pause(seconds):

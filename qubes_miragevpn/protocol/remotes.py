@@ -18,6 +18,7 @@ from qubes_miragevpn.protocol.wire.authfailed import Advance
 
 MAX_ADDRESSES = 16  # of one name, per pass
 MAX_BACKOFF = 3600.0  # seconds that a server may have us wait
+LOOK_AGAIN = 5.0  # seconds between the look-ups of ``resolv-retry``, as openvpn's
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,13 @@ class Lookup:
 
 
 @dataclass(frozen=True)
+class Wait:
+    """A name could not be resolved and is to be looked up once more (``resolv-retry``): wait, then ask again."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Pause:
     """A pass is over without success: wait `seconds`, then ask again."""
 
@@ -47,7 +55,7 @@ class GiveUp:
     """``connect-retry-max`` passes failed."""
 
 
-Step = Try | Lookup | Pause | GiveUp
+Step = Try | Lookup | Wait | Pause | GiveUp
 
 
 class Remotes:
@@ -63,12 +71,16 @@ class Remotes:
         self._timers = timers
         self._queue: deque[Remote] = deque(self._order)
         self._addresses: deque[Try] = deque()
+        self._once_more: deque[Wait | Lookup] = deque()
+        self._unanswered = 0  # look-ups of one remote in a row
         self._passes = 0
         self._pause = timers.connect_retry
         self._known: dict[str, IPv4Address | IPv6Address] = {}  # where each name was good the last time
 
     def next(self) -> Step:
         """What to do next."""
+        if self._once_more:
+            return self._once_more.popleft()
         if self._addresses:
             return self._addresses.popleft()
         if self._queue:
@@ -83,16 +95,26 @@ class Remotes:
 
     def resolved(self, remote: Remote, addresses: tuple[IPv4Address | IPv6Address, ...]) -> None:
         """Addresses for the `Lookup` of `remote`, in the order to try them; those that cannot be it are left out."""
+        self._unanswered = 0
         fitting = [a for a in addresses if _fits(remote.hop[2], a) and _one_machines(a)]
         self._addresses.extend(Try(remote, address) for address in fitting[:MAX_ADDRESSES])
 
     def unresolved(self, remote: Remote) -> bool:
-        """The `Lookup` of `remote` failed: go on with the address where its name was good; tell if there is one."""
+        """The `Lookup` of `remote` failed: go on with the address where its name was good; tell if there is one.
+
+        If there is none, the name is looked up again for as long as ``resolv-retry`` says.
+        """
         known = self._known.get(remote.hop[0])
-        if known is None or not _fits(remote.hop[2], known):
-            return False
-        self._addresses.append(Try(remote, known))
-        return True
+        if known is not None and _fits(remote.hop[2], known):
+            self._unanswered = 0
+            self._addresses.append(Try(remote, known))
+            return True
+        self._unanswered += 1
+        if self._unanswered * LOOK_AGAIN < self._timers.resolv_retry:
+            self._once_more.extend((Wait(LOOK_AGAIN), Lookup(remote)))
+        else:
+            self._unanswered = 0
+        return False
 
     def worked(self, step: Try) -> None:
         """A tunnel to `step` works or has worked: its address is remembered for when its name has no answer."""
@@ -106,6 +128,8 @@ class Remotes:
         rest = [remote for remote in self._order if remote != last.remote]
         self._queue = deque([*rest, last.remote])
         self._addresses = deque([last] if lasted and not elsewhere else [])
+        self._once_more.clear()
+        self._unanswered = 0
         if lasted:
             self._passes = 0
             self._pause = self._timers.connect_retry

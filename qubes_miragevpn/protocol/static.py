@@ -67,7 +67,7 @@ from qubes_miragevpn.protocol.contract import (
 from qubes_miragevpn.protocol.inquiry import Inquiries, options_in
 from qubes_miragevpn.protocol.leaving import Farewell, Lifetime
 from qubes_miragevpn.protocol.limits import carrier_of, peer_limits, within_proxy
-from qubes_miragevpn.protocol.remotes import GiveUp, Lookup, Pause, Remotes, Try
+from qubes_miragevpn.protocol.remotes import GiveUp, Lookup, Pause, Remotes, Try, Wait
 from qubes_miragevpn.protocol.wire import occ
 
 PEER = 1
@@ -158,6 +158,7 @@ class StaticKeyPeer:
                 self._next_step(now)
             case ResolutionFailed(request, reason) if isinstance(state, Resolving) and state.request == request:
                 host = printable(state.step.remote.hop[0])
+                self._remotes.unresolved(state.step.remote)
                 self._say(Level.WARNING, f"cannot resolve {host}: {printable(reason)}")
                 self._next_step(now)
             case TransportUp(link, endpoint) if isinstance(state, Opening) and state.link == link:
@@ -241,6 +242,8 @@ class StaticKeyPeer:
                 self._numbers += 1
                 self._state = Opening(self._numbers, step, now + self._common.timers.connect_timeout)
                 self._out += opening(self._numbers, step, floats=self._common.floats)
+            case Wait(seconds):
+                self._state = Pausing(now + seconds)
             case Pause(seconds):
                 self._state = Pausing(now + seconds)
                 self._say(Level.INFO, f"next try in {seconds:g} s")

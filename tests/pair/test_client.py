@@ -17,6 +17,7 @@ from qubes_miragevpn.dataplane.inband import OCC_EXIT
 from qubes_miragevpn.dataplane.interface import PeerExited, PeerSilent
 from qubes_miragevpn.protocol import contract as c
 from qubes_miragevpn.protocol.client import Client
+from qubes_miragevpn.protocol.remotes import LOOK_AGAIN
 from tests.interop.pki import Pki
 from tests.pair.link import LATENCY
 from tests.pair.test_handshake import WRAPS, connected, transfer
@@ -97,12 +98,33 @@ def test_connect_retry_is_the_first_pause_and_the_longest(pki: Pki) -> None:
 
 
 def test_a_name_that_cannot_be_resolved_is_looked_up_on_every_pass(pki: Pki) -> None:
-    """As ``resolv-retry infinite``, whatever the profile says: a machine that wakes up has no resolver for a while."""
+    """As ``resolv-retry infinite``: a machine that wakes up has no resolver for a while."""
     play = Play(client_config(pki, remotes=(Remote("vpn.example", 1194, Proto.UDP),)))
     assert play.do(CONNECT) == ["resolve 1 vpn.example"]
     for request in range(1, 30):
         assert play.do(c.ResolutionFailed(request, "no resolver")) == []
         assert play.wait()[1] == [f"resolve {request + 1} vpn.example"]
+
+
+@pytest.mark.parametrize(("seconds", "looks"), [(4, 1), (5, 1), (6, 2), (12, 3)])
+def test_resolv_retry_looks_a_name_up_again_before_the_next_remote(pki: Pki, seconds: int, looks: int) -> None:
+    """openvpn 2.6's log shows one look-up for 4 and three, five seconds apart, for 12."""
+    remotes = (Remote("vpn.example", 1194, Proto.UDP), Remote(str(B), 1, Proto.UDP))
+    play = Play(client_config(pki, remotes=remotes, timers=Timers(resolv_retry=seconds)))
+    said = play.do(CONNECT)
+    request = 1
+    for _ in range(2):  # on the second pass they are counted anew
+        for _ in range(looks - 1):
+            assert said == [f"resolve {request} vpn.example"]
+            assert play.do(c.ResolutionFailed(request, "no resolver")) == []
+            waited, said = play.wait()
+            request += 1
+            assert waited == LOOK_AGAIN
+        assert said == [f"resolve {request} vpn.example"]
+        link = request + 1
+        assert play.do(c.ResolutionFailed(request, "no resolver")) == [f"open {link} udp {B}"]
+        assert play.do(c.TransportDown(link, "refused")) == [f"close {link}"]
+        said, request = play.wait()[1], link + 1
 
 
 def test_stale_links_and_answers_are_ignored(pki: Pki) -> None:

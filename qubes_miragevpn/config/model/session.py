@@ -67,6 +67,7 @@ class Timers:
     connect_retry: float = 1.0  # first pause between two passes over the remotes
     connect_retry_max_pause: float = 300.0  # the pause doubles up to this
     connect_retry_max: int = 0  # passes over the remotes before giving up; 0 never
+    resolv_retry: float = 0.0  # a name is looked up again before the next remote is tried
 
 
 DEFAULT_DATA_CIPHERS = ("AES-256-GCM", "AES-128-GCM", "CHACHA20-POLY1305")

@@ -101,12 +101,11 @@ ROWS = (
     ),
     Row(
         "resolv-retry",
-        "look a name up again",
-        (Arg("how long", either("infinite", 0, integer(0, 10**9))),),
-        client=ByFirstWord(
-            {"infinite": NoEffect("names are looked up again on every pass over the remotes", warn=False)},
-            NoEffect("names are looked up again on every pass over the remotes; see 'connect-retry-max'"),
-        ),
+        "look a name that is not known up again every five seconds, for so long, before the next remote is tried; "
+        "`infinite`, or nothing: only on every pass over the remotes",
+        (Arg("how long", either("infinite", 0.0, seconds(0, 10**9))),),
+        client=APPLIED,
+        fills=(Timers, "resolv_retry"),
         server=NoEffect("a server looks up no remote", warn=False),
     ),
     Row(

@@ -249,7 +249,6 @@ def test_credentials(lines: str, credentials: Credentials | None, warning: str) 
         ("allow-compression yes", "'allow-compression yes' is taken as 'asym'"),
         ('tls-cipher "DEFAULT:@SECLEVEL=0"', "'tls-cipher' allows weak keys and signatures (security level 0)"),
         ("compress migrate", "'compress' has no effect"),
-        ("resolv-retry 60", "'resolv-retry' has no effect"),
         ("ifconfig 10.0.0.1 10.0.0.2", "'ifconfig' has no effect: the server's word counts"),
         ('push "route 10.0.0.0"', "'push' has no effect: a client pushes nothing"),
         ("up /etc/openvpn/update-resolv-conf", "'up' has no effect: scripts are never run"),
