@@ -62,5 +62,5 @@ def _network6(entry: Entry) -> IPv6Network:
 
 def _pushes(settings: Settings) -> tuple[tuple[str, str], ...]:
     found = [(entry, action) for name, action in _PUSHES.items() for entry in settings.all(name)]
-    in_order = sorted(found, key=lambda each: each[0].line)
+    in_order = sorted(found, key=lambda each: each[0].number)
     return tuple((action, str(entry.args[0]) if entry.args else "") for entry, action in in_order)

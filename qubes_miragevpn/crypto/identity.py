@@ -11,6 +11,7 @@ import base64
 import binascii
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -40,15 +41,26 @@ class PasswordNeeded(ConfigError):
 
 
 @dataclass(frozen=True)
+class OwnKey:
+    """A private key as PEM without a password, and its public half, by which its certificate is found.
+
+    Both come of one reading: the library examines an RSA key for tens of milliseconds each time that it reads it.
+    """
+
+    pem: Secret
+    public: bytes  # DER, SubjectPublicKeyInfo
+
+
+@dataclass(frozen=True)
 class Bundle:
     """What a PKCS#12 file holds, as PEM: the certificate and its key, and the other certificates ("" none)."""
 
     certificate: bytes
-    key: Secret
+    key: OwnKey
     others: bytes
 
 
-def decrypt_key(pem: bytes, password: Secret | None) -> Secret:
+def decrypt_key(pem: bytes, password: Secret | None) -> OwnKey:
     """The private key in `pem` without its password. Raises `PasswordNeeded`, or `ConfigError` if it is damaged."""
     given = None if password is None else password.reveal()
     try:
@@ -63,7 +75,16 @@ def decrypt_key(pem: bytes, password: Secret | None) -> Secret:
         if b"ENCRYPTED" in pem:
             raise PasswordNeeded(_WRONG if given else _MISSING) from None
         raise ConfigError(f"the private key cannot be read ({printable(type(error).__name__)})") from None
-    return Secret(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return _own_key(key)
+
+
+def _own_key(key: Any) -> OwnKey:
+    """`key` for use; raises `ConfigError` for one that has no such form."""
+    try:
+        pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        return OwnKey(Secret(pem), _public_bytes(key.public_key()))
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise ConfigError("the private key cannot be read") from None
 
 
 def open_pkcs12(data: bytes, password: Secret | None) -> Bundle:
@@ -80,8 +101,7 @@ def open_pkcs12(data: bytes, password: Secret | None) -> Bundle:
     if found.cert is None or found.key is None:
         raise ConfigError("the PKCS#12 file holds no certificate with its key")
     others = b"".join(other.certificate.public_bytes(Encoding.PEM) for other in found.additional_certs)
-    key = found.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    return Bundle(found.cert.certificate.public_bytes(Encoding.PEM), Secret(key), others)
+    return Bundle(found.cert.certificate.public_bytes(Encoding.PEM), _own_key(found.key), others)
 
 
 def _decode(text: bytes) -> bytes:
@@ -112,15 +132,14 @@ class Chain:
         except (ValueError, TypeError, x509.InvalidVersion, x509.DuplicateExtension):
             raise ConfigError("a certificate in it cannot be read") from None
 
-    def place_of(self, key: Secret) -> int | None:
-        """Which certificate the private key (PEM, not encrypted) belongs to."""
+    def place_of(self, key: OwnKey) -> int | None:
+        """Which certificate the private key belongs to; raises `ConfigError` for one whose key cannot be read."""
         try:
-            public = _public_bytes(load_pem_private_key(key.reveal(), password=None).public_key())
             for number, certificate in enumerate(self._certificates):
-                if _public_bytes(certificate.public_key()) == public:
+                if _public_bytes(certificate.public_key()) == key.public:
                     return number
         except (ValueError, TypeError, UnsupportedAlgorithm):
-            raise ConfigError("the private key cannot be read") from None
+            raise ConfigError("the key of a certificate in it cannot be read") from None
         return None
 
     def first_out_of_order(self) -> int | None:
@@ -131,8 +150,8 @@ class Chain:
         return None
 
 
-def _public_bytes(key: object) -> bytes:
-    return bytes(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))  # type: ignore[attr-defined]
+def _public_bytes(key: Any) -> bytes:
+    return bytes(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
 
 
 def _summary(certificate: x509.Certificate) -> CertificateSummary:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
+from typing import Any
 
+import cryptography
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
@@ -44,6 +46,11 @@ _USAGE_BITS = {
 }
 _PEM_CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.S)
 _MAX_DER = 64 * 1024
+_AS_IT_IS: dict[str, Any] = (
+    {"unsafe_skip_rsa_key_validation": True} if int(cryptography.__version__.partition(".")[0]) >= 39 else {}
+)
+"""Not to examine an RSA key once more, which takes tens of milliseconds: our own were when their file was read
+(`crypto.identity.decrypt_key`), and whether it fits the certificate OpenSSL looks at again."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +124,7 @@ def load_revocations(pem: bytes) -> x509.CertificateRevocationList:
 def load_private_key(pem: bytes) -> object:
     """Read our own unencrypted key; raises `ConfigError`, which never shows any of it."""
     try:
-        return load_pem_private_key(pem, password=None)
+        return load_pem_private_key(pem, password=None, **_AS_IT_IS)
     except TypeError:
         raise ConfigError("key: it is encrypted", fix="give an unencrypted PEM key") from None
     except (ValueError, UnsupportedAlgorithm):

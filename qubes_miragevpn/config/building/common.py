@@ -204,7 +204,7 @@ class Builder:
         usual = 0.0 if server or between_two(settings) else Timers.ping_restart
         found = {"ping": settings.value("ping", 0.0), "ping_restart": usual}
         # openvpn has one such timer and two things to do when it ends: the later line counts
-        if leave is not None and (restart is None or leave.line > restart.line):
+        if leave is not None and (restart is None or leave.number > restart.number):
             return found | {"ping_restart": 0.0, "ping_exit": leave.args[0]}
         return found if restart is None else found | {"ping_restart": restart.args[0]}
 

@@ -33,7 +33,7 @@ def compression(settings: Settings, findings: Findings) -> tuple[Compression, bo
     """The framing of a file, of which the last line counts, and whether compressed packets are let in."""
     old, new, allow = (settings.last(name) for name in ("comp-lzo", "compress", "allow-compression"))
     entry, kind = None, Compression.NONE
-    if new is not None and (old is None or new.line > old.line):
+    if new is not None and (old is None or new.number > old.number):
         entry, kind = new, COMPRESS[new.args[0]]
     elif old is not None:
         entry, kind = old, comp_lzo(old.args[0])

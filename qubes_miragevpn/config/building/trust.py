@@ -23,6 +23,7 @@ from qubes_miragevpn.crypto import tlsnames
 from qubes_miragevpn.crypto.identity import (
     Bundle,
     Chain,
+    OwnKey,
     PasswordNeeded,
     date_text,
     decrypt_key,
@@ -104,7 +105,7 @@ class TrustBuilder:
             self._bundle = self._with_password(entry, lambda password: open_pkcs12(data, password))
         return self._bundle
 
-    def _private_key(self, entry: Entry) -> Secret:
+    def _private_key(self, entry: Entry) -> OwnKey:
         pem = material.private_key(entry, self.read_file)
         return self._with_password(entry, lambda password: decrypt_key(pem, password))
 
@@ -134,12 +135,12 @@ class TrustBuilder:
             if typed is not None:
                 yield typed
 
-    def _checked(self, cert: Entry, key: Entry, chain_pem: bytes, key_pem: Secret) -> Identity:
+    def _checked(self, cert: Entry, key: Entry, chain_pem: bytes, own: OwnKey) -> Identity:
         chain = self._chain(cert, chain_pem)
         try:
-            place = chain.place_of(key_pem)
+            place = chain.place_of(own)
         except ConfigError as error:
-            raise key.error(f"'{key.row.name}': {error.problem}") from None
+            raise cert.error(f"'{cert.row.name}': {error.problem}") from None
         if place is None:
             raise key.error("the private key belongs to none of the certificates", "give the key that was made with it")
         if place > 0:
@@ -151,7 +152,7 @@ class TrustBuilder:
                 cert.warning(f"certificate number {wrong + 1} of '{cert.row.name}' did not issue the one before it")
             )
         self._judge_times(cert, chain)
-        return Identity(chain_pem, key_pem)
+        return Identity(chain_pem, own.pem)
 
     def _chain(self, entry: Entry, pem: bytes) -> Chain:
         try:

@@ -48,7 +48,10 @@ class Place(Enum):
 
 @dataclass(frozen=True)
 class Entry:
-    """A directive that is applied: one value per argument of its row (None: left out), then those of `more`."""
+    """A directive that is applied: one value per argument of its row (None: left out), then those of `more`.
+
+    `number` counts the directives of all files and of the command line in the order in which they count.
+    """
 
     row: Row
     args: tuple[Any, ...]
@@ -57,6 +60,7 @@ class Entry:
     block: bytes | None = None
     nested: Settings | None = None
     inline_named: bool = False  # written as "NAME [inline]": the block stands elsewhere
+    number: int = 0
 
     def error(self, problem: str, fix: str = "") -> ConfigError:
         """An error about this line."""
@@ -145,13 +149,13 @@ def collect(
 
 def _gather(directives: Iterable[Directive], place: Place, optional: frozenset[str], findings: Findings) -> Settings:
     settings = Settings()
-    for directive in directives:
+    for number, directive in enumerate(directives):
         if findings.full:
             break
         try:
             entry = _read(directive, place, optional, findings)
             if entry is not None:
-                _add(settings, entry, findings)
+                _add(settings, replace(entry, number=number), findings)
         except ConfigError as error:
             findings.errors.append(error)
     return settings

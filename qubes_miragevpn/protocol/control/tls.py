@@ -15,6 +15,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import OpenSSL
 from OpenSSL import SSL, crypto
 
 from qubes_miragevpn.base.errors import ConfigError, Consequence, PeerError
@@ -41,6 +42,7 @@ _PEM_CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFIC
 _PEM_REVOCATIONS = re.compile(rb"-----BEGIN X509 CRL-----.+?-----END X509 CRL-----", re.S)
 _OPTIONS = SSL.OP_NO_COMPRESSION | SSL.OP_NO_TICKET | SSL.OP_CIPHER_SERVER_PREFERENCE | SSL.OP_NO_RENEGOTIATION
 _OLD_NAMES = {"P-256": "prime256v1", "secp256r1": "prime256v1", "P-384": "secp384r1", "P-521": "secp521r1"}
+_TAKES_KEYS = tuple(map(int, OpenSSL.__version__.split(".")[:2])) >= (24, 3)  # keys as `cryptography` has them
 _RECORD = 16 * 1024
 _NO_LIST = 3  # X509_V_ERR_UNABLE_TO_GET_CRL
 _BY_THE_CLOCK = frozenset((9, 10, 11, 12))
@@ -197,9 +199,11 @@ def _load_identity(context: SSL.Context, identity: Identity) -> None:
         _give(context.add_extra_chain_cert, other, crypto.X509.from_cryptography)
     pem = identity.key_pem.reveal()
     try:
-        _give(context.use_privatekey, load_private_key(pem), lambda _: crypto.load_privatekey(crypto.FILETYPE_PEM, pem))
+        # not by `_give`: an older library would examine the key for tens of milliseconds, for nothing
+        own: Any = load_private_key(pem) if _TAKES_KEYS else crypto.load_privatekey(crypto.FILETYPE_PEM, pem, b"")
+        context.use_privatekey(own)
         context.check_privatekey()
-    except SSL.Error:
+    except (SSL.Error, crypto.Error):
         raise ConfigError("key: it does not belong to cert") from None
 
 

@@ -8,7 +8,7 @@ import pytest
 from qubes_miragevpn.base.errors import ConfigError
 from qubes_miragevpn.config.building.trust import Surroundings
 from qubes_miragevpn.config.loader import Loaded, load_client
-from qubes_miragevpn.config.model import ClientConfig, Proto
+from qubes_miragevpn.config.model import ClientConfig, Compression, Proto
 from qubes_miragevpn.config.reading.sources import MAX_DEPTH, MAX_INCLUDES, CommandLine, directives
 from tests.unit.config.texts import CLIENT, FILES, without
 
@@ -122,6 +122,21 @@ def test_precedence_follows_the_order_of_words() -> None:
     files = {"/home/x": "verb 6\n"}
     assert load(CLIENT, files, "--verb", "2", "--config", "x").config.common.verb == 6
     assert load(CLIENT, files, "--config", "x", "--verb", "2").config.common.verb == 2
+
+
+def test_of_directives_that_exclude_each_other_the_last_counts_wherever_it_stands() -> None:
+    files = {"/home/x": "ping-exit 7\ncompress stub-v2\n", "x": "ping-restart 8\ncomp-lzo no\n"}
+    below = "\n\n\nping-restart 60\ncomp-lzo no\n"
+    for loaded in (
+        load(CLIENT + below, files, "--ping-exit", "7", "--compress", "stub-v2"),
+        load(CLIENT + below, files, "--config", "x"),
+    ):
+        common = loaded.config.common
+        assert (common.timers.ping_restart, common.timers.ping_exit) == (0, 7)
+        assert common.compression is Compression.STUB_V2
+    common = load("ping-exit 60\n\n\ncompress stub-v2\nconfig x\n" + CLIENT, files).config.common
+    assert (common.timers.ping_restart, common.timers.ping_exit) == (8, 0)
+    assert common.compression is Compression.STUB_LZO
 
 
 def test_words_are_taken_as_they_are() -> None:

@@ -14,6 +14,8 @@ from qubes_miragevpn.base.secret import Secret
 from qubes_miragevpn.config.building.trust import ALONE, Surroundings
 from qubes_miragevpn.config.loader import Loaded, load_client
 from qubes_miragevpn.config.model import ClientConfig, TlsChoices
+from qubes_miragevpn.crypto import identity, x509
+from qubes_miragevpn.protocol.control.tls import make_context
 from tests.unit.config.texts import CERTIFICATE, CLIENT, KEY, pem, read_file, without
 from tests.unit.config.trust import Made
 
@@ -55,6 +57,22 @@ def test_extra_certs_follow_the_own_certificate() -> None:
     loaded = load(PAIR + "extra-certs more.pem\n", files)
     assert loaded.config.common.identity is not None and loaded.warnings == ()
     assert loaded.config.common.identity.chain_pem.decode() == OWN.pem + MIDDLE.pem
+
+
+def test_a_key_is_examined_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The event loop waits each time that an RSA key is: when its file is read, and not for TLS again."""
+    asked: list[dict[str, Any]] = []
+    load_key = identity.load_pem_private_key
+
+    def counted(pem: bytes, **how: Any) -> Any:
+        asked.append(how)
+        return load_key(pem, **how)
+
+    for module in (identity, x509):
+        monkeypatch.setattr(module, "load_pem_private_key", counted)
+    common = load(PAIR, {"cert.pem": OWN.pem, "key.pem": OWN.key_pem()}).config.common
+    make_context(common.identity, common.peer, common.tls, common.choices, server=False)
+    assert [how for how in asked if not how.get("unsafe_skip_rsa_key_validation")] == [{"password": None}]
 
 
 def test_a_chain_out_of_order_is_warned_of() -> None:
