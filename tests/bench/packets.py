@@ -21,22 +21,27 @@ class _Iovec(ctypes.Structure):
     _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
 
 
-class _Message(ctypes.Structure):
-    """struct mmsghdr (socket.h): a struct msghdr and the number of bytes sent."""
+class _Header(ctypes.Structure):
+    """struct msghdr (socket.h)."""
 
     _fields_ = (
         ("name", ctypes.c_void_p), ("namelen", ctypes.c_uint),
         ("iov", ctypes.POINTER(_Iovec)), ("iovlen", ctypes.c_size_t),
         ("control", ctypes.c_void_p), ("controllen", ctypes.c_size_t), ("flags", ctypes.c_int),
-        ("length", ctypes.c_uint),
     )  # fmt: skip
+
+
+class _Message(ctypes.Structure):
+    """struct mmsghdr: a header, padding and all, and the number of bytes sent."""
+
+    _fields_ = (("header", _Header), ("length", ctypes.c_uint))
 
 
 def flood(address: str, seconds: float) -> None:
     """Send for `seconds`."""
     payload = ctypes.create_string_buffer(SIZE)
     piece = _Iovec(ctypes.addressof(payload), SIZE)
-    messages = (_Message * BATCH)(*(_Message(iov=ctypes.pointer(piece), iovlen=1) for _ in range(BATCH)))
+    messages = (_Message * BATCH)(*(_Message(_Header(iov=ctypes.pointer(piece), iovlen=1)) for _ in range(BATCH)))
     libc = ctypes.CDLL(None)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.connect((address, PORT))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench import handshake, measure, profiles, report
+from tests.bench import handshake, measure, packets, profiles, report
 from tests.bench.relay import DelayingRelay
 from tests.bench.tunnel import ENDS, behind, tunnel, workspace
 from tests.interop import pki
@@ -67,6 +67,19 @@ def received_packets(wire: Wire) -> int:
     shown = run("ip", "-n", wire.server.name, "-s", "-j", "link", "show", "wire0")
     count: int = json.loads(shown)[0]["stats64"]["rx"]["packets"]
     return count
+
+
+def test_the_flood_consists_of_datagrams_of_the_size_that_is_counted() -> None:
+    wire = Wire()
+    sink = wire.server.call(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+    try:
+        sink.bind(("127.0.0.1", packets.PORT))
+        sink.setblocking(False)
+        wire.server.call(lambda: packets.flood("127.0.0.1", 0.05))
+        assert [len(sink.recv(2048)) for _ in range(packets.BATCH)] == [packets.SIZE] * packets.BATCH
+    finally:
+        sink.close()
+        wire.close()
 
 
 def test_openvpn_gives_every_metric(tmp_path: Path) -> None:

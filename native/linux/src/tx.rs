@@ -99,7 +99,8 @@ pub(crate) struct Tx {
     arena: Vec<u8>,
     filled: usize,
     sealed: Vec<Sealed>,
-    next: usize, // the first of `sealed` that was not sent
+    next: usize,   // the first of `sealed` that was not sent
+    waiting: bool, // the socket of that one took no more
     deadline: Option<Instant>,
     pub(crate) dropped_full: u64,
 }
@@ -121,6 +122,7 @@ impl Tx {
             filled: 0,
             sealed: Vec::new(),
             next: 0,
+            waiting: false,
             deadline: None,
             dropped_full: 0,
         }
@@ -261,7 +263,7 @@ impl Tx {
 
     /// Whether something sealed waits for its socket, or the only connection takes no more.
     fn stuck(&self) -> bool {
-        self.next < self.sealed.len() || (self.links.len() == 1 && self.links.values().all(|known| known.blocked))
+        self.waiting || (self.links.len() == 1 && self.links.values().all(|known| known.blocked))
     }
 
     /// Watches the TUN exactly as long as there is somewhere to put what it gives.
@@ -436,6 +438,7 @@ impl Tx {
 
     /// Sends what is sealed, as far as it goes.
     fn flush(&mut self) {
+        self.waiting = true; // if this returns before the end
         while self.next < self.sealed.len() {
             let number = self.sealed[self.next].link;
             let rest = &self.sealed[self.next..];
@@ -467,6 +470,7 @@ impl Tx {
         self.sealed.clear();
         self.next = 0;
         self.filled = 0;
+        self.waiting = false;
     }
 
     /// Has us woken when the link takes something again.

@@ -55,6 +55,8 @@ from tests.unit.runtime.test_pump import (  # noqa: F401 - collected here a seco
 )
 
 MAX_CONTROL = 1024  # native/linux/src/events.rs
+UDP_GRO = 104  # linux/udp.h
+WAITING = 6  # packets, of which a socket pair takes ten (net.unix.max_dgram_qlen)
 
 pytestmark = pytest.mark.needs_native
 
@@ -106,6 +108,27 @@ def test_a_flood_of_control_packets_delays_no_data() -> None:
                 assert select.select([right], [], [], 5)[0] and right.recv(2048)
             await here.event(ControlPacket)
             assert sum(isinstance(event, ControlPacket) for event in here.events) == MAX_CONTROL
+
+    run(play)
+
+
+def test_what_waits_at_the_tun_leaves_in_one_row() -> None:
+    async def play() -> None:
+        left, right = udp_pair()
+        right.setsockopt(socket.IPPROTO_UDP, UDP_GRO, 1)
+        async with scene() as here:
+            here.client_of(left)
+            here.pump.detach_tun()
+            for _ in range(WAITING):
+                here.kernel.send(INNER)
+            here.pump.attach_tun(here.tun.fileno())
+            row = await receive(right)
+            one = len(wire(far_channel(), INNER))
+            assert len(row) == WAITING * one
+            far = far_channel()
+            opened = [far.receive(1, None, row[at : at + one], 0.0) for at in range(0, len(row), one)]
+            assert opened == [INNER] * WAITING
+        right.close()
 
     run(play)
 
