@@ -314,12 +314,14 @@ class _Writer:
                 yield self._key("tls-crypt", key)
             case TlsCryptV2Client(key, wrapped):
                 yield self._block("tls-crypt-v2", render_client_key(ClientKey(key, wrapped)), secret=True)
-            case TlsCryptV2Server(key, beside, force_cookie, age):
+            case TlsCryptV2Server(key, beside, force_cookie, age, verify):
                 if force_cookie:
                     yield "tls-crypt-v2 [inline] force-cookie"
                 yield self._block("tls-crypt-v2", render_server_key(key), secret=True)
                 if age:
                     yield line_of("tls-crypt-v2-max-age", age)
+                if verify:
+                    yield line_of("tls-crypt-v2-verify", shlex.join(verify))
                 if beside is not None:
                     yield from self._wrapped(dataclasses.replace(common, wrap=beside))
 

@@ -27,6 +27,7 @@ from qubes_miragevpn.protocol.contract import (
     ChallengeAnswered,
     ChallengeRefused,
     ChangeSettings,
+    ClientKeyJudged,
     CloseTransport,
     Command,
     CredentialsGiven,
@@ -187,7 +188,7 @@ class Client:
             case ChallengeRefused(request, reason):
                 if self._is_asked(request):
                     self._stop(StopKind.CREDENTIALS, f"a question of the login has no answer: {printable(reason)}")
-            case DismissPeer() | LoginJudged() | LoginPending() | Reconfigured() | ChangeSettings():
+            case ClientKeyJudged() | DismissPeer() | LoginJudged() | LoginPending() | Reconfigured() | ChangeSettings():
                 self._out.append(Drop(f"{type(event).__name__} does not concern a client"))
             case _:  # what concerns the peer in the data plane
                 if isinstance(self._state, Conversation):

@@ -143,6 +143,15 @@ class LoginPending:
     messages: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class ClientKeyJudged:
+    """The verdict on a `VerifyClientKey`; `why` is for the log."""
+
+    peer: int
+    granted: bool
+    why: str = ""
+
+
 class Command(Enum):
     """What the user may ask of a machine."""
 
@@ -203,6 +212,7 @@ Event = (
     | ChallengeRefused
     | LoginJudged
     | LoginPending
+    | ClientKeyJudged
     | UserCommand
     | DismissPeer
     | Reconfigured
@@ -334,6 +344,26 @@ class ForgetLogin:
 
     peer: int
     attempt: int
+
+
+@dataclass(frozen=True)
+class VerifyClientKey:
+    """May somebody with this tls-crypt-v2 key speak to a server? To be answered by `ClientKeyJudged`.
+
+    `kind` and `metadata` are what whoever issued the key wrote into it; `endpoint` is proved to be the client's.
+    """
+
+    peer: int
+    endpoint: SockAddr
+    kind: int
+    metadata: bytes
+
+
+@dataclass(frozen=True)
+class ForgetClientKey:
+    """The verdict on this peer's key is not wanted any more."""
+
+    peer: int
 
 
 @dataclass(frozen=True)
@@ -490,6 +520,8 @@ Effect = (
     | VerifyLogin
     | LoginAnswered
     | ForgetLogin
+    | VerifyClientKey
+    | ForgetClientKey
     | RemovePeer
     | InstallKey
     | ActivateKey

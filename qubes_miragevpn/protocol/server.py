@@ -33,12 +33,14 @@ from qubes_miragevpn.protocol.contract import (
     AddPeer,
     AssignAddresses,
     ChangeSettings,
+    ClientKeyJudged,
     CloseTransport,
     Command,
     DismissPeer,
     Drop,
     Effect,
     Event,
+    ForgetClientKey,
     InstallKey,
     Level,
     LoginJudged,
@@ -73,6 +75,7 @@ from qubes_miragevpn.protocol.serving.logins import Logins, refuse
 from qubes_miragevpn.protocol.serving.peer import EXIT_DELAY, MAX_NAME, Peer
 from qubes_miragevpn.protocol.serving.point import OtherEnd
 from qubes_miragevpn.protocol.serving.registry import Registry
+from qubes_miragevpn.protocol.serving.vetting import hold
 from qubes_miragevpn.protocol.serving.welcome import Clients, Welcome
 from qubes_miragevpn.protocol.wire.keymethod2 import KeyMethod2
 from qubes_miragevpn.protocol.wire.messages import ChallengeResponse, Exit, Message, PushRequest, build_push
@@ -154,6 +157,8 @@ class Server:
                 self._command(command, now)
             case LoginJudged() | LoginPending():
                 self._with(event.peer, lambda peer: self._judged(peer, event, now), now)
+            case ClientKeyJudged(number):
+                self._with(number, lambda peer: self._key_judged(peer, event, now), now)
             case DismissPeer(number, message):
                 self._with(number, lambda peer: self._dismiss(peer, message, now), now)
             case ChangeSettings(number, options):
@@ -234,7 +239,25 @@ class Server:
             self._out.append(arrived)
             return
         peer, opened = arrived
+        held = None if peer.trial is None else hold(peer, peer.trial, opened)
+        if held is not None:
+            self._out += held
+            self._peers.reschedule(peer)
+            return
         self._guarded(peer, lambda: peer.session.receive(opened, now), now)
+
+    def _key_judged(self, peer: Peer, event: ClientKeyJudged, now: float) -> None:
+        if peer.trial is None or not peer.trial.asked:
+            self._out.append(Drop("a verdict on a client key that nobody waits for"))
+            return
+        held, peer.trial = peer.trial.held, None
+        if not event.granted:
+            why = printable(event.why, 500)
+            self._say(Level.WARNING, f"client at {printable(str(peer.endpoint[0]))}: its key is refused: {why}")
+            self._forget(peer, "its key is refused")
+        for opened in held:
+            if peer in self._peers:
+                self._guarded(peer, lambda opened=opened: peer.session.receive(opened, now), now)  # type: ignore[misc]
 
     def _forget(self, peer: Peer, reason: str) -> None:
         """Take the peer out of everything."""
@@ -242,6 +265,8 @@ class Server:
         self._welcome.dismiss(peer)
         if self._logins is not None:
             self._logins.forget(peer)
+        if peer.on_trial:
+            self._out.append(ForgetClientKey(peer.number))
         if peer.served:
             self._out.append(RemovePeer(peer.number))
             self._say(Level.INFO, f"client {peer.name} is gone: {reason}")
@@ -287,6 +312,8 @@ class Server:
 
     def _passes(self, peer: Peer, now: float) -> None:
         """Time passes for a session."""
+        if peer.on_trial:
+            return
         peer.session.tick(now)
         self._settle(peer, now)
 

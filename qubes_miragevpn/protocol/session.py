@@ -194,6 +194,10 @@ class Session:
         """Verify the protection of `packet`; raises `PeerError` (drop)."""
         return self._wrap.open(packet)
 
+    def proves_place(self, opened: Opened) -> bool:
+        """Whether the peer is known to hear us where `opened` came from: it says our session id, or did before."""
+        return self._place_proved or read_body(opened.head.opcode, opened.body).remote_sid == self.own_sid
+
     def receive(self, opened: Opened, now: float) -> None:
         """Take one verified packet; raises `PeerError` to drop it or to end the session."""
         head = opened.head

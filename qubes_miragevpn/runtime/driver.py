@@ -23,7 +23,7 @@ from pathlib import Path
 from qubes_miragevpn.base.errors import MirageError, MisuseError, PeerError, SystemRefused
 from qubes_miragevpn.base.secret import Secret
 from qubes_miragevpn.base.text import printable
-from qubes_miragevpn.config.model import PointServer, Proto, ServerConfig, TunnelSettings
+from qubes_miragevpn.config.model import PointServer, Proto, ServerConfig, TlsCryptV2Server, TunnelSettings
 from qubes_miragevpn.dataplane.interface import (
     DataPlane,
     Floated,
@@ -46,6 +46,7 @@ from qubes_miragevpn.protocol.contract import (
     CredentialsRefused,
     DismissPeer,
     Effect,
+    ForgetClientKey,
     ForgetLogin,
     LoginAnswered,
     NameResolved,
@@ -64,12 +65,14 @@ from qubes_miragevpn.protocol.contract import (
     TunnelDown,
     TunnelUp,
     UserCommand,
+    VerifyClientKey,
     VerifyLogin,
 )
 from qubes_miragevpn.protocol.wire.authfailed import MAX_URL
 from qubes_miragevpn.runtime.driving.base import Driver, Machine, log
 from qubes_miragevpn.runtime.driving.host import TunnelHost
 from qubes_miragevpn.runtime.driving.jobs import Jobs
+from qubes_miragevpn.runtime.operating.logins.clientkeys import ClientKeys
 from qubes_miragevpn.runtime.operating.logins.judge import Judge
 from qubes_miragevpn.runtime.operating.roster import Member, Roster
 from qubes_miragevpn.runtime.sockets.proxies.refusal import LoginRefused
@@ -317,6 +320,10 @@ class ServerDriver(Driver):
         self._judge: Judge | None = None
         if isinstance(config, ServerConfig) and config.login is not None:
             self._judge = Judge(config.login, folder, self._feed)
+        wrap = config.common.wrap
+        self._key_judge: ClientKeys | None = None
+        if isinstance(wrap, TlsCryptV2Server) and wrap.verify:
+            self._key_judge = ClientKeys(wrap.verify, folder, self._feed)
         self._config = config
         self._folder = folder
         self._tun_fd = tun_fd
@@ -360,6 +367,8 @@ class ServerDriver(Driver):
                 self._acceptor.close()
             if self._judge is not None:
                 await self._judge.close()
+            if self._key_judge is not None:
+                await self._key_judge.close()
             self._finish()
 
     def roster(self, title: str) -> Roster:
@@ -429,6 +438,10 @@ class ServerDriver(Driver):
                 self._judge.answered(effect)
             case ForgetLogin(peer, attempt) if self._judge is not None:
                 self._judge.forget(peer, attempt)
+            case VerifyClientKey() if self._key_judge is not None:
+                self._key_judge.ask(effect)
+            case ForgetClientKey(peer) if self._key_judge is not None:
+                self._key_judge.forget(peer)
             case _ if not self._carry_out_common(effect):
                 raise MisuseError(f"a server machine asked for {type(effect).__name__}")
 

@@ -100,6 +100,7 @@ class Builder:
             beside=None if isinstance(beside, NoWrap) else beside,
             force_cookie=entry.args[1] == "force-cookie",
             max_age_days=self.settings.value("tls-crypt-v2-max-age", 0),
+            verify=self.settings.value("tls-crypt-v2-verify", ()),
         )
 
     def _static_wrap(self) -> NoWrap | TlsAuth | TlsCrypt:

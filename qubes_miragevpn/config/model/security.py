@@ -44,13 +44,15 @@ class TlsCryptV2Server:
     """``tls-crypt-v2`` of a server: the 128-byte `key` that opens wrapped client keys.
 
     `beside` is for clients that have no key of their own. `force_cookie`: clients too old for a stateless first
-    answer are refused. `max_age_days`: client keys issued longer ago are refused; 0 any age.
+    answer are refused. `max_age_days`: client keys issued longer ago are refused; 0 any age. `verify`: a program with
+    its arguments that judges what is written into a client key; () none.
     """
 
     key: Secret
     beside: TlsAuth | TlsCrypt | None = None
     force_cookie: bool = False
     max_age_days: int = 0
+    verify: tuple[str, ...] = ()
 
 
 ControlWrap = NoWrap | TlsAuth | TlsCrypt | TlsCryptV2Client | TlsCryptV2Server

@@ -30,7 +30,7 @@ INLINE = "[inline]"
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,30}\Z")
 
 
-_AS_A_SERVER = frozenset({"bind", "dh", "tls-crypt-v2-max-age", "verify-client-cert"})
+_AS_A_SERVER = frozenset({"bind", "dh", "tls-crypt-v2-max-age", "tls-crypt-v2-verify", "verify-client-cert"})
 """What the waiting end of a tunnel between two has of a server's; the rest is as at the other end."""
 
 

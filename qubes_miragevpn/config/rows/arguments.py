@@ -7,6 +7,7 @@ Every type names what it expects in words that fit "must be ...". Nothing here l
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Interface, ip_address
@@ -18,6 +19,7 @@ from qubes_miragevpn.config.model import Family, NameType, Proto
 MAX_TEXT = 255  # characters of a free-text argument (OpenVPN's OPTION_PARM_SIZE)
 MAX_SECONDS = 86400 * 365
 MAX_IPV4_PREFIX = 32
+MAX_WORDS = 64  # of a program and its arguments
 
 
 class ArgumentError(MirageError):
@@ -210,6 +212,13 @@ def _dns_name(word: str) -> str:
     return name
 
 
+def _command(word: str) -> tuple[str, ...]:
+    words = tuple(shlex.split(word))
+    if not 0 < len(words) <= MAX_WORDS or not words[0]:
+        raise ValueError
+    return words
+
+
 def _key_usage(word: str) -> int:
     if not re.fullmatch(r"(0x)?[0-9A-Fa-f]{1,4}", word):
         raise ValueError
@@ -249,6 +258,7 @@ TEXT = Kind(f"a text of 1 to {MAX_TEXT} characters", _text)
 ANY = Kind("a text", str)
 CIPHER_LIST = Kind("a list of ciphers", str)
 PATH = Kind("the name of a file", _text)
+COMMAND = Kind("a program with its arguments, in quotes if there are any", _command)
 HOST = Kind("a host name or an address", _host)
 PORT = integer(1, 65535)
 DEVICE = Kind("an interface name of at most 15 letters, digits, '.', '_' or '-'", _device)

@@ -3,23 +3,9 @@
 
 from __future__ import annotations
 
-import shlex
-
 from qubes_miragevpn.config.model import LoginRules
-from qubes_miragevpn.config.rows.arguments import PATH, SERVICE, Arg, Kind, choice, seconds
+from qubes_miragevpn.config.rows.arguments import COMMAND, PATH, SERVICE, Arg, choice, seconds
 from qubes_miragevpn.config.rows.row import APPLIED, Row
-
-MAX_WORDS = 64
-
-
-def _command(text: str) -> tuple[str, ...]:
-    words = tuple(shlex.split(text))
-    if not 0 < len(words) <= MAX_WORDS or not words[0]:
-        raise ValueError
-    return words
-
-
-_COMMAND = Kind("a program with its arguments, in quotes if there are any", _command)
 
 ROWS = (
     Row(
@@ -31,7 +17,7 @@ ROWS = (
     Row(
         "auth-user-pass-verify",
         "a program that judges user name and password, as openvpn runs it but without a shell; it may take its time",
-        (Arg("command", _COMMAND), Arg("how", choice("via-file", "via-env"))),
+        (Arg("command", COMMAND), Arg("how", choice("via-file", "via-env"))),
         server=APPLIED,
     ),
     Row(

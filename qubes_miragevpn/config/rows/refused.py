@@ -29,7 +29,6 @@ ROWS = tuple(
     refused(name, reason, fix)
     for name, reason, fix in (
         # control-channel protection and certificates
-        ("tls-crypt-v2-verify", "runs a script, which is never done", "use 'tls-crypt-v2-max-age'"),
         ("tls-verify", "runs a script, which is never done", "use 'verify-x509-name' or 'peer-fingerprint'"),
         ("x509-track", _YET, _CLIENTS),
         ("pkcs11-providers", _YET, _HARDWARE),

@@ -6,6 +6,7 @@ from __future__ import annotations
 from qubes_miragevpn.config.model import ClientConfig
 from qubes_miragevpn.config.rows.arguments import (
     CIPHER_LIST,
+    COMMAND,
     EXTENDED_USAGE,
     FINGERPRINT,
     KEY_USAGE,
@@ -182,6 +183,13 @@ ROWS = (
         "tls-crypt-v2-max-age",
         "refuse client keys that were issued more days ago",
         (Arg("days", integer(1, 36500)),),
+        server=APPLIED,
+    ),
+    Row(
+        "tls-crypt-v2-verify",
+        "a program that judges the metadata of client keys, as openvpn runs it but without a shell; only the bearer of "
+        "the key waits for it",
+        (Arg("command", COMMAND),),
         server=APPLIED,
     ),
     Row(

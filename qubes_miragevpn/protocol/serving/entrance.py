@@ -29,10 +29,11 @@ from qubes_miragevpn.protocol.serving.registry import (
     plain_address,
     source_of,
 )
+from qubes_miragevpn.protocol.serving.vetting import trial_of
 from qubes_miragevpn.protocol.session import Session
 from qubes_miragevpn.protocol.wire.packet import SID_SIZE, read_head
 from qubes_miragevpn.protocol.wrap.clientkey import server_door
-from qubes_miragevpn.protocol.wrap.keys import Opened, WrapKeys
+from qubes_miragevpn.protocol.wrap.keys import Opened
 from qubes_miragevpn.protocol.wrap.state import WrapState
 
 TIME_TO_SPEAK = 5.0
@@ -69,7 +70,9 @@ class Entrance:
         self.most = most
         self._forget = forget
         self._door = server_door(common.wrap, around.unix_time)
-        self._stateless_only = isinstance(common.wrap, TlsCryptV2Server) and common.wrap.force_cookie
+        own_keys = common.wrap if isinstance(common.wrap, TlsCryptV2Server) else None
+        self._stateless_only = own_keys is not None and own_keys.force_cookie
+        self._vets = own_keys is not None and bool(own_keys.verify)
         self._admission = Admission(around.entropy(32), common.timers.hand_window, config.first_packets)
         self._beginnings = None if config.new_clients is None else Rate(config.new_clients)
         self._silent: dict[Link, tuple[float, Source]] = {}  # connections without a session: since when, whose
@@ -139,7 +142,7 @@ class Entrance:
             require_first_packet(opened)
             self._require_room(endpoint, now)
             del self._silent[link]
-            peer = self._add_candidate(link, endpoint, opened.keys, self._around.entropy(SID_SIZE), now)
+            peer = self._add_candidate(link, endpoint, opened, self._around.entropy(SID_SIZE), now)
             peer.session.start(now)
             return peer
         if needs_state(opened):
@@ -151,7 +154,7 @@ class Entrance:
             reply = self._admission.answer_reset(opened, place, now, self._around.unix_time())
             return Transmit(link, endpoint, reply)
         self._require_room(endpoint, now)
-        peer = self._add_candidate(link, endpoint, opened.keys, sid, now)
+        peer = self._add_candidate(link, endpoint, opened, sid, now)
         peer.session.start_after_cookie(opened.head.sid, now)
         return peer
 
@@ -161,7 +164,7 @@ class Entrance:
             raise PeerError("tls-crypt-v2 client without early negotiation (force-cookie)")
         self._admission.require_ration(opened, now)
         self._require_room(endpoint, now)
-        peer = self._add_candidate(link, endpoint, opened.keys, self._around.entropy(SID_SIZE), now)
+        peer = self._add_candidate(link, endpoint, opened, self._around.entropy(SID_SIZE), now)
         peer.session.start(now, place_proved=False)
         return peer
 
@@ -176,7 +179,8 @@ class Entrance:
         if peer.proto is Proto.UDP:
             self._admission.welcomed()
 
-    def _add_candidate(self, link: Link, endpoint: SockAddr, keys: WrapKeys, sid: bytes, now: float) -> Peer:
+    def _add_candidate(self, link: Link, endpoint: SockAddr, opened: Opened, sid: bytes, now: float) -> Peer:
+        trial = trial_of(opened) if self._vets else None
         for older in self._peers.at(link, endpoint):
             if not older.admitted:
                 self._forget(older, "the client began again")
@@ -186,13 +190,15 @@ class Entrance:
             self._common,
             own_sid=sid,
             # Packet id 1 was spent on the stateless answer.
-            wrap=WrapState(keys, started=self._around.unix_time(), first_id=1 if stream else 2),
+            wrap=WrapState(opened.keys, started=self._around.unix_time(), first_id=1 if stream else 2),
             tls=self._around.endpoints.new,
             entropy=self._around.entropy,
             introduction=_never_introduced,
             stream=stream,
         )
-        return self._peers.add(link, endpoint, session, now, self.proto(link))
+        peer = self._peers.add(link, endpoint, session, now, self.proto(link))
+        peer.trial = trial
+        return peer
 
 
 def _never_introduced() -> Introduction:

@@ -14,6 +14,7 @@ from qubes_miragevpn.protocol.ration import Pace, Ration
 from qubes_miragevpn.protocol.serving.pool import AddressPool, AddressPool6
 from qubes_miragevpn.protocol.session import Session
 from qubes_miragevpn.protocol.wire.peerinfo import IvProto, PeerCan
+from qubes_miragevpn.protocol.wrap.keys import Opened
 
 EXIT_DELAY = 1.0
 """Seconds between a farewell, ours or the client's, and our forgetting it, so that the last packets get through."""
@@ -29,6 +30,16 @@ _CAN_NOTHING = PeerCan(proto=0, ciphers=(), mtu=False)
 
 
 @dataclass
+class Trial:
+    """A tls-crypt-v2 key whose metadata somebody judges before TLS sees anything of its bearer; see `vetting`."""
+
+    kind: int
+    metadata: bytes
+    asked: bool = False
+    held: list[Opened] = field(default_factory=list)  # packets that came meanwhile
+
+
+@dataclass
 class Peer:
     """One association: a candidate, then `admitted` (authenticated), then `served` (it has keys and a place)."""
 
@@ -38,6 +49,7 @@ class Peer:
     session: Session
     began: float
     proto: Proto
+    trial: Trial | None = None  # its key is not judged yet
     name: str = ""  # for people: printable, and cut where it is very long
     identity: str = ""  # the same whole, by which clients are told apart
     username: str = ""
@@ -70,6 +82,11 @@ class Peer:
     def updatable(self) -> bool:
         """Whether it takes changes of what it was pushed."""
         return bool(self.can.proto & IvProto.PUSH_UPDATE)
+
+    @property
+    def on_trial(self) -> bool:
+        """Whether a verdict on its key is awaited: its session stands still."""
+        return self.trial is not None and self.trial.asked
 
     @property
     def judged(self) -> bool:

@@ -11,6 +11,7 @@ session: after that its packets must end in the very same bytes. Source: OpenVPN
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol
 
 from qubes_miragevpn.base.errors import MisuseError, PeerError
@@ -76,7 +77,7 @@ class ClientKeyDoor:
             wrapped = packet[-wrapped_size(packet) :]
             key, metadata = unwrap_client_key(self._config.key, wrapped)
             self._judge(metadata)
-            return SessionKeys(TlsCrypt(key), wrapped).open(packet)
+            return replace(SessionKeys(TlsCrypt(key), wrapped).open(packet), metadata=metadata)
         if self._beside is None:
             raise PeerError("tls-crypt-v2: a packet without a client key, of no session")
         return self._beside.open(packet)

@@ -47,13 +47,15 @@ class Stamp:
 class Opened:
     """A packet whose protection was verified; `stamp` is None without protection.
 
-    `keys` opened it and seal the answer: with tls-crypt-v2 a server learns them from the packet itself.
+    `keys` opened it and seal the answer: with tls-crypt-v2 a server learns them from the packet itself, and the
+    `metadata` (with their type) that go with them; None if it brought none.
     """
 
     head: Head
     stamp: Stamp | None
     body: bytes
     keys: WrapKeys
+    metadata: bytes | None = None
 
 
 class WrapKeys(Protocol):

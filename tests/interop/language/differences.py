@@ -52,6 +52,7 @@ STRICTER: Mapping[str, Callable[[Judged], bool]] = MappingProxyType(
         ),
         "static key and TLS": _we_said("means nothing in the static key mode"),
         "logins without a judge": _we_said("only where passwords are judged"),
+        "a judge without client keys": _we_said("'tls-crypt-v2-verify' needs 'tls-crypt-v2'"),
     }
 )
 """What we refuse and openvpn takes."""

@@ -99,7 +99,9 @@ def common(source: random.Random, *, server: bool) -> Common:
     auth = TlsAuth(key, source.choice((None, 0, 1)), digest)
     beside = source.choice((None, auth, TlsCrypt(key)))
     special = (
-        TlsCryptV2Server(SERVER_KEY, beside, source.random() < 0.5, source.choice((0, 30)))
+        TlsCryptV2Server(
+            SERVER_KEY, beside, source.random() < 0.5, source.choice((0, 30)), source.choice(((), ("/bin/true", "a b")))
+        )
         if server
         else TlsCryptV2Client(CLIENT_KEY.key, CLIENT_KEY.wrapped)
     )

@@ -48,6 +48,7 @@ BROKEN = [
     ("client key and static key", Place.CLIENT, CLIENT + "tls-crypt ta.key\ntls-crypt-v2 v2-client.key\n", "exclude"),
     ("client key and tls-auth", Place.CLIENT, CLIENT + "tls-auth ta.key\ntls-crypt-v2 v2-client.key\n", "exclude"),
     ("question without password", Place.CLIENT, without("auth-user-pass") + "static-challenge Code 0\n", "needs"),
+    ("judge of client keys", Place.SERVER, SERVER + "tls-crypt-v2-verify /bin/true\n", "needs 'tls-crypt-v2'"),
     ("age of client keys", Place.SERVER, SERVER + "tls-crypt-v2-max-age 9\n", "needs 'tls-crypt-v2'"),
     ("holding without a socket", Place.SERVER, SERVER + "management-hold\n", "needs 'management'"),
     ("remembering without a socket", Place.SERVER, SERVER + "management-log-cache 9\n", "needs 'management'"),

@@ -130,6 +130,7 @@ RULES: tuple[Rule, ...] = (
     Rule("holding without a socket", SERVER, needs("management-hold", "management")),
     Rule("remembering without a socket", SERVER, needs("management-log-cache", "management")),
     Rule("age of client keys", SERVER, needs("tls-crypt-v2-max-age", "tls-crypt-v2")),
+    Rule("judge of client keys", SERVER, needs("tls-crypt-v2-verify", "tls-crypt-v2")),
     Rule("two identities", BOTH, two_identities),
     Rule("extra certificates alone", BOTH, extra_without_own),
     Rule(

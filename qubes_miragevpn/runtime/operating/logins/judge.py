@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The server's side of logging in: every question of the protocol machine is a task, and its verdict an event.
 
-Bounded in number and time: so many are worked on at once, so many wait (for their turn, or for somebody's answer), and
-the rest is refused at once. Whoever only waits keeps nobody else from being judged, and whose client left is judged no
-more. A judge that fails refuses. Nothing that a client said is logged but its name, made printable.
+Bounded in number and time: so many are worked on at once, so many wait (for their turn, which goes from source to
+source, or for somebody's answer), and the rest is refused at once. Whoever only waits keeps nobody else from being
+judged, and whose client left is judged no more. A judge that fails refuses. Nothing that a client said is logged but
+its name, made printable.
 """
 
 from __future__ import annotations
@@ -20,8 +21,11 @@ from qubes_miragevpn.base.secret import Secret
 from qubes_miragevpn.base.text import printable
 from qubes_miragevpn.config.model import Command, LoginRules, Method, Pam, PasswordFile
 from qubes_miragevpn.protocol.contract import LoginAnswered, LoginJudged, LoginPending, VerifyLogin
+from qubes_miragevpn.protocol.serving.registry import source_of
+from qubes_miragevpn.runtime.operating.logins.turns import Turn, Turns
 
 AT_ONCE = 8
+SHARE = 4  # of those from one address (a /64 of IPv6), so that guessing passwords there delays nobody elsewhere
 WAITING = 256
 LONGEST = 600.0
 """Seconds that a verdict may take when the client was told to wait."""
@@ -44,7 +48,7 @@ class Case:
 
     asked: VerifyLogin
     pending: Callable[[float, tuple[str, ...]], None]
-    turn: asyncio.Semaphore
+    turn: Turn
     """Held by its judge while that works; not while it waits for somebody."""
 
     answers: asyncio.Queue[Secret] = field(default_factory=lambda: asyncio.Queue(maxsize=1))
@@ -64,7 +68,7 @@ class Judge:
         """`folder`: from where the paths in `rules` count."""
         self._method = _method(rules.method, folder)
         self._report = report
-        self._room = asyncio.Semaphore(AT_ONCE)
+        self._turns = Turns(AT_ONCE, SHARE)
         self._cases: dict[tuple[int, int], Case] = {}
         self._tasks: dict[tuple[int, int], asyncio.Task[None]] = {}
 
@@ -77,7 +81,8 @@ class Judge:
         if len(self._cases) >= AT_ONCE + WAITING:
             self._report(LoginJudged(asked.peer, asked.attempt, False, why="too many logins are being judged"))
             return
-        case = Case(asked, lambda seconds, messages: self._pending(asked, seconds, messages), self._room)
+        turn = self._turns.of(source_of(asked.endpoint))
+        case = Case(asked, lambda seconds, messages: self._pending(asked, seconds, messages), turn)
         key = asked.peer, asked.attempt
         self._cases[key] = case
         self._tasks[key] = task = asyncio.get_running_loop().create_task(self._judge(case))

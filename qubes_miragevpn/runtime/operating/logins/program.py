@@ -13,20 +13,17 @@ Source: openvpn(8), auth-user-pass-verify.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
 import re
 import shutil
-import signal
 import tempfile
 from pathlib import Path
 
 from qubes_miragevpn.base.errors import PeerError
 from qubes_miragevpn.config.model import Command
 from qubes_miragevpn.runtime.files import read_bounded
+from qubes_miragevpn.runtime.operating.logins import process
 from qubes_miragevpn.runtime.operating.logins.judge import LONGEST, Case, Verdict
 
-RUN_TIME = 60.0  # seconds that the program itself may run
 LOOK = 0.25  # seconds between two looks at the control file
 MAX_ANSWERS = 16  # of a client in one login; each runs the program
 MAX_TOLD = 2048  # bytes of a file that the program writes
@@ -87,21 +84,7 @@ class Program:
 
     async def _run(self, case: Case, arguments: list[str], environment: dict[str, str]) -> int:
         async with case.turn:
-            return await self._run_now(arguments, environment)
-
-    async def _run_now(self, arguments: list[str], environment: dict[str, str]) -> int:
-        process = await asyncio.create_subprocess_exec(
-            *self._command.words, *arguments, env=environment, cwd=self._folder, stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL, start_new_session=True,
-        )  # fmt: skip
-        try:
-            async with asyncio.timeout(RUN_TIME):
-                return await process.wait()
-        finally:
-            if process.returncode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                await process.wait()
+            return await process.run((*self._command.words, *arguments), environment, self._folder)
 
     async def _deferred(self, case: Case, room: Path, environment: dict[str, str]) -> Verdict:
         """Look at what the program left behind until it is a verdict."""
