@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.bench import handshake, measure, profiles, report
+from tests.bench.many import __main__ as many
+from tests.bench.many import server as many_server
 from tests.bench.tunnel import ENDS, Ends, tunnel
 from tests.interop import pki as pki_module
 from tests.interop.peers import Case
@@ -57,7 +59,8 @@ SECTIONS = {
     "cbc": Section(_case("udp", "AES-256-CBC")),
 }
 HANDSHAKE = "handshake"
-ALL = [*SECTIONS, HANDSHAKE]
+MANY = "many"
+ALL = [*SECTIONS, HANDSHAKE, MANY]
 
 
 def arguments() -> argparse.Namespace:
@@ -116,7 +119,7 @@ def main() -> int:
     results = report.Results()
     chosen = [ends for ends in ENDS if ends.name in options.ends]
     complete = True
-    sections = [name for name in options.section if name != HANDSHAKE]
+    sections = [name for name in options.section if name in SECTIONS]
     limits = measure.limits(options.seconds) if sections else {}
     for number in range(1, options.rounds + 1):
         for name in sections:
@@ -131,8 +134,13 @@ def main() -> int:
                     f"round {number} of {options.rounds}, {name}, {ends.name}: "
                     f"{shown[0]:.0f} Mbit/s up, {shown[1]:.0f} down ({time.monotonic() - begin:.0f} s)"
                 )
+    crowds: list[many_server.Found] = []
+    if MANY in options.section:
+        crowds, whole = many.run(pki)
+        complete = complete and whole
     if options.json:
-        report.write(results, options.json, options.rounds, options.seconds, limits)
+        of_many = many_server.as_json(crowds)
+        report.write(results, options.json, options.rounds, options.seconds, limits, of_many)
         say(f"written to {options.json}")
     say("")
     say(report.table(results, sections, [ends.name for ends in chosen]))
@@ -140,6 +148,8 @@ def main() -> int:
     for what, (value, unit) in limits.items():
         say(f"{what}: {value:.0f} {unit}")
     say(f"a typical profile is read in {profiles.milliseconds(pki):.1f} ms")
+    if crowds:
+        say(f"\n{many_server.table(crowds)}")
     if HANDSHAKE in options.section:
         shown_table, whole = handshake.main(chosen, pki)
         complete = complete and whole

@@ -73,9 +73,10 @@ def _openvpn_version() -> str:
 
 
 def write(
-    results: Results, path: Path, rounds: int, seconds: float, limits: dict[str, tuple[float, str]]
-) -> None:
-    """Everything, with each round's value, as JSON."""
+    results: Results, path: Path, rounds: int, seconds: float, limits: dict[str, tuple[float, str]],
+    many: list[dict[str, object]],
+) -> None:  # fmt: skip
+    """Everything, with each round's value, as JSON; `many`: what servers with many clients needed."""
     document = {
         "machine": {
             "processors": os.cpu_count(),
@@ -98,5 +99,6 @@ def write(
             }
             for (section, ends, metric), values in results.values.items()
         ],
+        "many": many,
     }
     path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.bench import handshake, measure, packets, profiles, report
+from tests.bench.many import server as many
 from tests.bench.relay import DelayingRelay
 from tests.bench.tunnel import ENDS, behind, tunnel, workspace
 from tests.interop import pki
@@ -102,7 +103,7 @@ def test_openvpn_gives_every_metric(tmp_path: Path) -> None:
 
     results = report.Results()
     results.add("udp", baseline.name, values)
-    report.write(results, tmp_path / "bench.json", 1, 1.0, measure.limits(1.0))
+    report.write(results, tmp_path / "bench.json", 1, 1.0, measure.limits(1.0), [])
     written = json.loads((tmp_path / "bench.json").read_text())
     assert {row["metric"] for row in written["results"]} == measure.METRICS.keys()
     assert all(row["value"] > 0 for row in written["limits"].values())
@@ -132,3 +133,13 @@ def test_the_table_of_round_trips_shows_whole_ones() -> None:
     case = handshake.CASES[1]
     rows = handshake.table({(case, "openvpn"): 4.9}, ENDS[:2]).splitlines()
     assert rows[3].split() == ["udp", "none", "TLS", "1.3", "4", "-"]
+
+
+@pytest.mark.parametrize("proto", ["udp", "tcp"])
+def test_what_many_clients_cost_is_measured_and_shown(proto: str) -> None:
+    """A few of them: all come, none is left at the end, and the table has a column for the server."""
+    found = many.measure(many.SERVERS[proto == "tcp"], proto, 10, pki.make(), kept=0.1)
+    assert found.clients == 10 and found.seconds > 0 and found.memory > 0
+    rows = many.table([found]).splitlines()
+    assert rows[0].split() == ["10", "clients", "over", proto, "unit", found.server]
+    assert len(rows) == 1 + len(many.UNITS) and many.as_json([found])[0]["server"] == found.server
