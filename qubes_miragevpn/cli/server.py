@@ -96,11 +96,13 @@ async def _serve(config: ServerConfig | PointServer, folder: Path, words: Sequen
         driver = ServerDriver(machine, backend.make(), config, tun, folder)
 
         def listening(where: tuple[Place, ...]) -> None:
-            inside = f"clients in {config.network}" if isinstance(config, ServerConfig) else "tunnel between two"
+            inside = "tunnel between two"
+            if isinstance(config, ServerConfig):
+                inside = "clients have addresses by DHCP" if config.network is None else f"clients in {config.network}"
             for proto, address in where:
                 _log.info("listening on %s port %d/%s, %s on %s", *address[:2], proto.value, inside, name)
             if isinstance(config, ServerConfig):
-                console.serve(driver, str(config.network.network_address + 1))
+                console.serve(driver, str(config.address or ""))
 
         status = _status(driver)
         actions = {signal.SIGUSR1: status, signal.SIGUSR2: status}

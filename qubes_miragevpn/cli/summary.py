@@ -92,11 +92,19 @@ def of_server(config: ServerConfig) -> dict[str, list[str]]:
     among = "reach each other" if config.client_to_client else "do not reach each other"
     return {
         "listens on": [_listens(place) for place in config.places],
-        "addresses": [f"{config.network}, the first for the server (topology {config.topology})"],
+        "addresses": [_addresses(config)],
         "clients": [f"at most {config.max_clients}, {several}; they {among}"],
         **_common(config),
         "pushes": list(config.push) or ["nothing but addresses"],
     }
+
+
+def _addresses(config: ServerConfig) -> str:
+    if config.network is None:
+        return "those of a bridge's network, by DHCP"
+    if config.bridge is not None:
+        return f"those of a bridge: {config.network}, from {' to '.join(map(str, config.pool or ()))}"
+    return f"{config.network}, the first for the server (topology {config.topology})"
 
 
 def _common(config: ClientConfig | ServerConfig) -> dict[str, list[str]]:

@@ -162,7 +162,8 @@ def looks_like_server(text: bytes) -> bool:
         names = {(directive.name, *directive.words[:1]) for directive in lex(text, file="")}
     except ConfigError:
         return False
-    return ("tls-server",) in names or ("mode", "server") in names or any(name[0] == "server" for name in names)
+    serving = {("tls-server",), ("mode", "server")}
+    return bool(serving & names) or any(name[0] in ("server", "server-bridge") for name in names)
 
 
 def _loaded(examined: Examined[T]) -> Loaded[T]:

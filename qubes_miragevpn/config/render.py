@@ -53,6 +53,7 @@ from qubes_miragevpn.config.model import (
     TlsVersions,
 )
 from qubes_miragevpn.config.quoting import line_of
+from qubes_miragevpn.config.rows.serving import NOGW
 from qubes_miragevpn.config.rows.table import SUBJECTS
 from qubes_miragevpn.crypto.digests import INSECURE_DIGESTS
 from qubes_miragevpn.crypto.keyfiles import (
@@ -164,10 +165,7 @@ class _Writer:
 
     def server(self, config: ServerConfig) -> Iterator[str]:
         """A server's configuration."""
-        nopool = None if config.pool is None else "nopool"
-        yield line_of("server", config.network.network_address, config.network.netmask, nopool)
-        if config.pool:
-            yield line_of("ifconfig-pool", *config.pool)
+        yield from _addresses(config)
         if config.nat is not None:
             yield line_of("nat", config.nat or None)
         if config.persist is not None:
@@ -357,6 +355,19 @@ class _Writer:
             yield line_of("remote-cert-eku", peer.extended_usage)
         if peer.username_fields != PeerPolicy.username_fields:
             yield line_of("x509-username-field", *peer.username_fields)
+
+
+def _addresses(config: ServerConfig) -> Iterator[str]:
+    network, bridge = config.network, config.bridge
+    if network is None or bridge is not None:
+        if bridge is None or bridge.gateway is None or network is None:
+            yield line_of("server-bridge", None if bridge is None or bridge.dhcp_gateway else NOGW)
+        else:
+            yield line_of("server-bridge", bridge.gateway, network.netmask, *(config.pool or ()))
+        return
+    yield line_of("server", network.network_address, network.netmask, None if config.pool is None else "nopool")
+    if config.pool:
+        yield line_of("ifconfig-pool", *config.pool)
 
 
 def _two_lines(credentials: Credentials) -> str:

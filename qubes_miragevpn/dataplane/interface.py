@@ -100,7 +100,7 @@ class PeerLimits:
     payload: PayloadRules = PayloadRules()
     floats: bool = False  # UDP: follow the peer to another address, after an authentic packet from there: DATA_V2
     # (with several peers on the link nothing else says whose it is), or any where the peer is alone on its link
-    ethernet: bool = False  # frames instead of IP packets (TAP); never on a server
+    ethernet: bool = False  # frames instead of IP packets (TAP)
     bare: bool = False  # packets bear no opcode: whatever comes on the link is data (static key mode)
 
 

@@ -26,7 +26,7 @@ from qubes_miragevpn.base.deadlines import Deadlines
 from qubes_miragevpn.base.errors import MisuseError, PeerError
 from qubes_miragevpn.crypto.replay import Replayed
 from qubes_miragevpn.dataplane import ip
-from qubes_miragevpn.dataplane.ethernet import clamp_frame, is_frame
+from qubes_miragevpn.dataplane.ethernet.frame import clamp_frame, is_frame
 from qubes_miragevpn.dataplane.formats.choose import make_key
 from qubes_miragevpn.dataplane.inband import OCC_EXIT, OCC_MAGIC, OCC_MOST, PING
 from qubes_miragevpn.dataplane.interface import (
@@ -89,7 +89,10 @@ class DataChannel:
     # --- packets ----------------------------------------------------------------------------------------
 
     def send(self, inner: bytes, now: float) -> Outgoing | None:
-        """Seal `inner`, an IP packet from the TUN, for the peer it is for; None if it cannot be sent."""
+        """Seal `inner`, an IP packet from the TUN, for the peer it is for; None if it cannot be sent.
+
+        What goes out besides is in the outbox, and goes ahead of what is returned.
+        """
         peer = self._peers.everything
         if peer is None:
             try:
@@ -231,7 +234,7 @@ class DataChannel:
     def _deliver(self, peer: Peer, plaintext: bytes, size: int, now: float) -> bytes | None:
         """Tell what the `plaintext` of an authentic packet of `size` bytes is; return it if the TUN may have it."""
         if peer.limits.ethernet:
-            return self._deliver_frame(peer, plaintext, size)
+            return self._deliver_frame(peer, plaintext, size, now)
         try:
             source, destination = ip.addresses(plaintext)
         except PeerError:
@@ -254,14 +257,18 @@ class DataChannel:
             self.outbox.append(passed_on)
         return None
 
-    def _deliver_frame(self, peer: Peer, plaintext: bytes, size: int) -> bytes | None:
+    def _deliver_frame(self, peer: Peer, plaintext: bytes, size: int, now: float) -> bytes | None:
         """The same for Ethernet frames, which only messages of our own kind are told from."""
         if plaintext == PING or plaintext.startswith(OCC_MAGIC) or not is_frame(plaintext):
             self._message(peer, plaintext, size)
             return None
+        return self._take_frame(peer, plaintext, now)
+
+    def _take_frame(self, peer: Peer, frame: bytes, now: float) -> bytes | None:
+        """Count a frame; return it, its MSS clamped, for the TAP."""
         peer.packets_in += 1
-        peer.bytes_in += len(plaintext)
-        return clamp_frame(plaintext, peer.limits.mss4, peer.limits.mss6)
+        peer.bytes_in += len(frame)
+        return clamp_frame(frame, peer.limits.mss4, peer.limits.mss6)
 
     def _message(self, peer: Peer, plaintext: bytes, size: int) -> None:
         """Take what is not IP: a ping has done its work by being authentic; OCC messages are for the owner."""

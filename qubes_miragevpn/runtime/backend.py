@@ -54,19 +54,29 @@ def choose(config: Config, environ: Mapping[str, str] = os.environ) -> Backend:
         _log.warning("%s names no data plane: %s (%s or %s)", VARIABLE, printable(wish), REFERENCE, NATIVE)
         wish = ""
     reason = "it was asked for" if wish == REFERENCE else _hindrance(config)
-    server = isinstance(config, ServerConfig)
     if reason:
         _log.log(logging.INFO if wish != NATIVE else logging.WARNING, "data plane: %s (%s)", REFERENCE, reason)
-        make = partial(_reference, server, isinstance(config, ServerConfig) and config.client_to_client)
+        make = partial(_reference, config) if isinstance(config, ServerConfig) else _between_two
         return Backend(make, partial(open_tun, ethernet=_shared(config).ethernet))
     _log.info("data plane: %s", NATIVE)
-    return Backend(partial(_native, server), partial(open_tun, headers=True))
+    return Backend(partial(_native, isinstance(config, ServerConfig)), partial(open_tun, headers=True))
 
 
-def _reference(server: bool, client_to_client: bool) -> DataPlane:
+def _reference(config: ServerConfig) -> DataPlane:
+    from qubes_miragevpn.dataplane.ethernet.switch import Switch, SwitchRules
+    from qubes_miragevpn.protocol.sizes import ETHERNET_ROOM
     from qubes_miragevpn.runtime.pump import Pump
 
-    return Pump(server=server, client_to_client=client_to_client)
+    switch = None
+    if config.common.ethernet:
+        switch = Switch(SwitchRules(config.max_routes_per_client, config.common.tun_mtu + ETHERNET_ROOM))
+    return Pump(server=True, client_to_client=config.client_to_client, switch=switch)
+
+
+def _between_two() -> DataPlane:
+    from qubes_miragevpn.runtime.pump import Pump
+
+    return Pump()
 
 
 def _native(server: bool) -> DataPlane:

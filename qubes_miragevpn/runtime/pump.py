@@ -25,6 +25,8 @@ from typing import ParamSpec
 
 from qubes_miragevpn.base.errors import MisuseError
 from qubes_miragevpn.base.text import printable
+from qubes_miragevpn.dataplane.ethernet.channel import SwitchedChannel
+from qubes_miragevpn.dataplane.ethernet.switch import Switch
 from qubes_miragevpn.dataplane.interface import (
     ControlPacket,
     Counters,
@@ -39,6 +41,7 @@ from qubes_miragevpn.dataplane.interface import (
 )
 from qubes_miragevpn.dataplane.reference import DATA_OPCODES, DataChannel, Outgoing
 from qubes_miragevpn.runtime.sockets.links import BATCH, Addressed, LinkBroken, TransportLink, open_link
+from qubes_miragevpn.runtime.tun import hardware_address
 
 TUN_READ = 16384  # larger than any MTU of a TUN that `framing.MAX_FRAME` allows
 
@@ -63,12 +66,15 @@ def _contained(handler: Callable[_Arguments, None]) -> Callable[_Arguments, None
 
 
 class Pump:
-    """`DataPlane` over the reference; `server` and `client_to_client` as in `DataChannel`."""
+    """`DataPlane` over the reference; the arguments are those of `DataChannel`, and of `SwitchedChannel`."""
 
     name = "reference"
 
-    def __init__(self, *, server: bool = False, client_to_client: bool = False) -> None:
+    def __init__(self, *, server: bool = False, client_to_client: bool = False, switch: Switch | None = None) -> None:
         self._channel = DataChannel(server=server, client_to_client=client_to_client)
+        if switch is not None:
+            self._channel = SwitchedChannel(switch, client_to_client=client_to_client)
+        self._switch = switch
         self._links: dict[Link, TransportLink] = {}
         self._controls: dict[Link, socket.socket] = {}  # connections that relays last as long as
         self._bare: set[Link] = set()  # without a control channel: whatever comes is data
@@ -108,6 +114,8 @@ class Pump:
         """Read and write IP packets at `fd`."""
         self.detach_tun()
         self._tun = fd
+        if self._switch is not None:
+            self._switch.own(hardware_address(fd))
         if not self._paused:
             self._loop.add_reader(fd, self._tun_readable)
 
@@ -182,7 +190,7 @@ class Pump:
             except OSError as error:
                 self._tun_failed(error)
                 break
-            if self._channel.outbox:  # fragments that go ahead of the last one
+            if self._channel.outbox:  # copies for several, or fragments that go ahead of the last one
                 batch += self._channel.outbox
                 self._channel.outbox.clear()
             if outgoing is not None:

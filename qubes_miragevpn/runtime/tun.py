@@ -28,6 +28,7 @@ pytun: ModuleType | None = _pytun
 DEVICE = "/dev/net/tun"
 IFNAMSIZ = 16  # with the terminating NUL
 _TUNSETIFF = 0x400454CA
+_SIOCGIFHWADDR = 0x8927
 _IFF_TUN = 0x0001
 _IFF_TAP = 0x0002
 _IFF_NO_PI = 0x1000
@@ -80,6 +81,12 @@ def open_tun(name: str, *, headers: bool = False, ethernet: bool = False) -> Tun
         raise _explained(name, refusal) from None
     tun.queue = QUEUE_OF_LARGE if headers else QUEUE
     return tun
+
+
+def hardware_address(fd: int) -> bytes:
+    """The Ethernet address of the TAP that is open as `fd`. Raises `OSError`."""
+    kind_and_address = fcntl.ioctl(fd, _SIOCGIFHWADDR, _IFREQ.pack(b"", 0))[IFNAMSIZ:]
+    return kind_and_address[2:8]
 
 
 def _open_by_pytun(module: ModuleType, name: str, flags: int) -> Tun:

@@ -30,6 +30,8 @@ from qubes_miragevpn.config.model import (
     ServerConfig,
     Timers,
 )
+from qubes_miragevpn.dataplane.ethernet.channel import SwitchedChannel
+from qubes_miragevpn.dataplane.ethernet.switch import Switch, SwitchRules
 from qubes_miragevpn.dataplane.interface import PeerEvent, SockAddr
 from qubes_miragevpn.dataplane.reference import DATA_OPCODES, DataChannel
 from qubes_miragevpn.protocol import contract as c
@@ -88,6 +90,8 @@ class Side:
         self.place = place
         self.link = link
         self.channel = DataChannel(server=isinstance(machine, Server) and not world.between_two)
+        if isinstance(machine, Server) and world.ethernet:
+            self.channel = SwitchedChannel(Switch(SwitchRules()))
         self.tun: list[bytes] = []  # inner packets that arrived
         self.seen: list[c.Effect] = []  # every effect but packets
         self.sent: list[bytes] = []  # control packets, as they left
@@ -151,6 +155,7 @@ class Side:
     def send(self, inner: bytes) -> None:
         """An inner packet from this side's TUN."""
         out = self.channel.send(inner, self.world.now)
+        self._drain()
         if out is not None:
             self.world.carry(self, *out)
 
@@ -187,6 +192,7 @@ class World:
         self._order = itertools.count()
         self.to_server, self.to_client = to_server, to_client
         self.between_two = isinstance(server, PointServer)
+        self.ethernet = server.common.ethernet and not self.between_two
         self.stream = server.listen.proto is Proto.TCP  # else datagrams come to link 0
         self.server = Side(self, Server(server, entropy=self.entropy, unix_time=self.unix_time), SERVER_AT, 0)
         self.clients: list[Side] = []

@@ -212,7 +212,7 @@ class Builder:
 
 def between_two(settings: Settings) -> bool:
     """Whether the other end is an equal: nobody pulls, and nobody serves."""
-    return not any(settings.has(name) for name in ("client", "pull", "server"))
+    return not any(settings.has(name) for name in ("client", "pull", "server", "server-bridge"))
 
 
 def _size_of(word: str | None) -> SizeOf:

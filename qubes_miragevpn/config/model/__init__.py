@@ -8,6 +8,7 @@ and never mixes with the operator's own configuration, so a restart always begin
 
 from qubes_miragevpn.config.model.logins import Command, LoginRules, Method, Pam, PasswordFile, TokenRules
 from qubes_miragevpn.config.model.roles import (
+    Bridge,
     ClientConfig,
     ClientDir,
     Frequency,
@@ -68,6 +69,7 @@ from qubes_miragevpn.config.model.tunnel import (
 __all__ = [
     "ANYWHERE",
     "DEFAULT_DATA_CIPHERS",
+    "Bridge",
     "ClientConfig",
     "ClientDir",
     "Command",

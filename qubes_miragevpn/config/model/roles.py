@@ -215,12 +215,23 @@ class OneClient:
 
 
 @dataclass(frozen=True)
+class Bridge:
+    """``server-bridge``: the server's TAP is in a bridge, which somebody else sets up and gives its addresses.
+
+    `gateway` is pushed as the clients' way out; None: their addresses come by DHCP, and if `dhcp_gateway` that as well.
+    """
+
+    gateway: IPv4Address | None = None
+    dhcp_gateway: bool = True
+
+
+@dataclass(frozen=True)
 class ServerConfig:
     """A server configuration (``mode server``)."""
 
     common: Common
     listen: Listen
-    network: IPv4Network  # ``server NETWORK MASK``; the server takes the first host address
+    network: IPv4Network | None  # ``server NETWORK MASK``; the server takes the first host address; None: DHCP's
     network6: IPv6Network | None = None  # ``server-ipv6 NETWORK/BITS``; the server takes the first host address
     topology: str = "subnet"  # what clients take their addresses for: subnet, net30, p2p
     push: tuple[str, ...] = ()  # options pushed to every client, OpenVPN syntax, no commas
@@ -229,6 +240,7 @@ class ServerConfig:
     client_to_client: bool = False
     operating: Operating = Operating()
     login: LoginRules | None = None  # what clients must say besides their certificate
+    bridge: Bridge | None = None  # then `network` is the bridge's
     pool: tuple[IPv4Address, ...] | None = None  # first and last address of the pool; () none, None the whole network
     persist: OutputFile | None = None  # where leases outlive the program, written so often; period 0: only read
     nat: str | None = None  # the interface by which clients leave this machine; "" that of its default route
@@ -243,3 +255,10 @@ class ServerConfig:
     def places(self) -> tuple[Listen, ...]:
         """Everywhere it listens."""
         return (self.listen, *self.beside)
+
+    @property
+    def address(self) -> IPv4Address | None:
+        """What has no client inside: the server's address, or the gateway of the bridge's network."""
+        if self.bridge is not None:
+            return self.bridge.gateway
+        return None if self.network is None else self.network.network_address + 1

@@ -19,8 +19,6 @@ from qubes_miragevpn.config.rows.arguments import (
 )
 from qubes_miragevpn.config.rows.row import APPLIED, ByFirstWord, NoEffect, Refused, Repeat, Row
 
-_NO_TAP = Refused("is not supported for TAP (Ethernet) tunnels on a server of many clients", "write 'dev-type tun'")
-
 
 def _mssfix_size(word: str) -> int:
     """0 switches off; otherwise at least what openvpn takes (TLS_CHANNEL_MTU_MIN)."""
@@ -55,7 +53,7 @@ ROWS = (
     ),
     Row(
         "dev",
-        "name of the interface; `tun` and `tap` (Ethernet; on a plain host, not on a server of many) take a free one",
+        "name of the interface; `tun` and `tap` (Ethernet; on a plain host) take a free one",
         (Arg("name", DEVICE),),
         client=APPLIED,
         server=APPLIED,
@@ -65,7 +63,7 @@ ROWS = (
         "kind of the interface",
         (Arg("type", choice("tun", "tap")),),
         client=APPLIED,
-        server=ByFirstWord({"tap": _NO_TAP}, APPLIED),
+        server=APPLIED,
     ),
     Row("proto", "outer transport", (Arg("protocol", PROTO),), client=APPLIED, server=APPLIED, connection=True),
     Row(

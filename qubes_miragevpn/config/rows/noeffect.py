@@ -52,7 +52,7 @@ _SILENT = (
 
 _WARNED = (
     ("fast-io", "it tunes openvpn's own event loop"),
-    ("tun-mtu-extra", "it concerns TAP interfaces"),
+    ("tun-mtu-extra", "frames always have that room"),
     ("link-mtu", "the size of packets follows from tun-mtu and mssfix"),
     ("mtu-disc", "path MTU discovery is left to the system"),
     ("mtu-test", "packet sizes are not probed"),
@@ -88,13 +88,12 @@ _WARNED = (
     ("dns-updown", _SCRIPTS),
     ("iproute", _SCRIPTS),
     ("client-nat", "addresses are not translated"),
-    ("lladdr", "it concerns TAP interfaces"),
+    ("lladdr", "the kernel chooses the address of a TAP"),
     ("dev-node", "the TUN device is /dev/net/tun"),
     ("block-outside-dns", "downstream DNS goes through the tunnel or nowhere"),
     ("allow-recursive-routing", "packets to the server never enter the tunnel"),
     ("compat-mode", "old protocol versions are not imitated"),
     ("socket-flags", "sockets are set up by the program itself"),
-    ("vlan-accept", "it concerns TAP interfaces"),
     ("remap-usr1", "signals mean what `miragevpn client --help` says"),
     ("win-sys", _OTHER_SYSTEM),
 )

@@ -15,7 +15,7 @@ _PINS = "use 'peer-fingerprint' with the SHA-256 fingerprint of the peer's certi
 _HARDWARE = "use 'cert' and 'key' with PEM files"
 _POOL = "remove the line: addresses come from 'server NETWORK NETMASK'"
 _MANAGEMENT = "remove the line; `miragevpn status` and the control socket take its place"
-_ETHERNET = "remove the line: only IP (tun) tunnels are supported"
+_VLANS = "remove the line: frames go through with the tags that they have; keep VLANs apart by filters of the bridge"
 _COMMAND = "is a command of openvpn's, not a setting"
 _NO_COMMAND = "remove the line"
 
@@ -78,7 +78,6 @@ ROWS = tuple(
         # a server's
         ("ifconfig-pool-linear", "is obsolete", _POOL),
         ("ifconfig-push-constraint", _YET, "remove the line"),
-        ("server-bridge", "is not supported", _ETHERNET),
         ("ifconfig-ipv6-pool", _YET, "write 'server-ipv6 NETWORK/BITS', which has a pool"),
         ("client-connect", "runs a script, which is never done", "remove the line"),
         ("client-disconnect", "runs a script, which is never done", "remove the line"),
@@ -87,8 +86,9 @@ ROWS = tuple(
         ("client-cert-not-required", "is obsolete", "write 'verify-client-cert none'"),
         ("stale-routes-check", _YET, "remove the line"),
         ("port-share", _YET, "remove the line"),
-        ("vlan-tagging", "is not supported", _ETHERNET),
-        ("vlan-pvid", "is not supported", _ETHERNET),
+        ("vlan-tagging", "is not supported", _VLANS),
+        ("vlan-accept", "is not supported", _VLANS),
+        ("vlan-pvid", "is not supported", _VLANS),
         ("force-tls-key-material-export", _YET, "remove the line: exported keys are used with every peer that can"),
     )
 )

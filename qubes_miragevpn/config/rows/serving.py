@@ -15,11 +15,13 @@ from qubes_miragevpn.config.rows.arguments import (
     Arg,
     Kind,
     choice,
+    either,
     integer,
     seconds,
 )
 from qubes_miragevpn.config.rows.row import APPLIED, NoEffect, Refused, Repeat, Row, without_effect
 
+NOGW = "nogw"
 MAX_PUSHED_OPTION = 255  # characters (OpenVPN's OPTION_PARM_SIZE)
 
 
@@ -41,6 +43,18 @@ ROWS = (
         "server",
         "addresses of the tunnel: network and netmask; the server takes the first",
         (Arg("network", IPV4), Arg("netmask", NETMASK), Arg("nopool", choice("nopool"), optional=True)),
+        server=APPLIED,
+    ),
+    Row(
+        "server-bridge",
+        "`dev tap` in a bridge that is there: its gateway and netmask, and the first and the last address to give; "
+        "without words clients ask a DHCP server there, with `nogw` not for a way out",
+        (
+            Arg("gateway", either(NOGW, NOGW, IPV4), optional=True),
+            Arg("netmask", NETMASK, optional=True),
+            Arg("first", IPV4, optional=True),
+            Arg("last", IPV4, optional=True),
+        ),
         server=APPLIED,
     ),
     Row(
@@ -86,7 +100,7 @@ ROWS = (
     ),
     Row(
         "max-routes-per-client",
-        "networks behind one client, at most (256)",
+        "networks behind one client, or with `dev tap` Ethernet addresses, at most (256)",
         (Arg("networks", integer(1, 4096)),),
         server=APPLIED,
         fills=(ServerConfig, "max_routes_per_client"),
@@ -109,7 +123,7 @@ ROWS = (
     ),
     Row(
         "iroute",
-        "a network behind this client; the server's machine needs a `route` for it",
+        "a network behind this client (not with `dev tap`); the server's machine needs a `route` for it",
         (Arg("network", IPV4), Arg("netmask", NETMASK, optional=True)),
         server=_SINGLE,
         single=APPLIED,
@@ -118,7 +132,7 @@ ROWS = (
     ),
     Row(
         "iroute-ipv6",
-        "an IPv6 network behind this client; the server's machine needs a `route-ipv6` for it",
+        "an IPv6 network behind this client (not with `dev tap`); the server's machine needs a `route-ipv6` for it",
         (Arg("network", IPV6_INTERFACE),),
         server=_SINGLE,
         single=APPLIED,

@@ -100,13 +100,22 @@ def can_epochs(can: PeerCan) -> bool:
     return can.proto & needed == needed
 
 
-def _way_inside(config: ServerConfig, server: IPv4Address) -> str:
+def _way_inside(config: ServerConfig, server: IPv4Address | None) -> list[str]:
     """Without a network on the link, what is inside must be routed: the server alone, or its other clients as well."""
+    if config.network is None or server is None:
+        return ["route-gateway dhcp"] if config.bridge is None or config.bridge.dhcp_gateway else []
     if config.topology == "subnet":
-        return f"route-gateway {server}"
+        return [f"route-gateway {server}"]
     if config.client_to_client:
-        return f"route {config.network.network_address} {config.network.netmask}"
-    return f"route {server}"
+        return [f"route {config.network.network_address} {config.network.netmask}"]
+    return [f"route {server}"]
+
+
+def _inside(peer: Peer, pool: AddressPool) -> list[str]:
+    if peer.lease is None:
+        return []
+    own = pool.ifconfig(peer.lease) if peer.single.ifconfig is None else "{} {}".format(*peer.single.ifconfig)
+    return [f"ifconfig {own}"]
 
 
 def _inside6(peer: Peer, pool6: AddressPool6) -> list[str]:
@@ -118,18 +127,15 @@ def _inside6(peer: Peer, pool6: AddressPool6) -> list[str]:
 
 def push_options(peer: Peer, config: ServerConfig, pool: AddressPool, pool6: AddressPool6) -> list[str]:
     """The options of the PUSH_REPLY for an authenticated `peer`, in the order of OpenVPN's push.c."""
-    assert peer.lease is not None
-    single = peer.single
-    inside = pool.ifconfig(peer.lease) if single.ifconfig is None else "{} {}".format(*single.ifconfig)
     inside6 = _inside6(peer, pool6)
     options = [
-        *single.pushed([
+        *peer.single.pushed([
             *(["tun-ipv6"] if inside6 else []),
             *config.push,
-            _way_inside(config, pool.server),
-            f"topology {config.topology}",
+            *_way_inside(config, pool.server),
+            *([] if config.common.ethernet else [f"topology {config.topology}"]),
             *inside6,
-            f"ifconfig {inside}",
+            *_inside(peer, pool),
         ]),
         *peer.extra,
         f"cipher {peer.cipher}",

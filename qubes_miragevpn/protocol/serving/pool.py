@@ -22,14 +22,23 @@ class AddressPool:
     """Leases of ``server NETWORK MASK``; `topology` is subnet, net30 or p2p.
 
     `bounds`: the first and the last address to give (``ifconfig-pool``), () none at all, None: all that there are.
+    `server`: what is not a client's, None the first host. Without a `network` there is nothing to give.
     """
 
     def __init__(
-        self, network: IPv4Network, topology: str = "subnet", bounds: tuple[IPv4Address, ...] | None = None
+        self,
+        network: IPv4Network | None,
+        topology: str = "subnet",
+        bounds: tuple[IPv4Address, ...] | None = None,
+        server: IPv4Address | None = None,
     ) -> None:
-        self.network = network
         self.topology = topology
-        self.server = network.network_address + 1
+        self.server = server
+        if network is None:
+            self._length, self._leases = 32, Leases(0, -1)
+            return
+        self._length = network.prefixlen if topology == "subnet" else 32
+        self.server = server or network.network_address + 1
         begin, end = int(network.network_address), int(network.broadcast_address)
         if bounds is not None:
             step = 4 if topology == "net30" else 1
@@ -50,7 +59,7 @@ class AddressPool:
     def lease(self, name: str) -> IPv4Interface:
         """Lease an address to the client `name`; raises `PeerError` (end of session) when none is free."""
         address = IPv4Address(self._leases.lease(name))
-        return IPv4Interface((address, self.network.prefixlen if self.topology == "subnet" else 32))
+        return IPv4Interface((address, self._length))
 
     def recall(self, name: str, address: IPv4Address) -> None:
         """The client `name` had this address before."""

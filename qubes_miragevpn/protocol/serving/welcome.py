@@ -11,7 +11,7 @@ from collections.abc import Callable
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address
 from typing import Protocol
 
-from qubes_miragevpn.base.errors import ConfigError, Consequence, PeerError
+from qubes_miragevpn.base.errors import ConfigError
 from qubes_miragevpn.config.model import OneClient, Proto, ServerConfig
 from qubes_miragevpn.crypto.suites import SUITES, Mode
 from qubes_miragevpn.dataplane.interface import NO_PEER_ID, PeerLimits
@@ -77,7 +77,7 @@ class Clients:
         self._single = single
         self.most = config.max_clients
         self._config = config
-        self._pool = AddressPool(config.network, config.topology, config.pool)
+        self._pool = AddressPool(config.network, config.topology, config.pool, config.address)
         self._pool6 = AddressPool6(config.network6)
 
     def reconfigured(self, config: ServerConfig) -> None:
@@ -155,13 +155,18 @@ class Clients:
         if single.ifconfig is not None:
             self._pool.claim(single.ifconfig[0])
             peer.lease = IPv4Interface((single.ifconfig[0], self._mask(single.ifconfig[1])))
-        else:
+        elif not self._unleased:
             peer.lease = self._pool.lease(peer.identity)
         if single.ifconfig6 is not None:
             self._pool6.claim(single.ifconfig6[0].ip)
             peer.lease6 = single.ifconfig6[0]
         elif self._config.network6 is not None:
             peer.lease6 = self._pool6.lease(peer.identity)
+
+    @property
+    def _unleased(self) -> bool:
+        """Whether clients may be without an address of ours: frames bear addresses of their own."""
+        return self._config.common.ethernet and self._config.pool == ()
 
     def dismiss(self, peer: Peer) -> None:
         """Take its addresses back."""
@@ -188,9 +193,7 @@ class Clients:
 
     def addresses(self, peer: Peer) -> tuple[IPv4Address | IPv6Address, ...] | None:
         """Its leases."""
-        if peer.lease is None:
-            raise PeerError("a client without an address", Consequence.END_SESSION)
-        return (peer.lease.ip,) if peer.lease6 is None else (peer.lease.ip, peer.lease6.ip)
+        return tuple(lease.ip for lease in (peer.lease, peer.lease6) if lease is not None)
 
     def limits(self, peer: Peer) -> tuple[int, PeerLimits]:
         """Peers are told apart by their number where they can say it."""

@@ -32,29 +32,38 @@ class ServerHost:
 
     async def up(self) -> tuple[int, str]:
         """Open and configure it; return its descriptor and name."""
-        dev, network = self._config.common.dev, self._config.network
-        self._tun = self._open_device("tun%d" if dev == "tun" else dev)
-        mtu, name = self._config.common.tun_mtu, self._tun.name
-        subnet = self._config.topology == "subnet"
-        address = IPv4Interface((network.network_address + 1, network.prefixlen if subnet else 32))
-        far_end = None if subnet else network.network_address + 2  # nobody's; as openvpn has it
-        network6 = self._config.network6
-        address6 = None if network6 is None else IPv6Interface((network6.network_address + 1, network6.prefixlen))
-        settings = TunnelSettings(ipv4=address, ipv4_peer=far_end, ipv6=address6, mtu=mtu)
-        await configure(self._net, name, without_missing_ipv6(settings, name), self._tun.queue)
-        if not subnet:
-            await self._net.replace_route(NetRoute(network, dev=name))
+        dev = self._config.common.dev
+        self._tun = self._open_device(f"{dev}%d" if dev in ("tun", "tap") else dev)
+        name = self._tun.name
+        if self._config.bridge is not None:
+            # Addresses, and what port of which bridge it is, stay as they are: a TAP that outlives us has them already.
+            await self._net.set_link(name, mtu=self._config.common.tun_mtu, txqueuelen=self._tun.queue, up=True)
+        elif self._config.network is not None:
+            await self._address(name, self._config.network, self._tun.queue)
         for route in self._config.routes:
-            await self._net.replace_route(NetRoute(route.network, dev=name, metric=route.metric))
+            via = route.gateway if self._config.common.ethernet else None
+            await self._net.replace_route(NetRoute(route.network, dev=name, via=via, metric=route.metric))
         if self._config.nat is not None:
             self._nat = Nat(name, self._translated())
             await self._nat.up(self._config.nat or await self._uplink())
         return self._tun.fd, self._tun.name
 
+    async def _address(self, name: str, network: IPv4Network, queue: int) -> None:
+        """Give the interface the first address of each network."""
+        subnet = self._config.topology == "subnet"
+        address = IPv4Interface((network.network_address + 1, network.prefixlen if subnet else 32))
+        far_end = None if subnet else network.network_address + 2  # nobody's; as openvpn has it
+        network6 = self._config.network6
+        address6 = None if network6 is None else IPv6Interface((network6.network_address + 1, network6.prefixlen))
+        settings = TunnelSettings(ipv4=address, ipv4_peer=far_end, ipv6=address6, mtu=self._config.common.tun_mtu)
+        await configure(self._net, name, without_missing_ipv6(settings, name), queue)
+        if not subnet:
+            await self._net.replace_route(NetRoute(network, dev=name))
+
     def _translated(self) -> list[IPv4Network | IPv6Network]:
         """The networks of the tunnel, and those behind clients."""
-        own6 = [] if self._config.network6 is None else [self._config.network6]
-        return [self._config.network, *own6, *(route.network for route in self._config.routes)]
+        own = (self._config.network, self._config.network6, *(route.network for route in self._config.routes))
+        return [network for network in own if network is not None]
 
     async def _uplink(self) -> str:
         for route in await self._net.default_routes(socket.AF_INET):

@@ -1,13 +1,18 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""``dev tap``: our client with openvpn's server (routed pool and bridge), and both kinds of tunnels between two."""
+"""``dev tap``: our client with openvpn's server (routed pool and bridge), both kinds of clients with ours, equals."""
 
 from __future__ import annotations
+
+import contextlib
+import socket
+import time
 
 import pytest
 
 from tests.interop.conftest import Bench
-from tests.interop.netns import CLIENT_WIRE, SERVER_TUNNEL, SERVER_WIRE, TUN, run
+from tests.interop.netns import CLIENT_WIRE, SERVER_TUNNEL, SERVER_WIRE, TUN, Namespace, run
 from tests.interop.peers import OPENVPN, OURS, Case, Peer, client_config, server_config
+from tests.interop.traffic import connect, transfer
 
 CLIENT_TUNNEL = "10.99.0.2"
 SIZE = 300_000
@@ -67,3 +72,72 @@ def test_between_two(bench: Bench, kind: str) -> None:
     other.wait_log("UDPv4 link remote")
     bench.client(OURS, lines[True]).wait_log("tunnel up: ")
     bench.exchange(SIZE)
+
+
+def _bridge(space: Namespace) -> None:
+    """A bridge with addresses, and in it the server's TAP, which is there before the server."""
+    for words in (
+        f"tuntap add dev {TUN} mode tap", "link add br0 type bridge forward_delay 0",
+        f"link set {TUN} master br0", "link set br0 up",
+        f"address add {SERVER_TUNNEL}/24 dev br0", "address add fd42:99::1/64 dev br0",
+    ):  # fmt: skip
+        run("ip", "-n", space.name, *words.split())
+
+
+BRIDGED = "server-bridge 10.99.0.1 255.255.255.0 10.99.0.50 10.99.0.60"
+ROUTED = "server 10.99.0.0 255.255.255.0"
+
+
+@pytest.mark.parametrize("bridged", [True, False])
+def test_two_clients_of_our_server(bench: Bench, bridged: bool) -> None:
+    """Traffic of both families with the server's side and with each other; a broadcast reaches everybody."""
+    text = _as_tap(server_config(Case(), bench.pki, OURS)) + "client-to-client\n"
+    text = text.replace(ROUTED, BRIDGED if bridged else f"{ROUTED}\nserver-ipv6 fd42:99::/64")
+    one, two = bench.wire.client, bench.wire.second_client()
+    for space in (bench.wire.server, one, two):  # addresses that are tentative for a while cannot be waited at
+        run(*space.command("sh", "-c", "for f in all default; do echo 0 > /proc/sys/net/ipv6/conf/$f/accept_dad; done"))
+    if bridged:
+        _bridge(bench.wire.server)
+    server = Peer("server", OURS, "server", bench.wire.server, text, bench.folder)
+    bench.peers.append(server)
+    server.wait_log("listening on")
+    addresses = []
+    first, second = (OPENVPN, OURS) if bridged else (OURS, OPENVPN)
+    for space, identity, kind in ((one, bench.pki.client, first), (two, bench.pki.second_client, second)):
+        profile = _as_tap(client_config(Case(), bench.pki, kind, identity=identity))
+        peer = Peer(f"client-{space.name[-1]}", kind, "client", space, profile, bench.folder)
+        bench.peers.append(peer)
+        addresses.append(peer.wait_up())
+        if bridged:
+            run("ip", "-n", space.name, "address", "add", f"fd42:99::{len(addresses)}0/64", "dev", TUN)
+    assert addresses == (["10.99.0.50", "10.99.0.51"] if bridged else ["10.99.0.2", "10.99.0.3"])
+    sixes = ["fd42:99::10", "fd42:99::20"] if bridged else ["fd42:99::1000", "fd42:99::1001"]
+    here = bench.wire.server
+    for address, listener, dialler in (
+        (SERVER_TUNNEL, here, one), (addresses[1], two, here), ("fd42:99::1", here, two), (sixes[0], one, here),
+        (addresses[0], one, two), (sixes[1], two, one),
+    ):  # fmt: skip
+        far, near = connect(listener, address, dialler, within=30.0)
+        with far, near:
+            transfer(near, far, 30_000).check()
+    _broadcast(two, (one, here))
+
+
+def _broadcast(sender: Namespace, others: tuple[Namespace, ...]) -> None:
+    """Say something to everybody until all others have heard it."""
+    ears = [space.call(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) for space in others]
+    mouth = sender.call(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+    mouth.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+    for ear in ears:
+        ear.bind(("", 5353))
+        ear.settimeout(0.2)
+    heard: set[socket.socket] = set()
+    deadline = time.monotonic() + 30
+    while len(heard) < len(ears) and time.monotonic() < deadline:
+        mouth.sendto(b"everybody", ("10.99.0.255", 5353))
+        for ear in set(ears) - heard:
+            with contextlib.suppress(TimeoutError):
+                heard |= {ear} if ear.recv(100) == b"everybody" else set()
+    for sock in (*ears, mouth):
+        sock.close()
+    assert len(heard) == len(ears)

@@ -12,6 +12,7 @@ from qubes_miragevpn.base.secret import Secret
 from qubes_miragevpn.config.building.inner import MIN_MTU_IPV6
 from qubes_miragevpn.config.model import (
     DEFAULT_DATA_CIPHERS,
+    Bridge,
     ClientConfig,
     ClientDir,
     Command,
@@ -68,6 +69,10 @@ TEXTS = ("name", "a b", 'quo"te', "back\\slash", "it's", "#hash", "C=AA, CN=x", 
 ENTRY = Credentials("alice", Secret(b"pass # word"))
 
 
+BY_NEIGHBOUR = (
+    Route(ip_network("10.5.0.0/16"), ip_address("10.8.0.7")),
+    Route(ip_network("fd05::/32"), ip_address("fd42::7"), 7),
+)
 INWARD = (Route(ip_network("10.5.0.0/16")), Route(ip_network("fd05::/32"), None, 7))
 
 
@@ -375,4 +380,18 @@ def server(source: random.Random) -> ServerConfig:
     )
     if made.common.tun_mtu >= MIN_MTU_IPV6:
         made = replace(made, network6=source.choice((None, ip_network("fd42:8::/64"), ip_network("fd42:8::/124"))))
-    return filled(source, made, server=True)  # type: ignore[no-any-return]
+    made = filled(source, made, server=True)
+    return switched(source, made) if source.random() < 0.3 else made
+
+
+def switched(source: random.Random, made: ServerConfig) -> ServerConfig:
+    """The same for Ethernet frames, in a bridge or not."""
+    common = replace(made.common, dev=source.choice(("tap", "tap3", "vpn0")), ethernet=True)
+    made = replace(made, common=common, topology="subnet", routes=some(source, *BY_NEIGHBOUR))
+    bridge = source.choice((None, Bridge(), Bridge(dhcp_gateway=False), Bridge(ip_address("10.8.4.1"))))
+    if bridge is None:
+        return made
+    made = replace(made, bridge=bridge, network=None, pool=(), network6=None, nat=None)
+    if bridge.gateway is None:
+        return made
+    return replace(made, network=ip_network("10.8.4.0/22"), pool=(ip_address("10.8.4.9"), ip_address("10.8.7.254")))

@@ -44,7 +44,8 @@ LOADERS: dict[type, Callable[..., Any]] = {
 def parse(text: str, config: Model) -> Any:
     load = LOADERS[type(config)]
     shared = config.client if isinstance(config, StaticConfig | PointClient | PointServer) else config
-    surroundings = Surroundings(around=isinstance(shared, ClientConfig) and shared.around)
+    plain = shared.around if isinstance(shared, ClientConfig) else shared.common.ethernet
+    surroundings = Surroundings(around=plain)
     content = text.encode("utf-8", "surrogateescape")
     return load(content, file="f", read_file=nothing_to_read, surroundings=surroundings).config
 

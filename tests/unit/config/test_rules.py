@@ -27,7 +27,7 @@ from tests.unit.config.texts import (
 BROKEN = [
     ("certificates beside a static key", Place.STATIC, STATIC + "ca ca.crt\n", "'ca' means nothing in the static"),
     ("consent to a static key", Place.STATIC, without("allow-deprecated-insecure-static-crypto", STATIC), "secrecy"),
-    ("Ethernet for many", Place.SERVER, SERVER + "dev tap\n", "not supported by a server of many clients"),
+    ("bridge", Place.SERVER, SERVER + "server-bridge\n", "needs a tunnel of Ethernet frames"),
     ("address between two", Place.WAITS, without("ifconfig", WAITS), "'ifconfig' is missing"),
     ("address between two", Place.CONNECTS, without("ifconfig", CONNECTS), "'ifconfig' is missing"),
     ("two roles", Place.CONNECTS, CONNECTS + "tls-server\n", "exclude each other"),

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from qubes_miragevpn.dataplane.ethernet import HEADER, clamp_frame
+from qubes_miragevpn.dataplane.ethernet.frame import HEADER, clamp_frame
 from qubes_miragevpn.dataplane.inband import OCC_EXIT, PING
 from qubes_miragevpn.dataplane.interface import PeerExited, PeerLimits
 from qubes_miragevpn.dataplane.mss import clamp

@@ -23,6 +23,12 @@ def own_address(settings: Settings) -> Breach | None:
     return Breach(None, "nobody tells us our address: 'ifconfig' is missing", fix)
 
 
+def addresses(settings: Settings) -> Breach | None:
+    if settings.has("server") or settings.has("server-bridge"):
+        return None
+    return Breach(None, "there are no addresses to give: 'server' is missing", "write 'server 10.8.0.0 255.255.255.0'")
+
+
 _OF_WHO_CONNECTS = (
     "http-proxy", "socks-proxy", "connection", "auth-user-pass", "static-challenge", "inactive", "session-timeout",
 )  # fmt: skip

@@ -29,6 +29,7 @@ from qubes_miragevpn.config.building.rules.keys import (
     role_directions,
 )
 from qubes_miragevpn.config.building.rules.roles import (
+    addresses,
     certificates_beside_static_key,
     client_role,
     connecting_while_waiting,
@@ -52,10 +53,10 @@ from qubes_miragevpn.config.building.rules.rule import (
     wants,
 )
 from qubes_miragevpn.config.building.rules.tunnel import (
+    bridge,
     device,
     keepalive_and_ping,
     keepalive_ratio,
-    no_tap,
     tcp_exit_notify,
 )
 from qubes_miragevpn.config.reading.collect import Findings, Place, Settings
@@ -155,7 +156,7 @@ RULES: tuple[Rule, ...] = (
     Rule("old name", BOTH, old_name),
     Rule("old name taken", BOTH, old_name_taken, fatal=False),
     Rule("server's certificate", CLIENT, server_role_of_peer, fatal=False),
-    Rule("Ethernet for many", SERVES, no_tap),
+    Rule("bridge", SERVES, bridge),
     Rule("device", BOTH | STATIC, device),
     Rule(
         "lport and nobind",
@@ -169,7 +170,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "network",
         SERVES,
-        wants("server", "there are no addresses to give: 'server' is missing", "write 'server 10.8.0.0 255.255.255.0'"),
+        addresses,
     ),
     Rule(
         "server's own certificate",

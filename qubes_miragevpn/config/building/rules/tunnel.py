@@ -6,6 +6,15 @@ from __future__ import annotations
 from qubes_miragevpn.config.building.rules.rule import Breach
 from qubes_miragevpn.config.model import Proto
 from qubes_miragevpn.config.reading.collect import Settings
+from qubes_miragevpn.config.rows.serving import NOGW
+
+_BRIDGE = "server-bridge 10.8.0.4 255.255.255.0 10.8.0.128 10.8.0.254"
+_NOT_BRIDGED = {
+    "server": "the addresses are those of the bridge's network",
+    "server-ipv6": "the bridge's network gives IPv6 addresses by itself (router advertisements)",
+    "ifconfig-pool": "'server-bridge' names the first and the last address",
+    "nat": "the bridge's network has its own way out",
+}
 
 
 def keepalive_and_ping(settings: Settings) -> Breach | None:
@@ -27,10 +36,18 @@ def keepalive_ratio(settings: Settings) -> Breach | None:
     return None
 
 
-def no_tap(settings: Settings) -> Breach | None:
-    entry = settings.last("dev")
-    if entry is not None and entry.args[0].startswith("tap"):
-        return Breach(entry, "TAP (Ethernet) tunnels are not supported by a server of many clients", "write 'dev tun'")
+def bridge(settings: Settings) -> Breach | None:
+    entry = settings.last("server-bridge")
+    if entry is None:
+        return None
+    dev = settings.last("dev")
+    if (settings.value("dev-type") or ("" if dev is None else dev.args[0][:3])) != "tap":
+        return Breach(entry, "'server-bridge' needs a tunnel of Ethernet frames", "write 'dev tap', at both ends")
+    if len([word for word in entry.args if word is not None]) not in ((1,) if entry.args[0] == NOGW else (0, 4)):
+        return Breach(entry, "'server-bridge' needs four words, 'nogw' or none", f"write '{_BRIDGE}'")
+    for name, why in _NOT_BRIDGED.items():
+        if settings.has(name):
+            return Breach(settings.last(name), f"'{name}' does not go with 'server-bridge': {why}", "keep one of them")
     return None
 
 
