@@ -72,7 +72,7 @@ from qubes_miragevpn.protocol.happenings import (
 from qubes_miragevpn.protocol.serving import settings
 from qubes_miragevpn.protocol.serving.entrance import Entrance, Surroundings
 from qubes_miragevpn.protocol.serving.logins import Logins, refuse
-from qubes_miragevpn.protocol.serving.peer import EXIT_DELAY, MAX_NAME, Peer
+from qubes_miragevpn.protocol.serving.peer import EXIT_DELAY, MAX_NAME, Peer, apart
 from qubes_miragevpn.protocol.serving.point import OtherEnd
 from qubes_miragevpn.protocol.serving.registry import Registry
 from qubes_miragevpn.protocol.serving.vetting import hold
@@ -147,7 +147,7 @@ class Server:
                 for peer in self._peers.on(link):
                     self._forget(peer, f"connection lost: {printable(reason)}")
             case KeyExhausted(number):
-                self._with(number, lambda peer: peer.session.renegotiate(now), now)
+                self._with(number, lambda peer: self._renegotiate(peer, now), now)
             case KeyInUse(number, key_id):
                 self._with(number, lambda peer: peer.session.key_in_use(key_id), now)
             case PeerSilent() | Floated() | CompressedDropped() | PeerExited() | OccMessage():
@@ -208,14 +208,18 @@ class Server:
     def _command(self, command: Command, now: float) -> None:
         if command is Command.RENEGOTIATE:
             for peer in self._peers:
-                if not peer.judged:  # a renegotiation would put the verdict off
-                    self._with(peer.number, lambda peer: peer.session.renegotiate(now), now)
+                self._with(peer.number, lambda peer: self._renegotiate(peer, now), now)
         elif command is Command.DISCONNECT:
             for peer in self._peers:
                 self._with(peer.number, lambda peer: self._say_goodbye(peer, now), now)
             for peer in self._peers:
                 self._forget(peer, "server stops")
             self._stop(StopKind.ASKED, "stopped")
+
+    def _renegotiate(self, peer: Peer, now: float) -> None:
+        """Renew its keys, but not while it is judged: each renegotiation needs a verdict of its own."""
+        if not peer.judged:
+            peer.session.renegotiate(now)
 
     def _say_goodbye(self, peer: Peer, now: float) -> None:
         if text := self._welcome.farewell(peer):
@@ -314,7 +318,7 @@ class Server:
         """Time passes for a session."""
         if peer.on_trial:
             return
-        peer.session.tick(now)
+        peer.session.tick(now, renew=not peer.judged)
         self._settle(peer, now)
 
     def _settle(self, peer: Peer, now: float) -> None:
@@ -385,6 +389,8 @@ class Server:
         # somebody without a certificate is somebody by his user name alone, which is judged before he is let in
         named = rules is not None and (rules.name_is_username or not facts.fingerprint)
         called = hello.username if named else facts.common_name
+        if self._config.common.peer.certificate == "optional" and not (rules and rules.name_is_username):
+            called = apart(called, certified=bool(facts.fingerprint))
         if len(called.encode("utf-8", "surrogateescape")) > MAX_NAME:
             raise PeerError(f"its name is longer than {MAX_NAME} bytes", Consequence.END_SESSION)
         if peer.admitted and (called, hello.username) != (peer.identity, peer.username):

@@ -346,8 +346,11 @@ class Session:
 
     # --- time
 
-    def tick(self, now: float) -> None:
-        """Do what is due; raises `PeerError` (end of session) when a handshake took too long."""
+    def tick(self, now: float, *, renew: bool = True) -> None:
+        """Do what is due; raises `PeerError` (end of session) when a handshake took too long.
+
+        Without `renew` a key that is old enough is not renewed yet.
+        """
         timers = self._common.timers
         if self._next is not None and now >= self._next.began + timers.hand_window:
             raise PeerError(f"no TLS handshake within {timers.hand_window:g} s", Consequence.END_SESSION)
@@ -357,15 +360,15 @@ class Session:
             confirmed = current.reliability.idle
             if confirmed and now >= current.use_by:
                 self._use(current)
-            if confirmed and self._renew_after and now >= current.established_at + self._renew_after:
+            if renew and confirmed and self._renew_after and now >= current.established_at + self._renew_after:
                 self.renegotiate(now)
         if self._lame is not None and current is not None and now >= current.established_at + timers.tran_window:
             self._forget(self._lame)
         if self._place_proved:
             self._flush(now)
 
-    def next_deadline(self) -> float | None:
-        """When `tick` has something to do, or None."""
+    def next_deadline(self, *, renew: bool = True) -> float | None:
+        """When `tick` has something to do, or None; `renew` as there."""
         timers = self._common.timers
         times: list[float] = []
         if self._place_proved:
@@ -376,7 +379,7 @@ class Session:
         if current is not None:
             if not current.active and current.reliability.idle:
                 times.append(current.use_by)
-            if self._renew_after and self._next is None and current.reliability.idle:
+            if renew and self._renew_after and self._next is None and current.reliability.idle:
                 times.append(current.established_at + self._renew_after)
             if self._lame is not None:
                 times.append(current.established_at + timers.tran_window)

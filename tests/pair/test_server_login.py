@@ -17,7 +17,7 @@ from tests.interop.pki import Pki
 from tests.pair.link import Rule, perfect, rule
 from tests.pair.test_handshake import connected, transfer
 from tests.pair.test_server import identity
-from tests.pair.world import Side, World, client_config, server_config, up
+from tests.pair.world import Side, World, client_config, policy, server_config, up
 
 ASKING = LoginRules(Pam("login"))
 TOKENS = replace(ASKING, tokens=TokenRules(lifetime=0, renewal=3600))
@@ -191,6 +191,40 @@ def test_who_leaves_is_judged_no_more(pki: Pki) -> None:
     assert (forgotten.peer, forgotten.attempt) == second and not up(patient)
 
 
+# --- with and without a certificate ---------------------------------------------------------------------
+
+
+def test_a_user_is_not_the_bearer_of_the_certificate_of_that_name(pki: Pki) -> None:
+    """With ``verify-client-cert optional`` both are there, have addresses and files of their own, and neither replaces
+    the other."""
+    desk = Desk(pki, peer=replace(policy(pki, "client"), certificate="optional"))
+    certified = desk.client()
+    connected(desk.world, certified)
+    user = desk.client(Credentials("qube-one", Secret(b"right")), identity=None)
+    connected(desk.world, user)
+    transfer(desk.world, certified)
+    assert {each.name for each in desk.world.server.effects(c.AssignAddresses)} == {"qube-one", "user:qube-one"}
+    again = desk.client(Credentials("qube-one", Secret(b"right")), identity=None, auth_retry="none")
+    connected(desk.world, again)
+    assert len(desk.peers) == 2, "the same user replaces himself"
+
+
+@pytest.mark.parametrize(("how", "called"), [("none", "qube-one"), ("optional", "qube-one")])
+def test_where_all_are_users_their_names_are_plain(pki: Pki, how: str, called: str) -> None:
+    rules = replace(ASKING, name_is_username=how == "optional")
+    desk = Desk(pki, rules, peer=replace(policy(pki, "client"), certificate=how))
+    connected(desk.world, desk.client(Credentials("qube-one", Secret(b"right")), identity=None))
+    assert [each.name for each in desk.world.server.effects(c.AssignAddresses)] == [called]
+
+
+def test_a_certificate_that_is_called_like_a_user(pki: Pki, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("qubes_miragevpn.protocol.serving.peer.USER", "qube-")
+    desk = Desk(pki, peer=replace(policy(pki, "client"), certificate="optional"))
+    client = desk.client()
+    desk.world.run(10)
+    assert not up(client) and desk.asked == [] and "may not begin with" in desk.notes()
+
+
 # --- renegotiation and tokens -----------------------------------------------------------------------------
 
 
@@ -248,6 +282,34 @@ def test_a_bad_token_brings_no_new_key(pki: Pki) -> None:
     client.event(c.UserCommand(c.Command.RENEGOTIATE))
     assert desk.world.run(30, lambda: "older than its lifetime" in desk.notes())
     assert len(desk.world.server.effects(c.InstallKey)) == 1 and desk.world.server.effects(c.RemovePeer)
+
+
+@pytest.mark.parametrize("admitted", [False, True])
+def test_a_server_renews_no_keys_while_it_waits_for_a_verdict(pki: Pki, admitted: bool) -> None:
+    """``reneg-sec`` shorter than a login that takes its time: the login goes on, and the renewal comes after it."""
+
+    def judge(world: World, asked: c.VerifyLogin) -> None:
+        at_once = admitted and asked is desk.asked[0]
+        judged = c.LoginJudged(asked.peer, asked.attempt, True)
+        pending = c.LoginPending(asked.peer, asked.attempt, 300.0)
+        world.soon(lambda: world.server.event(judged if at_once else pending))
+        if not at_once and len(desk.asked) < 3:
+            world._at(world.now + 100, lambda: world.server.event(judged))
+
+    desk = Desk(pki, judge=judge, timers=Timers(reneg_sec=20, reneg_sec_least=20, ping=10, ping_restart=0))
+    client = desk.client(timers=Timers(reneg_sec=1000, ping_restart=0))
+    assert desk.world.run(30, lambda: bool(desk.asked))
+    before = 1
+    if admitted:
+        connected(desk.world, client)
+        assert desk.world.run(60, lambda: len(desk.asked) == 2), "the server's own renewal is judged"
+        before = 2
+    asked_at = desk.world.now
+    desk.world.server.event(c.UserCommand(c.Command.RENEGOTIATE))
+    desk.world.server.event(c.KeyExhausted(desk.asked[0].peer, 0))
+    assert desk.world.run(300, lambda: len(desk.asked) > before)
+    assert desk.world.now - asked_at > 99 and up(client) and "refused" not in desk.notes()
+    assert len(desk.peers) == 1
 
 
 @pytest.mark.parametrize("admitted", [False, True])

@@ -327,7 +327,8 @@ ROWS = (
     Row("dh", "", None, server=NoEffect("keys are always agreed by elliptic-curve Diffie-Hellman", warn=False)),
     Row(
         "verify-client-cert",
-        "whether clients need a certificate",
+        "whether clients need a certificate; with `optional` who has none is called `user:` and his user name, unless "
+        "`username-as-common-name`",
         (Arg("how", choice("require", "none", "optional"), optional=True),),
         server=APPLIED,
     ),

@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface, IPv6Interface
 
+from qubes_miragevpn.base.errors import Consequence, PeerError
 from qubes_miragevpn.config.model import OneClient, Proto, ServerConfig
 from qubes_miragevpn.crypto.token import Token
 from qubes_miragevpn.dataplane.interface import Link, SockAddr
@@ -24,6 +25,9 @@ MAX_NAME = 255
 
 MOVES_TOLD = Pace(6, 60.0)
 """Lines of the log about a client's moves: it may move with every packet."""
+
+USER = "user:"
+"""Before the name of somebody without a certificate where others have one."""
 
 _NOTHING_SAID = OneClient()
 _CAN_NOTHING = PeerCan(proto=0, ciphers=(), mtu=False)
@@ -92,6 +96,18 @@ class Peer:
     def judged(self) -> bool:
         """Whether a verdict on its login is awaited."""
         return self.judged_until is not None
+
+
+def apart(name: str, *, certified: bool) -> str:
+    """What somebody is called where some have a certificate and some do not: a user is never a certificate's bearer.
+
+    Raises `PeerError` (end of session) for a certificate with a name that looks like a user's.
+    """
+    if not certified:
+        return USER + name
+    if name.startswith(USER):
+        raise PeerError(f"a certificate's name may not begin with {USER!r}", Consequence.END_SESSION)
+    return name
 
 
 def can_epochs(can: PeerCan) -> bool:

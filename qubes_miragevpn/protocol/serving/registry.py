@@ -160,7 +160,7 @@ class Registry:
         if peer not in self:
             return
         times = [peer.leaves_at]
-        if not peer.on_trial and (deadline := peer.session.next_deadline()) is not None:
+        if not peer.on_trial and (deadline := peer.session.next_deadline(renew=not peer.judged)) is not None:
             times.append(deadline)
         if peer.judged_until is not None:
             times.append(peer.judged_until)

@@ -91,16 +91,17 @@ def write(path: Path, name: str, password: Secret | None) -> bool:
     """Set the password of `name` in the file, or (None) remove it; False if there was none to remove."""
     if not _NAME.fullmatch(name) or not name.isprintable():  # else it would end its line
         raise ConfigError("not a name: 1 to 128 characters, no ':'")
-    try:
-        known = read(read_bounded(path), str(path))
-    except FileNotFoundError:
-        known = {}
-    if password is None:
-        if known.pop(name, None) is None:
+    hashed = None if password is None else hash_password(password, os.urandom(SALT_SIZE))
+    with disk.alone(path.parent):  # two at once would each write what they have read, and one change be lost
+        try:
+            known = read(read_bounded(path), str(path))
+        except FileNotFoundError:
+            known = {}
+        if hashed is not None:
+            known[name] = hashed
+        elif known.pop(name, None) is None:
             return False
-    else:
-        known[name] = hash_password(password, os.urandom(SALT_SIZE))
-    disk.write_file(path, "".join(f"{name}:{hashed}\n" for name, hashed in known.items()).encode())
+        disk.write_file(path, "".join(f"{name}:{hashed}\n" for name, hashed in known.items()).encode())
     return True
 
 

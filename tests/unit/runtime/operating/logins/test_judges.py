@@ -8,6 +8,7 @@ import os
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from qubes_miragevpn.base.secret import Secret
 from qubes_miragevpn.cli.main import main
 from qubes_miragevpn.config.model import Command, LoginRules, Method, Pam, PasswordFile
 from qubes_miragevpn.protocol.contract import LoginAnswered, LoginJudged, LoginPending, VerifyLogin
+from qubes_miragevpn.runtime import disk
 from qubes_miragevpn.runtime.operating.logins import judge as judge_module
 from qubes_miragevpn.runtime.operating.logins import passwords
 from qubes_miragevpn.runtime.operating.logins.judge import Judge
@@ -72,6 +74,7 @@ def set_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, tex
 
 
 def test_a_password_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(passwords, "COST", 10)
     for name, text in (("ada", "wrong"), ("ada", "right"), ("bob", "pass:word # é")):
         assert set_password(tmp_path, monkeypatch, name, text) == ExitCode.OK
     assert stat.S_IMODE((tmp_path / "users").stat().st_mode) == 0o600
@@ -106,6 +109,18 @@ def test_names_that_a_file_cannot_hold(tmp_path: Path, name: str) -> None:
 )
 def test_hashes_that_nothing_matches(hashed: str) -> None:
     assert not passwords.matches(Secret(b"secret"), hashed)
+
+
+def test_who_sets_a_password_waits_for_whoever_is_at_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both would have read the file, and what the first has written would be lost."""
+    monkeypatch.setattr(passwords, "COST", 4)
+    writer = threading.Thread(target=passwords.write, args=(tmp_path / "users", "ada", Secret(b"right")))
+    with disk.alone(tmp_path):
+        writer.start()
+        writer.join(0.5)
+        assert writer.is_alive() and not (tmp_path / "users").exists()
+    writer.join(20)
+    assert (tmp_path / "users").exists()
 
 
 @pytest.mark.parametrize("text", [None, "ada:plain\n", "no colon\n"])
@@ -205,6 +220,27 @@ def test_many_at_once(tmp_path: Path, program: Callable[..., Command], monkeypat
     assert {each.why for each in reported if isinstance(each, LoginJudged) and not each.granted} == {
         "too many logins are being judged"
     }
+
+
+def test_wrong_passwords_from_one_address_delay_nobody_elsewhere(
+    tmp_path: Path, program: Callable[..., Command]
+) -> None:
+    """There are more than may be judged at once, and they take for ever; an honest login is judged all the same."""
+    found = program('[ "$username" = ada ] && exit 0; sleep 60')
+    reported: list[Reported] = []
+
+    async def run() -> None:
+        judge = Judge(LoginRules(found), tmp_path, reported.append)
+        for attempt in range(64):
+            judge.ask(login("guess", attempt=attempt))
+        judge.ask(login("ada", attempt=64, endpoint=("198.51.100.1", 4000)))
+        async with asyncio.timeout(30):
+            while not reported:
+                await asyncio.sleep(0.01)
+        await judge.close()
+
+    asyncio.run(run())
+    assert reported == [LoginJudged(1, 64, True)]
 
 
 def test_who_waits_keeps_nobody_from_being_judged(tmp_path: Path, program: Callable[..., Command]) -> None:
