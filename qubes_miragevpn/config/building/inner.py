@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from qubes_miragevpn.base.errors import MirageError
-from qubes_miragevpn.config.model import Dns, Landmark, LandmarkRoute, Route
+from qubes_miragevpn.config.model import EVERY_NAME, Dns, Landmark, LandmarkRoute, Route
 from qubes_miragevpn.config.rows.arguments import DNS_NAME
 
 MAX_SERVERS = 16  # resolvers; a resolver library asks three of them
@@ -152,7 +152,9 @@ class DnsOptions:
         if kind in {"DNS", "DNS6"} and len(values) == 1:
             _append(self.dhcp_servers, _resolver(values[0])[0], MAX_SERVERS, "resolvers")
         elif kind == "DOMAIN-ROUTE" and len(values) == 1 and self.whole:
-            _append(self.dhcp_split, _domain(values[0]), MAX_SEARCH, "domains")
+            _append(self.dhcp_split, _part(values[0]), MAX_SEARCH, "domains")
+        elif kind == "DOMAIN-ROUTE" and values == (EVERY_NAME,):
+            return  # as in any case where resolvers cannot be had for some domains only
         elif kind in {"DOMAIN", "DOMAIN-SEARCH", "ADAPTER_DOMAIN_SUFFIX"} and len(values) == 1:
             _append(self.dhcp_search, _domain(values[0]), MAX_SEARCH, "search domains")
         else:
@@ -184,6 +186,8 @@ class DnsOptions:
             raise Unusable("encrypted DNS is not supported, so this resolver is not used")
         elif what == "dnssec" and values == ("yes",):
             raise Unusable("DNSSEC is not checked here")
+        elif what == "resolve-domains" and values == (EVERY_NAME,):
+            return
         elif what in {"resolve-domains", "exclude-domains"}:
             raise Unusable("every name is asked for inside the tunnel, not only those of some domains")
         elif what not in {"transport", "dnssec", "sni"}:
@@ -193,7 +197,7 @@ class DnsOptions:
         """What only a resolver program on the machine itself can do."""
         if what == "resolve-domains":
             for value in values:
-                _append(server.domains, _domain(value), MAX_SEARCH, "domains")
+                _append(server.domains, _part(value), MAX_SEARCH, "domains")
         elif what == "dnssec" and values in {("yes",), ("no",), ("optional",)}:
             server.dnssec = values[0]
         elif what == "sni" and len(values) == 1:
@@ -213,12 +217,12 @@ class DnsOptions:
         ]
         search = tuple(self.search or self.dhcp_search)
         if not usable:
-            return Dns(tuple(self.dhcp_servers), search, tuple(self.dhcp_split))
+            return Dns(tuple(self.dhcp_servers), search, _parts(self.dhcp_split))
         best = self.servers[min(usable)]
         (port,) = best.ports
         if best.tls and port == DNS_PORT:
             port = TLS_PORT
-        return Dns(tuple(best.addresses), search, tuple(best.domains), port, best.dnssec, best.tls, best.sni)
+        return Dns(tuple(best.addresses), search, _parts(best.domains), port, best.dnssec, best.tls, best.sni)
 
 
 def _dhcp_other(kind: str, values: tuple[str, ...]) -> str:
@@ -254,6 +258,16 @@ def _resolver(word: str, *, any_port: bool = False) -> tuple[IPv4Address | IPv6A
         raise Unusable(f"resolvers are asked on port {DNS_PORT} only")
     demand_unicast(address)
     return address, port
+
+
+def _part(word: str) -> str:
+    """A domain that resolvers are asked about, or the root: every name."""
+    return word if word == EVERY_NAME else _domain(word)
+
+
+def _parts(domains: list[str]) -> tuple[str, ...]:
+    """Where one of them is the root, the others are below it."""
+    return (EVERY_NAME,) if EVERY_NAME in domains else tuple(domains)
 
 
 def _domain(word: str) -> str:

@@ -57,6 +57,7 @@ from qubes_miragevpn.config.model.transport import (
     SocksProxy,
 )
 from qubes_miragevpn.config.model.tunnel import (
+    EVERY_NAME,
     Detour,
     Dns,
     Landmark,
@@ -69,6 +70,7 @@ from qubes_miragevpn.config.model.tunnel import (
 __all__ = [
     "ANYWHERE",
     "DEFAULT_DATA_CIPHERS",
+    "EVERY_NAME",
     "Bridge",
     "ClientConfig",
     "ClientDir",

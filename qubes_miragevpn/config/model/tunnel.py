@@ -49,13 +49,17 @@ class Detour:
     metric: int | None = None
 
 
+EVERY_NAME = "."
+
+
 @dataclass(frozen=True)
 class Dns:
     """Resolvers and search domains that the tunnel offers, in order of preference."""
 
     servers: tuple[IPv4Address | IPv6Address, ...] = ()
     search: tuple[str, ...] = ()
-    split: tuple[str, ...] = ()  # the only domains that the servers are to be asked about; () every name
+    split: tuple[str, ...] = ()  # the only domains that the servers are asked about; or `EVERY_NAME`, whatever else
+    # goes through the tunnel; () every name where everything does, and otherwise as the system sees fit
     port: int = 53
     dnssec: str = ""  # "yes", "no", "optional", or "" for the system's own choice
     tls: bool = False  # ask over TLS

@@ -100,7 +100,7 @@ def _about(row: Row) -> str:
 
 def _named_fates(row: Row) -> Iterator[tuple[str, Fate]]:
     """Every fate but plain application, once, with the places that share it."""
-    places = {"client": row.client, "server": row.server, "pushed": row.pushed}
+    places = {"client": row.client, "server": row.server, "pushed": row.pushed, "between two": row.point}
     seen: list[Fate] = []
     for fate in places.values():
         if fate is None or isinstance(fate, Applied) or fate in seen:

@@ -108,7 +108,7 @@ ROWS = (
     ),
     Row(
         "dhcp-option",
-        "`DNS`, `DNS6`, `DOMAIN` or `DOMAIN-SEARCH`; other kinds have no effect",
+        "`DNS`, `DNS6`, `DOMAIN`, `DOMAIN-SEARCH`, and on a plain host `DOMAIN-ROUTE`; other kinds have no effect",
         (Arg("kind", TEXT),),
         Arg("value", TEXT),
         client=APPLIED,
@@ -117,7 +117,8 @@ ROWS = (
     ),
     Row(
         "dns",
-        "`search-domains NAME...`, or `server N address ADDRESS...`",
+        "`search-domains NAME...`, or `server N address ADDRESS...`; on a plain host also `resolve-domains`, `dnssec`, "
+        "`transport` (`plain`, `DoT`), `sni`, and ports",
         (Arg("what", choice("server", "search-domains")),),
         Arg("value", TEXT),
         client=APPLIED,

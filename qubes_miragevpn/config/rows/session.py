@@ -142,6 +142,14 @@ ROWS = (
         fills=(Common, "disable_occ"),
     ),
     Row(
+        "single-session",
+        "once it was there, let nobody be the other end again",
+        None,
+        client=NoEffect("it concerns tunnels between two"),
+        server=NoEffect("it concerns tunnels between two"),
+        point=Refused("is not supported: the other end may come again", "remove the line"),
+    ),
+    Row(
         "opt-verify",
         "",
         None,

@@ -14,7 +14,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from qubes_miragevpn.config.model import Dns
+from qubes_miragevpn.config.model import EVERY_NAME, Dns
 
 RESOLV_CONF = Path("/etc/resolv.conf")
 MAX_SERVERS = 3  # more are not asked (resolv.conf(5), MAXNS)
@@ -67,7 +67,8 @@ class ResolvConf:
 
 def render_kept(dns: Dns) -> bool:
     """Whether this file can say what `dns` wants."""
-    return bool(dns.servers or dns.search) and not dns.split and dns.port == 53 and not dns.tls and dns.dnssec != "yes"
+    limited = dns.split not in ((), (EVERY_NAME,))
+    return bool(dns.servers or dns.search) and not limited and dns.port == 53 and not dns.tls and dns.dnssec != "yes"
 
 
 def put_back(path: Path, before: dict[str, str], ours: str) -> None:

@@ -14,12 +14,11 @@ from typing import Any
 
 from qubes_miragevpn.base.errors import MirageError
 from qubes_miragevpn.base.text import printable
-from qubes_miragevpn.config.model import Dns
+from qubes_miragevpn.config.model import EVERY_NAME, Dns
 
 SERVICE, PATH, INTERFACE = "org.freedesktop.resolve1", "/org/freedesktop/resolve1", "org.freedesktop.resolve1.Manager"
 BUS, BUS_PATH = "org.freedesktop.DBus", "/org/freedesktop/DBus"
 CALL_TIMEOUT = 5.0  # seconds
-EVERY_NAME = "."
 
 _DNSSEC = {"": "", "yes": "yes", "no": "no", "optional": "allow-downgrade"}
 _log = logging.getLogger("miragevpn.dns")
@@ -79,8 +78,9 @@ class Resolved:
         domains = [[name, False] for name in dns.search] + [[name, True] for name in dns.split]
         if everything and not dns.split and servers:
             domains.append([EVERY_NAME, True])
+        unlimited = dns.split in ((), (EVERY_NAME,))
         await self._manager("SetLinkDomains", "ia(sb)", index, domains)
-        await self._manager("SetLinkDefaultRoute", "ib", index, bool(servers) and not dns.split)
+        await self._manager("SetLinkDefaultRoute", "ib", index, bool(servers) and unlimited)
         # An empty word is the service's own choice, and takes back what was set before.
         await self._manager("SetLinkDNSSEC", "is", index, _DNSSEC[dns.dnssec])
         await self._manager("SetLinkDNSOverTLS", "is", index, "yes" if dns.tls else "")

@@ -12,6 +12,7 @@ from qubes_miragevpn.base.secret import Secret
 from qubes_miragevpn.config.building.inner import MIN_MTU_IPV6
 from qubes_miragevpn.config.model import (
     DEFAULT_DATA_CIPHERS,
+    EVERY_NAME,
     Bridge,
     ClientConfig,
     ClientDir,
@@ -334,7 +335,7 @@ def dns(source: random.Random, *, around: bool) -> Dns:
     said = Dns(some(source, ip_address("10.8.0.1"), ip_address("fd00::1")), some(source, "a.example", "b.example"))
     if not around:
         return said
-    said = replace(said, split=some(source, "c.example", "d.example"))
+    said = replace(said, split=source.choice(((EVERY_NAME,), some(source, "c.example", "d.example"))))
     if not said.servers or source.random() < 0.5:
         return said
     return replace(said, port=853, tls=True, tls_name=source.choice(("", "dns.example")),

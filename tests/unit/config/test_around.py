@@ -102,6 +102,14 @@ def test_flags_that_lead_around(flag: str) -> None:
             ("dhcp-option DNS 10.8.0.1", "dhcp-option DOMAIN-ROUTE a.example", "dhcp-option DOMAIN b.example"),
             Dns((IPv4Address("10.8.0.1"),), ("b.example",), ("a.example",)),
         ),
+        (
+            ("dhcp-option DNS 10.8.0.1", "dhcp-option DOMAIN-ROUTE a.example", "dhcp-option DOMAIN-ROUTE ."),
+            Dns((IPv4Address("10.8.0.1"),), (), (".",)),
+        ),
+        (
+            ("dns server 1 address 10.8.0.1:5353", "dns server 1 resolve-domains . a.example"),
+            Dns((IPv4Address("10.8.0.1"),), (), (".",), 5353),
+        ),
     ],
 )  # fmt: skip
 def test_resolvers_of_a_plain_host(lines: tuple[str, ...], dns: Dns) -> None:
@@ -109,6 +117,11 @@ def test_resolvers_of_a_plain_host(lines: tuple[str, ...], dns: Dns) -> None:
     assert settings(config=plain("\n".join(lines) + "\n")).dns == dns
     inside = settings(*lines, config=client().config).dns
     assert inside.split == () and not inside.tls and inside.port == 53
+
+
+@pytest.mark.parametrize("line", ["dhcp-option DOMAIN-ROUTE .", "dns server 1 resolve-domains ."])
+def test_every_name_is_nothing_that_a_vpn_qube_would_not_do(line: str) -> None:
+    assert client(line + "\n").warnings == () and settings(line, config=client().config).dns == Dns()
 
 
 @pytest.mark.parametrize("word", ["10.8.0.1:0", "10.8.0.1:65536", "10.8.0.1:x", "127.0.0.1:5353"])

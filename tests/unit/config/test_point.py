@@ -33,6 +33,10 @@ def test_which_end_a_file_is(text: str, end: str) -> None:
     assert looks_between_two(text.encode()) == end
 
 
+def test_an_option_that_would_keep_others_out_is_not_passed_over() -> None:
+    assert "'single-session' is not supported" in waits_errors(WAITS + "single-session\n")[0]
+
+
 def test_the_command_line_counts() -> None:
     def said(*words: str) -> Surroundings:
         return Surroundings(command_line=CommandLine(words, "/"))

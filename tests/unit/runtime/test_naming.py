@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from qubes_miragevpn.config.model import Dns
+from qubes_miragevpn.config.model import EVERY_NAME, Dns
 from qubes_miragevpn.runtime.plain import resolved
 from qubes_miragevpn.runtime.plain.journal import Journal
 from qubes_miragevpn.runtime.plain.naming import Naming
@@ -145,6 +145,16 @@ def test_split_and_encrypted(
 
 
 @needs_bus
+def test_every_name_by_wish_though_not_everything_goes_through_the_tunnel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = Dns(DNS.servers[:1], split=(EVERY_NAME,))
+    said = play(tmp_path, monkeypatch, lambda naming: naming.set(7, wanted, everything=False))
+    assert ("SetLinkDomains", "ia(sb)", 7, [[".", True]]) in said
+    assert ("SetLinkDefaultRoute", "ib", 7, True) in said
+
+
+@needs_bus
 def test_a_refusal_is_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -269,6 +279,16 @@ def test_domains_alone_leave_the_servers(conf: Path) -> None:
 
     asyncio.run(run())
     assert conf.read_text().splitlines()[1:] == ["nameserver 9.9.9.9", "options edns0", "search corp.example"]
+
+
+def test_every_name_is_what_resolv_conf_says(conf: Path) -> None:
+    conf.write_text("nameserver 9.9.9.9\n")
+
+    async def run() -> None:
+        await naming_at(conf).set(7, Dns(DNS.servers[:1], split=(EVERY_NAME,)), everything=False)
+
+    asyncio.run(run())
+    assert conf.read_text().splitlines()[1:] == ["nameserver 10.8.0.1"]
 
 
 @pytest.mark.parametrize("dns", [Dns(DNS.servers, split=("a.example",)), Dns(DNS.servers, port=5353),
