@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import random
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -116,22 +117,20 @@ def transfer(sender: socket.socket, receiver: socket.socket, size: int) -> Outco
     return outcome
 
 
-def _paced(seconds: float, rate: int) -> Iterator[bytes]:
-    """Blocks at about `rate` bytes a second, for `seconds`."""
-    start, sent = time.monotonic(), 0
-    for block in blocks(int(seconds * rate)):
-        ahead = sent / rate - (time.monotonic() - start)
-        if ahead > 0:
-            time.sleep(ahead)
-        yield block[: len(block)]
-        sent += len(block)
+def _unpaced(seconds: float) -> Iterator[bytes]:
+    """Blocks as fast as they are taken, for `seconds`."""
+    start = time.monotonic()
+    for block in blocks(sys.maxsize):
+        if time.monotonic() - start > seconds:
+            return
+        yield block
 
 
-def load(one: socket.socket, other: socket.socket, seconds: float, rate: int) -> tuple[Outcome, Outcome]:
-    """Both directions of one connection at once, paced, for `seconds`: (one to other, other to one)."""
+def load(one: socket.socket, other: socket.socket, seconds: float) -> tuple[Outcome, Outcome]:
+    """Both directions of one connection at once, as fast as they go, for `seconds`: (one to other, other to one)."""
     there, back = Outcome(), Outcome()
     _in_threads(
-        lambda: _send(one, _paced(seconds, rate), there), lambda: _receive(other, there),
-        lambda: _send(other, _paced(seconds, rate), back), lambda: _receive(one, back),
+        lambda: _send(one, _unpaced(seconds), there), lambda: _receive(other, there),
+        lambda: _send(other, _unpaced(seconds), back), lambda: _receive(one, back),
     )  # fmt: skip
     return there, back

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""A UDP server that answers with the sender's address and what was sent: ``echo.py ADDRESS...`` (port 7)."""
+"""Sends back what comes: ``echo.py ADDRESS...`` (port 7); by UDP with the sender's address in front."""
 
 from __future__ import annotations
 
@@ -7,13 +7,31 @@ import contextlib
 import selectors
 import socket
 import sys
+import threading
+
+
+def streams(listener: socket.socket) -> None:
+    """A thread for each connection."""
+    while True:
+        connection, _peer = listener.accept()
+        threading.Thread(target=reflect, args=(connection,), daemon=True).start()
+
+
+def reflect(connection: socket.socket) -> None:
+    """Until its end."""
+    with connection, contextlib.suppress(OSError):
+        while data := connection.recv(1 << 18):
+            connection.sendall(data)
 
 
 def main() -> None:
     """Answer for ever."""
     selector = selectors.DefaultSelector()
     for address in sys.argv[1:]:
-        listener = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        stream = socket.create_server((address, 7), family=family)
+        threading.Thread(target=streams, args=(stream,), daemon=True).start()
+        listener = socket.socket(family, socket.SOCK_DGRAM)
         listener.bind((address, 7))
         selector.register(listener, selectors.EVENT_READ)
     print("ready", flush=True)
