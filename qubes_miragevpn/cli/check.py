@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 T = TypeVar("T", "ClientConfig", "ServerConfig", "PointClient", "PointServer")
 
 _COLUMN = 18
+_SAID_BY = {"tls-groups": ("ecdh-curve",), "cert": ("pkcs12",), "key": ("pkcs12",), "ca": ("capath", "pkcs12")}
+"""Directives that say what another one does, by which the TLS library's errors are named."""
 _COLOURS = {"notes": "\x1b[2m", "warnings": "\x1b[33m", "errors": "\x1b[31m"}
 _PLAIN = "\x1b[0m"
 
@@ -135,7 +137,7 @@ def _tell(report: Report, examined: Examined[T], summary: Callable[[T], dict[str
     report.warnings += examined.warnings
     report.errors += examined.errors
     if examined.config is not None:
-        report.errors += _tls_errors(examined.config, report)
+        report.errors += _tls_errors(examined.config, report, examined.places)
         report.summary = summary(examined.config)
         report.config = examined.config
 
@@ -153,9 +155,11 @@ def _tell_static(report: Report, examined: Examined[StaticConfig]) -> None:
 
 
 def _tls_errors(
-    config: ClientConfig | ServerConfig | PointClient | PointServer, report: Report
+    config: ClientConfig | ServerConfig | PointClient | PointServer,
+    report: Report,
+    places: Mapping[str, tuple[str, int]],
 ) -> list[ConfigError]:
-    """What the TLS library says about certificates and key (a key of another certificate, a cut one)."""
+    """What the TLS library says about certificates, key and ciphers: errors begin with the name of a directive."""
     from qubes_miragevpn.config.model import PointClient
     from qubes_miragevpn.protocol.control.tls import make_context
 
@@ -164,6 +168,11 @@ def _tls_errors(
     try:
         make_context(common.identity, common.peer, common.tls, common.choices, server=waits)
     except ConfigError as error:
+        name, _, problem = error.problem.partition(": ")
+        for also in (name, *_SAID_BY.get(name, ())):
+            if also in places:
+                file, line = places[also]
+                return [ConfigError(f"'{also}': {problem}", file=file, line=line, fix=error.fix)]
         return [ConfigError(error.problem, file=report.file, fix=error.fix)]
     return []
 

@@ -7,8 +7,8 @@ could be found, for a person to read.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
 from qubes_miragevpn.base.errors import ConfigError
@@ -42,6 +42,7 @@ class Examined(Generic[T]):
     warnings: tuple[str, ...]
     errors: tuple[ConfigError, ...]
     notes: tuple[str, ...] = ()  # options without effect here, whose absence nobody will miss
+    places: Mapping[str, tuple[str, int]] = field(default_factory=dict)  # file and line of each directive that counts
 
 
 def load_client(
@@ -191,4 +192,5 @@ def _examine(
             config = build(Builder(settings, read_file, findings, surroundings))
         except ConfigError as error:
             findings.errors.append(error)
-    return Examined(config, tuple(findings.warnings), tuple(findings.errors), tuple(findings.notes))
+    places = {name: (entries[-1].file, entries[-1].line) for name, entries in settings.entries.items()}
+    return Examined(config, tuple(findings.warnings), tuple(findings.errors), tuple(findings.notes), places)

@@ -49,6 +49,7 @@ _BY_THE_CLOCK = frozenset((9, 10, 11, 12))
 """X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED and their like for lists: refusals that may pass by
 themselves. The clock of a machine that just woke up is set right sooner or later, and servers and lists are renewed,
 so the server is tried again as if it had not answered."""
+_REMOVE = "remove the line: the library's own choice is a good one"
 LIBRARY_CHOICES = TlsChoices()
 MAX_CHAIN = 16  # certificates in a chain; OpenSSL's own default depth is 100
 MAX_TLS_INPUT = 256 * 1024
@@ -114,10 +115,10 @@ def _choose(context: SSL.Context, choices: TlsChoices) -> None:
     try:
         if ciphers:
             context.set_cipher_list(ciphers.encode("ascii"))
-        if choices.suites:
-            _set_suites(context, choices.suites.encode("ascii"))
     except SSL.Error:
-        raise ConfigError("tls-cipher: the TLS library has none of these ciphers") from None
+        raise ConfigError("tls-cipher: the TLS library has none of these ciphers", fix=_REMOVE) from None
+    if choices.suites:
+        _set_suites(context, choices.suites.encode("ascii"))
     if choices.groups:
         _set_groups(context, choices.groups)
 
@@ -139,11 +140,9 @@ def _set_groups(context: SSL.Context, groups: str) -> None:
 
 
 def _set_suites(context: SSL.Context, suites: bytes) -> None:
-    if hasattr(context, "set_tls13_ciphersuites"):  # pyOpenSSL 25.2
-        context.set_tls13_ciphersuites(suites)
-    elif _library().SSL_CTX_set_ciphersuites(_pointer(context), suites) != 1:
+    if _library().SSL_CTX_set_ciphersuites(_pointer(context), suites) != 1:
         _forget_errors()
-        raise ConfigError("tls-ciphersuites: the TLS library has none of these suites")
+        raise ConfigError("tls-ciphersuites: the TLS library does not have all of these suites", fix=_REMOVE)
 
 
 def _library() -> Any:

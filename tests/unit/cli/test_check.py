@@ -162,6 +162,16 @@ def test_a_key_of_another_certificate(place: Path, capsys: pytest.CaptureFixture
     assert "the private key belongs to none of the certificates" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("line", ["tls-cipher NONE-SUCH", "tls-groups none-such", "ecdh-curve none-such"])
+def test_what_the_tls_library_refuses_has_its_line(place: Path, capsys: pytest.CaptureFixture[str], line: str) -> None:
+    path = place / "client.ovpn"
+    path.write_text(CLIENT + line + "\n")
+    assert main(["check", str(path)]) == ExitCode.CONFIG
+    where, text = capsys.readouterr().out.splitlines()[-2:]
+    assert where.startswith(f"  {path}:17: '{line.split()[0]}': ") and where.endswith(")"), "the line, why, and the fix"
+    assert text == f"      | {line}"
+
+
 def test_no_secret_is_shown(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for extra in ("", "tls-crypt login\n", "ca own.key\n", "cert login\n", "key login\n", "tls-auth own.key\n"):
         (place / "client.ovpn").write_text(CLIENT + extra)
