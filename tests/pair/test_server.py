@@ -298,7 +298,7 @@ def test_candidates_are_bounded_and_die(pki: Pki) -> None:
     world = World(server_config(pki))
     server: Server = machine(world)
     for n in range(MAX_FROM_ONE + 100):
-        world.now += 0.11  # within the ration of answers
+        world.now += 0.41  # within the ration of answers to one source
         begin(world, ("203.0.113.66", 1000 + n))
     assert len(server._peers) == MAX_FROM_ONE
     join(world, pki)
@@ -319,6 +319,18 @@ def test_handshakes_begin_as_often_as_the_file_says(pki: Pki) -> None:
     assert len(machine(world)._peers) == 3
     world.now += 30
     join(world, pki)
+
+
+def test_a_flood_from_one_address_leaves_answers_for_others(pki: Pki) -> None:
+    """Under a key that the attacker has, too: from any of his ports he gets a quarter of them."""
+    world = World(server_config(pki))
+    attacker = Attacker(world, 1)
+    for n in range(2000):
+        attacker.throw(world.server, reset(n.to_bytes(8, "big")), (STRANGER[0], 1 + n))
+    assert len(world.server.sent) == 25
+    began = world.now
+    join(world, pki)
+    assert world.now - began < 1, "answered at once"
 
 
 def test_those_who_log_in_do_not_use_up_the_answers(pki: Pki) -> None:

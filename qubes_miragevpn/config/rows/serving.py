@@ -157,8 +157,8 @@ ROWS = (
     ),
     Row(
         "connect-freq-initial",
-        "first packets by UDP that are answered in so many seconds, at the most (100 in 10); one whose sender logs in "
-        "does not count",
+        "first packets by UDP that are answered in so many seconds, at the most (100 in 10), a quarter of them from "
+        "one address (a /64 of IPv6); one whose sender logs in does not count",
         _FREQUENCY,
         server=APPLIED,
     ),

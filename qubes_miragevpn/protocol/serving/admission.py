@@ -3,17 +3,20 @@
 
 The server's session id is a MAC over time slot, place, client address and client session id, so the client's next
 packet, which must acknowledge it, proves that the answer reached that address. One answer per reset, 26 to 14 bytes
-without protection, 72 to 344 or more with tls-crypt-v2; as many as
-``connect-freq-initial`` lets at most. Source: OpenVPN ssl_pkt.c calculate_session_id_hmac, mudp.c do_pre_decrypt_check
-(only the MAC differs, which no client sees), reflect_filter.c.
+without protection, 72 to 344 or more with tls-crypt-v2; as many as ``connect-freq-initial`` lets at most, a quarter of
+them to one source. Source: OpenVPN ssl_pkt.c calculate_session_id_hmac, mudp.c do_pre_decrypt_check (only the MAC
+differs, which no client sees), reflect_filter.c.
 """
 
 from __future__ import annotations
+
+from collections import Counter
 
 from qubes_miragevpn.base.errors import PeerError
 from qubes_miragevpn.config.model import Frequency
 from qubes_miragevpn.crypto.digests import hmac_digest, same
 from qubes_miragevpn.dataplane.interface import Link, SockAddr
+from qubes_miragevpn.protocol.serving.registry import Source, source_of
 from qubes_miragevpn.protocol.wire import earlyneg
 from qubes_miragevpn.protocol.wire.packet import CLIENT_RESETS, SID_SIZE, Body, Head, Opcode, read_body
 from qubes_miragevpn.protocol.wrap.keys import Opened, Stamp
@@ -41,7 +44,7 @@ def require_first_packet(opened: Opened) -> None:
 
 
 class Rate:
-    """A number of times in each period, counted with one number; what is given back may be taken again."""
+    """A number of times in each period, counted with one number."""
 
     def __init__(self, frequency: Frequency) -> None:
         self._frequency = frequency
@@ -57,23 +60,55 @@ class Rate:
         self._taken += 1
         return True
 
-    def give_back(self) -> None:
-        """One was well spent."""
-        self._taken = max(self._taken - 1, 0)
+
+class Shares:
+    """A number of times in each period, of which one source has a quarter at the most, so that it starves nobody.
+
+    It remembers whoever took one in this period, and so no more sources than that number. What is given back may be
+    taken again.
+    """
+
+    def __init__(self, frequency: Frequency) -> None:
+        self._frequency = frequency
+        self.share = max(frequency.most // 4, 1)
+        self._began = float("-inf")
+        self._left = frequency.most
+        self._taken: Counter[Source] = Counter()
+
+    def take(self, source: Source, now: float) -> None:
+        """Take one; raises `PeerError` (drop) if none is left, or none for this source."""
+        if now >= self._began + self._frequency.seconds:
+            self._began, self._left = now, self._frequency.most
+            self._taken.clear()
+        period = f"in {self._frequency.seconds:g} s"
+        if not self._left:
+            raise PeerError(f"more than {self._frequency.most} first packets {period}")
+        if self._taken[source] >= self.share:
+            raise PeerError(f"more than {self.share} first packets {period} from one address")
+        self._left -= 1
+        self._taken[source] += 1
+
+    def give_back(self, source: Source) -> None:
+        """One was well spent; nothing if it was in another period."""
+        if not self._taken[source]:
+            return
+        self._left += 1
+        self._taken[source] -= 1
+        if not self._taken[source]:
+            del self._taken[source]
 
 
 class Admission:
-    """Answers first packets and recognises third ones. Holds a key and one rate counter, nothing per client."""
+    """Answers first packets and recognises third ones. Holds a key and how many were answered, nothing per client."""
 
     def __init__(self, key: bytes, hand_window: float, frequency: Frequency) -> None:
         self._key = key
         self._slot_length = (hand_window + 1) / 2
-        self._frequency = frequency
-        self._rate = Rate(frequency)
+        self._shares = Shares(frequency)
 
     def answer_reset(self, opened: Opened, place: Place, now: float, unix_time: int) -> bytes:
         """Return the server's reset for a client's; raises `PeerError` (drop) if it is none or too many came."""
-        self.require_ration(opened, now)
+        self.require_ration(opened, place[1], now)
         head = opened.head
         sid = self._cookie(self._slot(now), place, head.sid)
         # Whoever brought a key must bring it once more: it is forgotten as soon as this answer is made.
@@ -81,18 +116,17 @@ class Admission:
         reply = Body((0,), head.sid, 0, ask).encode()
         return opened.keys.seal(Head(Opcode.HARD_RESET_SERVER, 0, sid), Stamp(1, unix_time & 0xFFFFFFFF), reply)
 
-    def require_ration(self, opened: Opened, now: float) -> None:
+    def require_ration(self, opened: Opened, endpoint: SockAddr, now: float) -> None:
         """Raise `PeerError` (drop) unless `opened` is a first packet, and few enough came of late."""
         require_first_packet(opened)
-        if not self._rate.take(now):
-            raise PeerError(f"more than {self._frequency.most} first packets in {self._frequency.seconds:g} s")
+        self._shares.take(source_of(endpoint), now)
 
-    def welcomed(self) -> None:
+    def welcomed(self, endpoint: SockAddr) -> None:
         """An answer led to somebody who is authenticated: it does not count, so that many may come at once.
 
         OpenVPN takes a cookie that came back for enough; those can be sent again and again.
         """
-        self._rate.give_back()
+        self._shares.give_back(source_of(endpoint))
 
     def confirm(self, opened: Opened, place: Place, now: float) -> bytes:
         """Return our session id if `opened` proves that it received our answer; raises `PeerError` (drop)."""

@@ -162,7 +162,7 @@ class Entrance:
         """A tls-crypt-v2 client from before OpenVPN 2.6 sends its key once only, so its session begins at once."""
         if self._stateless_only:
             raise PeerError("tls-crypt-v2 client without early negotiation (force-cookie)")
-        self._admission.require_ration(opened, now)
+        self._admission.require_ration(opened, endpoint, now)
         self._require_room(endpoint, now)
         peer = self._add_candidate(link, endpoint, opened, self._around.entropy(SID_SIZE), now)
         peer.session.start(now, place_proved=False)
@@ -177,7 +177,7 @@ class Entrance:
         """A candidate is authenticated."""
         self._peers.admit(peer)
         if peer.proto is Proto.UDP:
-            self._admission.welcomed()
+            self._admission.welcomed(peer.endpoint)
 
     def _add_candidate(self, link: Link, endpoint: SockAddr, opened: Opened, sid: bytes, now: float) -> Peer:
         trial = trial_of(opened) if self._vets else None

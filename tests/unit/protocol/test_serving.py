@@ -12,7 +12,7 @@ from qubes_miragevpn.base.secret import Secret
 from qubes_miragevpn.config.model import Frequency, NoWrap, TlsCrypt
 from qubes_miragevpn.dataplane.interface import SockAddr
 from qubes_miragevpn.protocol.serving import leases
-from qubes_miragevpn.protocol.serving.admission import Admission, Place, Rate
+from qubes_miragevpn.protocol.serving.admission import Admission, Place, Shares
 from qubes_miragevpn.protocol.serving.pool import AddressPool, AddressPool6
 from qubes_miragevpn.protocol.serving.registry import source_of
 from qubes_miragevpn.protocol.wire.packet import Body, Head, Opcode, read_body
@@ -157,23 +157,55 @@ def test_answers_are_rationed_and_keep_nothing() -> None:
         except PeerError:
             continue
     assert given == 7
-    assert {type(value) for value in vars(gate).values()} <= {bytes, float, int, Frequency, Rate}, "no state"
-    answered(gate, 9.0)
+    assert {type(value) for value in vars(gate).values()} <= {bytes, float, int, Shares}, "no state"
+    assert len(gate._shares._taken) == 7, "whoever was answered in this period, and nobody else"
+    others = ((0, (f"192.0.2.{n}", 1)) for n in range(100))
+    answered(gate, 9.0, next(others))
+    assert len(gate._shares._taken) == 1
     for _ in range(6):
-        answered(gate, 12.9)
+        answered(gate, 12.9, next(others))
     with pytest.raises(PeerError, match="more than 7 first packets in 4 s"):
-        answered(gate, 12.9)
-    gate.welcomed()
-    answered(gate, 12.9)
+        answered(gate, 12.9, next(others))
+    gate.welcomed(("192.0.2.3", 77))
+    answered(gate, 12.9, next(others))
     with pytest.raises(PeerError):
-        answered(gate, 12.9)
+        answered(gate, 12.9, next(others))
+
+
+@pytest.mark.parametrize(("most", "share"), [(1, 1), (3, 1), (7, 1), (8, 2), (100, 25)])
+def test_one_source_has_a_quarter_of_the_answers(most: int, share: int) -> None:
+    """Whatever comes from one address, others are answered; and who logs in makes room for the next."""
+    shares, crowd, other = Shares(Frequency(most, 10.0)), (4, b"aaaa"), (4, b"bbbb")
+    taken = 0
+    for _ in range(1000):
+        try:
+            shares.take(crowd, 1.0)
+            taken += 1
+        except PeerError:
+            continue
+    assert taken == share
+    if most > 1:
+        shares.take(other, 1.0)
+    shares.give_back(crowd)
+    shares.take(crowd, 1.0)
+    with pytest.raises(PeerError):
+        shares.take(crowd, 10.9)
+    shares.take(crowd, 11.0)
 
 
 def test_what_is_given_back_is_no_credit() -> None:
-    rate = Rate(Frequency(1, 1.0))
+    """Nor is what was taken in a period that is over."""
+    shares, one, other = Shares(Frequency(2, 1.0)), (4, b"aaaa"), (4, b"bbbb")
     for _ in range(5):
-        rate.give_back()
-    assert [rate.take(0.0), rate.take(0.0)] == [True, False]
+        shares.give_back(one)
+    shares.take(one, 0.0)
+    with pytest.raises(PeerError):
+        shares.take(one, 0.0)
+    shares.take(other, 1.0)
+    for _ in range(5):
+        shares.give_back(one)
+        shares.give_back(other)
+    assert shares._left == 2 and not shares._taken
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,11 @@ def test_a_tunnel_as_soon_as_there_is_a_transport() -> None:
     peer = machine("keepalive 10 60\nroute 10.9.0.0 255.255.0.0\n")
     (opened,) = silent(peer.handle(CONNECT, 0.0))
     assert opened == OpenTransport(
-        1, opened.proto, IPv4Address("192.0.2.1"), 5000, opened.local  # type: ignore[union-attr]
+        1,
+        opened.proto,
+        IPv4Address("192.0.2.1"),
+        5000,
+        opened.local,  # type: ignore[union-attr]
     )
     add, install, activate, tunnel = peer.handle(TransportUp(1, ENDPOINT), 0.0)
     assert isinstance(add, AddPeer) and add.limits.bare and (add.limits.ping, add.limits.silence) == (10, 60)
@@ -99,9 +103,7 @@ def test_a_tunnel_as_soon_as_there_is_a_transport() -> None:
     assert tunnel.settings.ipv4_peer == IPv4Address("10.1.0.1") and len(tunnel.settings.routes) == 1
 
 
-@pytest.mark.parametrize(
-    ("direction", "send", "receive"), [("", 0, 0), (" 0", 0, 128), (" 1", 128, 0)]
-)
+@pytest.mark.parametrize(("direction", "send", "receive"), [("", 0, 0), (" 0", 0, 128), (" 1", 128, 0)])
 def test_directions(direction: str, send: int, receive: int) -> None:
     effects = up(machine(text=TEXT.replace("ta.key 1", f"ta.key{direction}")))
     (install,) = (effect for effect in effects if isinstance(effect, InstallKey))
