@@ -247,9 +247,10 @@ def test_a_remembered_address_may_be_taken() -> None:
 
 
 def test_a_full_pool_gives_each_address_once() -> None:
-    pool = AddressPool(IPv4Network("10.8.0.0/26"))
+    network = IPv4Network("10.8.0.0/26")
+    pool = AddressPool(network)
     leased = {pool.lease(str(n)).ip for n in range(61)}
-    assert len(leased) == 61 and pool.server not in leased and pool.network.broadcast_address not in leased
+    assert len(leased) == 61 and pool.server not in leased and network.broadcast_address not in leased
     with pytest.raises(PeerError):
         pool.lease("one more")
     back = leased.pop()
