@@ -23,7 +23,7 @@ REPOSITORY = Path(__file__).parents[2]
 PORT = 1194
 OPENVPN = "openvpn"
 OURS = "ours"
-UP_WITHIN = 25.0
+UP_WITHIN = 60.0
 """Seconds for a tunnel to come up: a handshake takes a fraction of one, a busy machine several."""
 
 

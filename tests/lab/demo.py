@@ -53,7 +53,7 @@ class Demo:
         self._shown = sent
         return shown
 
-    def page(self, appvm: AppVM, site: Site, what: str, within: float = 10) -> str:
+    def page(self, appvm: AppVM, site: Site, what: str, within: float = 40) -> str:
         """Fetch until the page shows the provider's address (a tunnel may need a moment); note the check."""
         deadline = time.monotonic() + within
         while (answer := seen_address(appvm)) != site.public4 and time.monotonic() < deadline:
@@ -123,7 +123,7 @@ class Demo:
             personal = self.lab.attach("personal")
             step.outcome = f"{personal.vif}, {personal.address.ip4}"
         with self.show.step("personal fetches the page") as step:
-            step.outcome = self.page(personal, SITE_B, "a hot-plugged AppVM works at once", within=2)
+            step.outcome = self.page(personal, SITE_B, "a hot-plugged AppVM works at once", within=10)
 
     def kill(self, noise: Noise) -> None:
         """SIGKILL and healing."""

@@ -125,7 +125,7 @@ verify-x509-name {offer.host} name
         with self.log_file.open("ab") as log:
             self.process = self.qube.popen(command, stdout=log, stderr=subprocess.STDOUT)
 
-    def wait_ready(self, within: float = 10) -> None:
+    def wait_ready(self, within: float = 40) -> None:
         """Return when the server listens; raises `LabError` with the end of its log when it does not."""
         assert self.process is not None
         deadline = time.monotonic() + within

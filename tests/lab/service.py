@@ -180,7 +180,7 @@ class Service:
         assert self.process.stdout is not None
         drain(self.process.stdout, lambda line: self.log.append(line.decode(errors="replace").rstrip()))
 
-    def wait_ready(self, within: float = 15) -> None:
+    def wait_ready(self, within: float = 45) -> None:
         """Return when it said READY=1; raises `LabError` with its log when it does not."""
         self.until(self._ready.is_set, "READY=1", within)
 
@@ -189,7 +189,7 @@ class Service:
         self.launch()
         self.wait_ready()
 
-    def until(self, condition: Callable[[], bool], what: str, within: float = 15) -> float:
+    def until(self, condition: Callable[[], bool], what: str, within: float = 45) -> float:
         """Wait for `condition`; returns the seconds it took, raises `LabError` when it takes too long or it ends."""
         assert self.process is not None
         begin = time.monotonic()
@@ -216,7 +216,7 @@ class Service:
         assert self.process is not None
         self.process.wait()
 
-    def stop(self, within: float = 10) -> int:
+    def stop(self, within: float = 30) -> int:
         """``systemctl stop``: SIGTERM, and wait; returns the exit code."""
         self.send(signal.SIGTERM)
         assert self.process is not None
@@ -256,7 +256,7 @@ class Service:
         """The state in the status, "" without a service."""
         return str(self.status().get("state", ""))
 
-    def wait_state(self, state: str, within: float = 20, profile: str = "") -> float:
+    def wait_state(self, state: str, within: float = 60, profile: str = "") -> float:
         """Wait until it is in `state` (with `profile`)."""
 
         def reached() -> bool:

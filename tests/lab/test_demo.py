@@ -19,13 +19,13 @@ DEMO = (sys.executable, "-m", "tests.lab.demo")
 
 @pytest.mark.parametrize("provider", [OWN, OPENVPN])
 def test_the_demo(provider: str) -> None:
-    """Every check holds, within a minute, and nothing clear was seen."""
+    """Every check holds, in a bounded time, and nothing clear was seen."""
     begin = time.monotonic()
     done = subprocess.run([*DEMO, "--provider", provider], cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "clear packets seen: 0\n" in done.stdout
     assert "FAILED" not in done.stdout and done.stderr == ""
-    assert time.monotonic() - begin < 60
+    assert time.monotonic() - begin < 180
 
 
 @pytest.mark.parametrize(

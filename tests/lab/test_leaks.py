@@ -86,7 +86,7 @@ def test_a_profile_with_foreign_keys(stage: Scene) -> None:
 def test_our_table_is_deleted_while_connected(live: Scene) -> None:
     """Only our table is deleted: it comes back and traffic goes on."""
     live.lab.vpn.run("nft", "delete", "table", "inet", "qubes-miragevpn")
-    live.service.until(lambda: live.lab.vpn.run(*OUR_TABLE, check=False).returncode == 0, "our table again", 8)
+    live.service.until(lambda: live.lab.vpn.run(*OUR_TABLE, check=False).returncode == 0, "our table again")
     live.must_heal()
 
 
@@ -97,7 +97,7 @@ def test_ipv6_is_refused(live: Scene) -> None:
     """A tunnel without IPv6: AppVMs are told at once, and nothing of it is seen."""
     begin = time.monotonic()
     assert seen_address(live.work, WEB6).startswith("no: ")
-    assert time.monotonic() - begin < 1.5, "refused, not left to time out"
+    assert time.monotonic() - begin < 4, "refused, not left to time out"
     live.noise.rounds()
     assert live.noise.sent["udp6"] > 0 and live.noise.sent["icmp6"] > 0 and live.noise.answers["udp6"] == 0
     live.must_be_tight()
@@ -180,11 +180,11 @@ def test_an_appvm_plugged_in_while_connecting_and_while_connected(stage: Scene) 
     stage.must_be_closed()
     stage.providers.a.start()
     stage.must_heal()
-    stage.must_carry(SITE_A, early_bird, within=2)
-    stage.must_carry(SITE_A, stage.lab.attach("late"), within=2)
+    stage.must_carry(SITE_A, early_bird, within=10)
+    stage.must_carry(SITE_A, stage.lab.attach("late"), within=10)
     stage.lab.disconnect(early_bird)
     stage.lab.connect(early_bird)
-    stage.must_carry(SITE_A, early_bird, within=3)
+    stage.must_carry(SITE_A, early_bird, within=10)
 
 
 def test_nobody_on_the_uplink_reaches_the_tunnel_or_an_appvm(live: Scene) -> None:

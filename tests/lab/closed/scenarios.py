@@ -59,7 +59,7 @@ def closed(scene: Scene) -> None:
 
 def _connected(scene: Scene) -> bool:
     with contextlib.suppress(LabError):
-        scene.service.until(lambda: scene.service.state() == "connected", "a connection", within=6)
+        scene.service.until(lambda: scene.service.state() == "connected", "a connection", 60 if scene.whole else 6)
         return True
     return False
 

@@ -106,8 +106,8 @@ def play(stage: Stage, left: Left, name: str, backend: str = "") -> None:
         scenario.act(here)
         here.must_be_tight()
         if left is Left.ALL:
-            here.must_carry(SITE_A, within=25)
-        here.service.wait_state("connected", within=25)
+            here.must_carry(SITE_A, within=60)
+        here.service.wait_state("connected", within=60)
         settle(here, 4)
         here.must_be_tight()
     except BaseException:

@@ -34,13 +34,13 @@ def test_connected_anew_as_soon_as_the_uplink_can_be_used(live: Scene) -> None:
     took = []
     for gateway in (OTHER_NET_DOMID, NET_DOMID):
         live.lab.remove_uplink()
-        live.service.until(lambda: "uplink is gone" in live.service.tail(5), "noticing", 5)
+        live.service.until(lambda: "uplink is gone" in live.service.tail(5), "noticing")
         begin = len(live.service.log)
         live.lab.add_uplink(gateway)
         took.append(live.service.until(lambda: any("tunnel up:" in line for line in live.service.log[begin:]), "it"))  # noqa: B023
         live.must_heal()
         assert ask(live.work, "resolver") == SITE_A.name
-        live.service.until(lambda: f"nameserver {SITE_A.resolver}" in resolv_conf(live), "resolv.conf written again", 8)
+        live.service.until(lambda: f"nameserver {SITE_A.resolver}" in resolv_conf(live), "resolv.conf written again")
     print(f"\nthe tunnel was up {', '.join(f'{seconds:.2f}' for seconds in took)} s after the uplink was")
     assert min(took) < SOON + SLACK
     live.must_be_tight()
@@ -61,14 +61,14 @@ def test_a_long_download_survives_a_reconnection(live: Scene) -> None:
     lines: list[bytes] = []
     download = live.work.qube.popen([*python("stream.py"), WEB4], stdout=subprocess.PIPE)
     drain(download.stdout, lines.append)
-    live.service.until(lambda: len(lines) > 5, "a stream", 5)
+    live.service.until(lambda: len(lines) > 5, "a stream")
     live.providers.a.kill()
-    live.service.until(lambda: live.service.state() == "connecting", "noticing", 12)
+    live.service.until(lambda: live.service.state() == "connecting", "noticing")
     live.noise.rounds(6)
     live.providers.a.start()
     live.must_heal()
     seen = len(lines)
-    live.service.until(lambda: len(lines) > seen + 5, "more of the stream", 20)
+    live.service.until(lambda: len(lines) > seen + 5, "more of the stream")
     assert download.poll() is None
     download.kill()
     live.must_be_tight()
@@ -96,9 +96,9 @@ def test_a_clock_that_is_wrong_for_a_while(live: Scene) -> None:
     live.providers.a.renew(age=timedelta(seconds=-8))
     begin = time.monotonic()
     live.providers.a.start()
-    live.service.until(lambda: "not valid yet (is the clock right?)" in live.service.tail(40), "the refusal", 12)
+    live.service.until(lambda: "not valid yet (is the clock right?)" in live.service.tail(40), "the refusal")
     assert live.service.state() != "connected"
-    live.must_heal(within=25)
+    live.must_heal(within=60)
     assert time.monotonic() - begin > 6
     live.must_be_tight()
 
@@ -121,7 +121,7 @@ def test_first_boot() -> None:
             file.write_text(text)
             here.service.call("Switch", SITE_A.name, source="dom0")
             here.service.call("Connect", source="dom0")
-            here.service.until(lambda: words in here.service.status()["reason"], words, 8)  # noqa: B023
+            here.service.until(lambda: words in here.service.status()["reason"], words)  # noqa: B023
             here.must_be_closed(rounds=6)
         file.write_text(good[file])
         here.providers.a.start()

@@ -62,7 +62,7 @@ class Desk(Management):
         assert (reply.code, json.loads(reply.output)) == (0, {"answered": True})
 
     def until(self, condition: Callable[[], bool], what: str) -> None:
-        self.here.service.until(condition, what, 15)
+        self.here.service.until(condition, what)
 
 
 @pytest.fixture(scope="module")
