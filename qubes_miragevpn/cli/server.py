@@ -98,11 +98,12 @@ async def _serve(config: ServerConfig | PointServer, folder: Path, words: Sequen
         def listening(where: tuple[Place, ...]) -> None:
             inside = "tunnel between two"
             if isinstance(config, ServerConfig):
-                inside = "clients have addresses by DHCP" if config.network is None else f"clients in {config.network}"
+                networks = [str(network) for network in (config.network, config.network6) if network is not None]
+                inside = f"clients in {', '.join(networks)}" if networks else "clients have addresses by DHCP"
             for proto, address in where:
                 _log.info("listening on %s port %d/%s, %s on %s", *address[:2], proto.value, inside, name)
             if isinstance(config, ServerConfig):
-                console.serve(driver, str(config.address or ""))
+                console.serve(driver, str(config.address or config.address6 or ""))
 
         status = _status(driver)
         actions = {signal.SIGUSR1: status, signal.SIGUSR2: status}

@@ -100,11 +100,13 @@ def of_server(config: ServerConfig) -> dict[str, list[str]]:
 
 
 def _addresses(config: ServerConfig) -> str:
-    if config.network is None:
+    if config.bridge is not None and config.network is None:
         return "those of a bridge's network, by DHCP"
     if config.bridge is not None:
         return f"those of a bridge: {config.network}, from {' to '.join(map(str, config.pool or ()))}"
-    return f"{config.network}, the first for the server (topology {config.topology})"
+    networks = [str(network) for network in (config.network, config.network6) if network is not None]
+    own = [str(address) for address in (config.address, config.address6) if address is not None]
+    return f"{', '.join(networks)}, of them {', '.join(own)} for the server (topology {config.topology})"
 
 
 def _common(config: ClientConfig | ServerConfig) -> dict[str, list[str]]:

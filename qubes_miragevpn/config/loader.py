@@ -143,7 +143,7 @@ def looks_between_two(text: bytes, surroundings: Surroundings = ALONE) -> str:
     words = surroundings.command_line.words
     said |= {(word.removeprefix("--"),) for word in words if word.startswith("--")}
     names = {each[0] for each in said}
-    if names & {"client", "pull", "secret", "server", "server-bridge"} or ("mode", "server") in said:
+    if names & {"client", "pull", "secret", "server", "server-bridge", "server-ipv6"} or ("mode", "server") in said:
         return ""
     return "connects" if "tls-client" in names else "waits" if "tls-server" in names else ""
 
@@ -164,7 +164,7 @@ def looks_like_server(text: bytes) -> bool:
     except ConfigError:
         return False
     serving = {("tls-server",), ("mode", "server")}
-    return bool(serving & names) or any(name[0] in ("server", "server-bridge") for name in names)
+    return bool(serving & names) or any(name[0] in ("server", "server-bridge", "server-ipv6") for name in names)
 
 
 def _loaded(examined: Examined[T]) -> Loaded[T]:

@@ -170,8 +170,6 @@ class _Writer:
             yield line_of("nat", config.nat or None)
         if config.persist is not None:
             yield line_of("ifconfig-pool-persist", config.persist.path, int(config.persist.period))
-        if config.network6 is not None:
-            yield line_of("server-ipv6", config.network6)
         yield from map(_place, config.places) if config.beside else _listen(config.listen)
         yield from self._common(config.common, Timers(ping_restart=0.0))
         yield from _filled(config)
@@ -358,16 +356,33 @@ class _Writer:
 
 
 def _addresses(config: ServerConfig) -> Iterator[str]:
-    network, bridge = config.network, config.bridge
-    if network is None or bridge is not None:
-        if bridge is None or bridge.gateway is None or network is None:
-            yield line_of("server-bridge", None if bridge is None or bridge.dhcp_gateway else NOGW)
-        else:
-            yield line_of("server-bridge", bridge.gateway, network.netmask, *(config.pool or ()))
+    nothing_said = config.bridge is not None and config.network is not None and config.bridge.gateway is None
+    if nothing_said or (config.own, config.own6) != (None, None):
+        yield from ("mode server", "tls-server")
+    yield from _addresses4(config)
+    if config.own6 is not None and config.network6 is not None:
+        length = config.network6.prefixlen
+        yield line_of("ifconfig-ipv6", f"{config.own6}/{length}", config.own6 + 1)
+        yield from (line_of("ifconfig-ipv6-pool", f"{first}/{length}") for first in config.pool6 or ())
+    elif config.network6 is not None:
+        yield line_of("server-ipv6", config.network6)
+
+
+def _addresses4(config: ServerConfig) -> Iterator[str]:
+    network, bridge, pool = config.network, config.bridge, config.pool or ()
+    if network is None:
+        if bridge is not None:
+            yield line_of("server-bridge", None if bridge.dhcp_gateway else NOGW)
         return
-    yield line_of("server", network.network_address, network.netmask, None if config.pool is None else "nopool")
-    if config.pool:
-        yield line_of("ifconfig-pool", *config.pool)
+    if bridge is not None and bridge.gateway is not None:
+        yield line_of("server-bridge", bridge.gateway, network.netmask, *pool)
+        return
+    if config.own is not None:
+        yield line_of("ifconfig", config.own, network.netmask)
+    elif bridge is None:
+        yield line_of("server", network.network_address, network.netmask, None if config.pool is None else "nopool")
+    if pool:
+        yield line_of("ifconfig-pool", *pool, network.netmask)
 
 
 def _two_lines(credentials: Credentials) -> str:

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from ipaddress import IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from typing import Any
 
 import pytest
 
@@ -71,6 +72,60 @@ def test_addresses_are_taken_back_and_given_again(pki: Pki) -> None:
         each.event(c.UserCommand(c.Command.DISCONNECT))
     world.run(400, lambda: not len(machine(world)._peers))
     assert not machine(world)._welcome._pool6._leases.used
+
+
+SPELLED = {
+    "own": IPv4Address("10.8.0.7"),
+    "pool": (IPv4Address("10.8.0.9"), IPv4Address("10.8.0.10")),
+    "network6": NETWORK6,
+    "own6": IPv6Address("fd42:8::7"),
+    "pool6": (IPv6Address("fd42:8::100"),),
+}
+
+
+def test_addresses_in_their_long_form(pki: Pki) -> None:
+    """The server is not the first host, and pools begin elsewhere."""
+    world = World(server_config(pki, **SPELLED))
+    one, two = join(world, pki), join(world, pki, pki.second_client)
+    settings = [side.effects(c.TunnelUp)[-1].settings for side in (one, two)]
+    assert [(str(each.ipv4), str(each.ipv6)) for each in settings] == [
+        ("10.8.0.9/24", "fd42:8::100/64"), ("10.8.0.10/24", "fd42:8::101/64")
+    ]  # fmt: skip
+    assert {(str(each.gateway4), str(each.gateway6)) for each in settings} == {("10.8.0.7", "fd42:8::7")}
+    assert arrives(world, one, world.server, inner6("fd42:8::100", "fd42:8::7", b"up"))
+
+
+@pytest.mark.parametrize("pool6", [None, (IPv6Address("fd42:8::100"),)])
+def test_ipv6_alone(pki: Pki, pool6: tuple[IPv6Address, ...] | None) -> None:
+    world = World(server_config(pki, network=None, pool=(), network6=NETWORK6, pool6=pool6))
+    one = join(world, pki)
+    settings = one.effects(c.TunnelUp)[-1].settings
+    given = "fd42:8::1000" if pool6 is None else "fd42:8::100"
+    assert settings.ipv4 is None and str(settings.ipv6) == given + "/64"
+    assert arrives(world, one, world.server, inner6(given, "fd42:8::1", b"up"))
+    assert not arrives(world, one, world.server, inner_packet("10.8.0.2", "10.8.0.1", b"there is no IPv4"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "kept"),
+    [
+        (SPELLED, ("qube-one", "10.8.0.10", "fd42:8::105")),
+        ({"network": None, "pool": (), "network6": NETWORK6}, ("qube-one", "", "fd42:8::1005")),
+        ({}, ("qube-one", "10.8.0.99", "")),
+        ({"pool": (), "network6": NETWORK6, "pool6": ()}, None),
+    ],
+)
+def test_every_kind_of_pool_remembers(pki: Pki, changes: dict[str, Any], kept: tuple[str, str, str] | None) -> None:
+    """What a file says of before is given again, in each family that has a pool, and nothing beyond the pool."""
+    world = World(server_config(pki, **changes))
+    for address in (*(kept or ())[1:], "10.9.0.9", "fd43::1"):
+        if address:
+            machine(world).recall("qube-one", ip_address(address))
+    assert machine(world).leases() == (() if kept is None else (kept,))
+    if kept is not None:
+        settings = join(world, pki).effects(c.TunnelUp)[-1].settings
+        given = tuple("" if each is None else str(each.ip) for each in (settings.ipv4, settings.ipv6))
+        assert given == kept[1:] and machine(world).leases() == (kept,)
 
 
 def test_names_are_compared_whole(pki: Pki, monkeypatch: pytest.MonkeyPatch) -> None:

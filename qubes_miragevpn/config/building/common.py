@@ -212,7 +212,8 @@ class Builder:
 
 def between_two(settings: Settings) -> bool:
     """Whether the other end is an equal: nobody pulls, and nobody serves."""
-    return not any(settings.has(name) for name in ("client", "pull", "server", "server-bridge"))
+    roles = ("client", "pull", "server", "server-bridge", "server-ipv6")
+    return settings.value("mode") != "server" and not any(settings.has(name) for name in roles)
 
 
 def _size_of(word: str | None) -> SizeOf:

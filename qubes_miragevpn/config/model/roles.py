@@ -231,8 +231,10 @@ class ServerConfig:
 
     common: Common
     listen: Listen
-    network: IPv4Network | None  # ``server NETWORK MASK``; the server takes the first host address; None: DHCP's
-    network6: IPv6Network | None = None  # ``server-ipv6 NETWORK/BITS``; the server takes the first host address
+    network: IPv4Network | None  # ``server NETWORK MASK``; None: there is no IPv4, or it is DHCP's
+    network6: IPv6Network | None = None  # ``server-ipv6 NETWORK/BITS``
+    own: IPv4Address | None = None  # the server's address (``ifconfig``), where it is not the first host's
+    own6: IPv6Address | None = None  # the same of IPv6
     topology: str = "subnet"  # what clients take their addresses for: subnet, net30, p2p
     push: tuple[str, ...] = ()  # options pushed to every client, OpenVPN syntax, no commas
     max_clients: int = 1024
@@ -242,6 +244,7 @@ class ServerConfig:
     login: LoginRules | None = None  # what clients must say besides their certificate
     bridge: Bridge | None = None  # then `network` is the bridge's
     pool: tuple[IPv4Address, ...] | None = None  # first and last address of the pool; () none, None the whole network
+    pool6: tuple[IPv6Address, ...] | None = None  # the first address of the IPv6 pool; () and None as above
     persist: OutputFile | None = None  # where leases outlive the program, written so often; period 0: only read
     nat: str | None = None  # the interface by which clients leave this machine; "" that of its default route
     client_dir: ClientDir | None = None
@@ -261,4 +264,9 @@ class ServerConfig:
         """What has no client inside: the server's address, or the gateway of the bridge's network."""
         if self.bridge is not None:
             return self.bridge.gateway
-        return None if self.network is None else self.network.network_address + 1
+        return self.own or (None if self.network is None else self.network.network_address + 1)
+
+    @property
+    def address6(self) -> IPv6Address | None:
+        """The server's IPv6 address."""
+        return self.own6 or (None if self.network6 is None else self.network6.network_address + 1)

@@ -78,7 +78,6 @@ ROWS = tuple(
         # a server's
         ("ifconfig-pool-linear", "is obsolete", _POOL),
         ("ifconfig-push-constraint", _YET, "remove the line"),
-        ("ifconfig-ipv6-pool", _YET, "write 'server-ipv6 NETWORK/BITS', which has a pool"),
         ("client-connect", "runs a script, which is never done", "remove the line"),
         ("client-disconnect", "runs a script, which is never done", "remove the line"),
         ("client-crresponse", "runs a script, which is never done", "remove the line"),

@@ -59,7 +59,7 @@ ROWS = (
     ),
     Row(
         "server-ipv6",
-        "IPv6 addresses of the tunnel, beside those of `server`: network and prefix length; the server takes the first",
+        "IPv6 addresses of the tunnel, beside `server` or alone: network and prefix length; the server takes the first",
         (Arg("network", IPV6_INTERFACE),),
         server=APPLIED,
     ),
@@ -82,8 +82,15 @@ ROWS = (
     ),
     Row(
         "ifconfig-pool",
-        "first and last address to give, beside `server NETWORK NETMASK nopool`",
+        "first and last address to give, beside `server NETWORK NETMASK nopool` or `ifconfig`, or (`dev tap`, with a "
+        "netmask) of the network of a bridge",
         (Arg("first", IPV4), Arg("last", IPV4), Arg("netmask", NETMASK, optional=True)),
+        server=APPLIED,
+    ),
+    Row(
+        "ifconfig-ipv6-pool",
+        "first IPv6 address to give, beside `ifconfig-ipv6`: those of the network that follow, 65536 at most",
+        (Arg("first", IPV6_INTERFACE),),
         server=APPLIED,
     ),
     Row(

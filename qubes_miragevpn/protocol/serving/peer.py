@@ -118,8 +118,10 @@ def can_epochs(can: PeerCan) -> bool:
 
 def _way_inside(config: ServerConfig, server: IPv4Address | None) -> list[str]:
     """Without a network on the link, what is inside must be routed: the server alone, or its other clients as well."""
+    if config.bridge is not None and config.bridge.gateway is None:
+        return ["route-gateway dhcp"] if config.bridge.dhcp_gateway else []
     if config.network is None or server is None:
-        return ["route-gateway dhcp"] if config.bridge is None or config.bridge.dhcp_gateway else []
+        return []
     if config.topology == "subnet":
         return [f"route-gateway {server}"]
     if config.client_to_client:
@@ -149,7 +151,7 @@ def push_options(peer: Peer, config: ServerConfig, pool: AddressPool, pool6: Add
             *(["tun-ipv6"] if inside6 else []),
             *config.push,
             *_way_inside(config, pool.server),
-            *([] if config.common.ethernet else [f"topology {config.topology}"]),
+            *([] if config.common.ethernet or config.network is None else [f"topology {config.topology}"]),
             *inside6,
             *_inside(peer, pool),
         ]),

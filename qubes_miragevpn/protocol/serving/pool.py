@@ -84,16 +84,27 @@ def _between(first: int, last: int, step: int) -> Leases:
 
 
 class AddressPool6:
-    """Leases of ``server-ipv6 NETWORK/BITS``, one address a client; without it there are none."""
+    """Leases of ``server-ipv6 NETWORK/BITS``, one address a client; without it there are none.
 
-    def __init__(self, network: IPv6Network | None) -> None:
-        self.server = None if network is None else network.network_address + 1
-        if network is None:
+    `bounds`: the first address to give (``ifconfig-ipv6-pool``), () none, None: the usual one. `server`: as above.
+    """
+
+    def __init__(
+        self,
+        network: IPv6Network | None,
+        bounds: tuple[IPv6Address, ...] | None = None,
+        server: IPv6Address | None = None,
+    ) -> None:
+        self.server = server
+        self.gives = network is not None and bounds != ()
+        if network is None or bounds == ():
             self._length, self._leases = 0, Leases(0, -1)
             return
+        self.server = server or network.network_address + 1
         self._length = network.prefixlen
-        begin = int(network.network_address)
-        first = begin + (BEGIN6 if network.prefixlen < ROOMY6 else 2)
+        first = int(network.network_address) + (BEGIN6 if network.prefixlen < ROOMY6 else 2)
+        if bounds is not None:
+            first = int(bounds[0])
         self._leases = Leases(first, min(first + MOST6, int(network.broadcast_address)) - 1)
 
     def lease(self, name: str) -> IPv6Interface:

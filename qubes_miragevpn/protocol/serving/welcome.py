@@ -78,7 +78,7 @@ class Clients:
         self.most = config.max_clients
         self._config = config
         self._pool = AddressPool(config.network, config.topology, config.pool, config.address)
-        self._pool6 = AddressPool6(config.network6)
+        self._pool6 = AddressPool6(config.network6, config.pool6, config.address6)
 
     def reconfigured(self, config: ServerConfig) -> None:
         """What is pushed, and to how many."""
@@ -160,13 +160,13 @@ class Clients:
         if single.ifconfig6 is not None:
             self._pool6.claim(single.ifconfig6[0].ip)
             peer.lease6 = single.ifconfig6[0]
-        elif self._config.network6 is not None:
+        elif self._pool6.gives:
             peer.lease6 = self._pool6.lease(peer.identity)
 
     @property
     def _unleased(self) -> bool:
-        """Whether clients may be without an address of ours: frames bear addresses of their own."""
-        return self._config.common.ethernet and self._config.pool == ()
+        """Whether clients may be without an address of ours: frames bear addresses of their own, and IPv6 its own."""
+        return self._config.network is None or (self._config.common.ethernet and self._config.pool == ())
 
     def dismiss(self, peer: Peer) -> None:
         """Take its addresses back."""

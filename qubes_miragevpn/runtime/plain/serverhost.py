@@ -38,8 +38,8 @@ class ServerHost:
         if self._config.bridge is not None:
             # Addresses, and what port of which bridge it is, stay as they are: a TAP that outlives us has them already.
             await self._net.set_link(name, mtu=self._config.common.tun_mtu, txqueuelen=self._tun.queue, up=True)
-        elif self._config.network is not None:
-            await self._address(name, self._config.network, self._tun.queue)
+        else:
+            await self._address(name, self._tun.queue)
         for route in self._config.routes:
             via = route.gateway if self._config.common.ethernet else None
             await self._net.replace_route(NetRoute(route.network, dev=name, via=via, metric=route.metric))
@@ -48,16 +48,19 @@ class ServerHost:
             await self._nat.up(self._config.nat or await self._uplink())
         return self._tun.fd, self._tun.name
 
-    async def _address(self, name: str, network: IPv4Network, queue: int) -> None:
-        """Give the interface the first address of each network."""
-        subnet = self._config.topology == "subnet"
-        address = IPv4Interface((network.network_address + 1, network.prefixlen if subnet else 32))
-        far_end = None if subnet else network.network_address + 2  # nobody's; as openvpn has it
-        network6 = self._config.network6
-        address6 = None if network6 is None else IPv6Interface((network6.network_address + 1, network6.prefixlen))
-        settings = TunnelSettings(ipv4=address, ipv4_peer=far_end, ipv6=address6, mtu=self._config.common.tun_mtu)
+    async def _address(self, name: str, queue: int) -> None:
+        """Give the interface the server's address of each network."""
+        config, network = self._config, self._config.network
+        subnet = config.topology == "subnet"
+        address = address6 = far_end = None
+        if network is not None and config.address is not None:
+            address = IPv4Interface((config.address, network.prefixlen if subnet else 32))
+            far_end = None if subnet else network.network_address + 2  # nobody's; as openvpn has it
+        if config.network6 is not None and config.address6 is not None:
+            address6 = IPv6Interface((config.address6, config.network6.prefixlen))
+        settings = TunnelSettings(ipv4=address, ipv4_peer=far_end, ipv6=address6, mtu=config.common.tun_mtu)
         await configure(self._net, name, without_missing_ipv6(settings, name), queue)
-        if not subnet:
+        if network is not None and not subnet:
             await self._net.replace_route(NetRoute(network, dev=name))
 
     def _translated(self) -> list[IPv4Network | IPv6Network]:

@@ -13,10 +13,31 @@ from tests.interop.traffic import connect, transfer
 TUNNEL6 = Case(server_lines=("server-ipv6 fd42:99::/64",))
 
 
-@pytest.mark.parametrize(("server", "client"), [(OURS, OPENVPN), (OPENVPN, OURS), (OURS, OURS)])
-def test_both_families(bench: Bench, server: str, client: str) -> None:
-    bench.both(TUNNEL6, server, client)
+SPELLED = """mode server
+tls-server
+ifconfig 10.99.0.1 255.255.255.0
+ifconfig-pool 10.99.0.9 10.99.0.20 255.255.255.0
+push "topology subnet"
+push "route-gateway 10.99.0.1"
+ifconfig-ipv6 fd42:99::1/64 fd42:99::2
+ifconfig-ipv6-pool fd42:99::1000/64
+"""
+
+
+@pytest.mark.parametrize(
+    ("server", "client", "spelled"),
+    [(OURS, OPENVPN, True), (OPENVPN, OURS, True), (OPENVPN, OURS, False), (OURS, OURS, False)],
+)
+def test_both_families(bench: Bench, server: str, client: str, spelled: bool) -> None:
+    """In their short form, and in what that stands for."""
+    if spelled:
+        text = server_config(Case(), bench.pki, server).replace("server 10.99.0.0 255.255.255.0\n", SPELLED)
+        bench.server(server, text)
+        bench.client(client, client_config(Case(), bench.pki, client)).wait_up()
+    else:
+        bench.both(TUNNEL6, server, client)
     space = bench.wire.client
+    assert f"inet 10.99.0.{'9' if spelled else '2'}/24" in run("ip", "-n", space.name, "-4", "addr", "show", "vpn0")
     assert "inet6 fd42:99::1000/64" in run("ip", "-n", space.name, "-6", "addr", "show", "vpn0")
     bench.exchange(100_000)
     far, near = connect(bench.wire.server, "fd42:99::1", space)

@@ -382,7 +382,19 @@ def server(source: random.Random) -> ServerConfig:
     if made.common.tun_mtu >= MIN_MTU_IPV6:
         made = replace(made, network6=source.choice((None, ip_network("fd42:8::/64"), ip_network("fd42:8::/124"))))
     made = filled(source, made, server=True)
-    return switched(source, made) if source.random() < 0.3 else made
+    other = source.choice((switched, spelled_out, None, None))
+    return made if other is None else other(source, made)
+
+
+def spelled_out(source: random.Random, made: ServerConfig) -> ServerConfig:
+    """The same with addresses in their long form, or of IPv6 alone."""
+    pool = source.choice(((), (ip_address("10.8.0.9"), ip_address("10.8.0.90"))))
+    made = replace(made, own=ip_address("10.8.0.7"), pool=pool, topology="subnet")
+    if made.network6 is None:
+        return made
+    pool6 = source.choice(((), (ip_address("fd42:8::8"),)))
+    made = replace(made, network6=ip_network("fd42:8::/64"), own6=ip_address("fd42:8::7"), pool6=pool6)
+    return source.choice((made, replace(made, own=None, network=None, pool=())))
 
 
 def switched(source: random.Random, made: ServerConfig) -> ServerConfig:
@@ -390,9 +402,10 @@ def switched(source: random.Random, made: ServerConfig) -> ServerConfig:
     common = replace(made.common, dev=source.choice(("tap", "tap3", "vpn0")), ethernet=True)
     made = replace(made, common=common, topology="subnet", routes=some(source, *BY_NEIGHBOUR))
     bridge = source.choice((None, Bridge(), Bridge(dhcp_gateway=False), Bridge(ip_address("10.8.4.1"))))
+    pool = (ip_address("10.8.4.9"), ip_address("10.8.7.254"))
     if bridge is None:
         return made
     made = replace(made, bridge=bridge, network=None, pool=(), network6=None, nat=None)
-    if bridge.gateway is None:
+    if bridge == Bridge() or (bridge.gateway is None and source.random() < 0.5):
         return made
-    return replace(made, network=ip_network("10.8.4.0/22"), pool=(ip_address("10.8.4.9"), ip_address("10.8.7.254")))
+    return replace(made, network=ip_network("10.8.4.0/22"), pool=pool)

@@ -50,7 +50,7 @@ def test_the_forms(line: str, bridge: Bridge) -> None:
         (("server-bridge 10.8.0.4 255.255.255.0 10.8.1.128 10.8.1.254",), "10.8.1.128 is not the address of one"),
         (("server-bridge 10.8.0.4 255.255.255.0 10.8.0.128 10.8.0.255",), "10.8.0.255 is not the address of one"),
         (("server-bridge 10.8.0.4 255.255.255.0 10.8.0.9 10.8.0.8",), "ends before it begins"),
-        (("server-bridge 10.8.0.4 255.255.255.0 10.8.0.2 10.8.0.8",), "the gateway 10.8.0.4 is one of"),
+        (("server-bridge 10.8.0.4 255.255.255.0 10.8.0.2 10.8.0.8",), "10.8.0.4, which is no client"),
         (("server-bridge 10.8.0.4 255.0.0.0 10.9.0.0 10.11.0.0",), "more than 65536 addresses"),
         (("server-bridge 10.8.0.4 128.0.0.0 10.9.0.0 10.9.0.9",), "larger than 10.0.0.0/8"),
         (("server-bridge 127.0.0.1 255.0.0.0 127.0.0.2 127.0.0.3",), "loopback"),
@@ -71,6 +71,14 @@ def test_frames_have_one_topology_and_routes_a_neighbour() -> None:
     config = tap("topology net30", "route 10.5.0.0 255.255.0.0 10.8.0.7", base=SERVER)
     assert config.topology == "subnet" and [route.gateway for route in config.routes] == [ip_address("10.8.0.7")]
     assert tap("topology subnet", base=BARE + "server 10.8.0.0 255.255.255.252\n").network == ip_network("10.8.0.0/30")
+
+
+def test_a_pool_of_a_bridges_network_in_its_long_form() -> None:
+    config = tap("mode server", "tls-server", "ifconfig-pool 10.8.0.128 10.8.0.254 255.255.255.0")
+    assert (config.network, config.bridge) == (ip_network("10.8.0.0/24"), Bridge(dhcp_gateway=False))
+    assert config.pool == (ip_address("10.8.0.128"), ip_address("10.8.0.254")) and config.address is None
+    with pytest.raises(ConfigError, match="needs a netmask"):
+        tap("mode server", "ifconfig-pool 10.8.0.128 10.8.0.254")
 
 
 def test_not_in_a_vpn_qube() -> None:

@@ -24,7 +24,10 @@ def own_address(settings: Settings) -> Breach | None:
 
 
 def addresses(settings: Settings) -> Breach | None:
-    if settings.has("server") or settings.has("server-bridge"):
+    if any(settings.has(name) for name in ("server", "server-bridge", "server-ipv6")):
+        return None
+    said = ("ifconfig", "ifconfig-ipv6", "ifconfig-pool")
+    if settings.value("mode") == "server" and any(settings.has(name) for name in said):
         return None
     return Breach(None, "there are no addresses to give: 'server' is missing", "write 'server 10.8.0.0 255.255.255.0'")
 
