@@ -93,6 +93,7 @@ install-vm: install-package ## install into a Qubes template (or DESTDIR): packa
 	install -d -m 700 $(addprefix $(DESTDIR)/etc/qubes-miragevpn,/profiles /credentials /settings /state)
 ifeq ($(DESTDIR),)
 	systemd-sysusers qubes-miragevpn.conf
+	gpasswd -d qubes-miragevpn qubes >/dev/null 2>&1 || :
 	systemd-tmpfiles --create qubes-miragevpn.conf
 	systemctl daemon-reload
 	systemctl preset qubes-miragevpn.service

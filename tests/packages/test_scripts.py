@@ -42,11 +42,16 @@ def test_nothing_opens_and_nothing_closes(kind: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["deb", "rpm"])
 def test_which_units_are_touched(kind: str, tmp_path: Path) -> None:
-    """With a systemctl that writes down what it is told: preset at first, restarted where it ran, at last stopped."""
+    """With a systemctl that writes down what it is told: preset at first, restarted where it ran, at last stopped.
+
+    Before anything starts, the service's user is taken out of the group whose members can become root.
+    """
     log = tmp_path / "log"
     fake = tmp_path / "systemctl"
     fake.write_text(f'#!/bin/sh\necho "$*" >>{log}\n')
     fake.chmod(0o755)
+    (tmp_path / "gpasswd").write_text(f'#!/bin/sh\necho "gpasswd $*" >>{log}\n exit 3\n')
+    (tmp_path / "gpasswd").chmod(0o755)
     found = scripts(kind, tmp_path)
 
     def played(script: str, *arguments: str) -> list[str]:
@@ -66,8 +71,9 @@ def test_which_units_are_touched(kind: str, tmp_path: Path) -> None:
     else:
         first, upgrade = played("postinstall", "1"), played("postinstall", "2") + played("postuninstall", "1")
         before, removal, purge = played("preuninstall", "1"), played("preuninstall", "0"), played("postuninstall", "0")
-    assert first == ["daemon-reload", "preset qubes-miragevpn.service"]
-    assert upgrade == ["daemon-reload", "--no-block try-restart qubes-miragevpn.service"]
+    no_member = "gpasswd -d qubes-miragevpn qubes"
+    assert first == [no_member, "daemon-reload", "preset qubes-miragevpn.service"]
+    assert upgrade == [no_member, "daemon-reload", "--no-block try-restart qubes-miragevpn.service"]
     assert before == []
     assert removal == ["--no-reload disable --now qubes-miragevpn.service"]
     assert purge == ["daemon-reload"]
