@@ -33,15 +33,17 @@ Address = IPv4Address | IPv6Address
 _log = logging.getLogger("miragevpn.dns")
 
 
-def choose(dns: Dns, fallback: tuple[IPv4Address, ...]) -> tuple[Address, ...]:
-    """Return the tunnel's resolvers, IPv4 before IPv6: what was pushed, and `fallback` where no IPv4 one was."""
+def choose(dns: Dns, fallback: tuple[Address, ...]) -> tuple[Address, ...]:
+    """Return the tunnel's resolvers, IPv4 before IPv6: what was pushed, and of a family without any, `fallback`."""
     for server in dns.servers:
         if reserved(server):
             _log.warning("resolver %s refused: the address is not the server's to give", server)
-    usable = list(dict.fromkeys(server for server in dns.servers if not reserved(server)))
-    four = [server for server in usable if server.version == 4] or list(dict.fromkeys(fallback))
-    six = [server for server in usable if server.version == 6]
-    return (*four[:MAX_RESOLVERS], *six[:MAX_RESOLVERS])
+    pushed, own = ([each for each in dict.fromkeys(given) if not reserved(each)] for given in (dns.servers, fallback))
+    found: list[Address] = []
+    for version in (4, 6):
+        of_family = [[each for each in given if each.version == version] for given in (pushed, own)]
+        found += (of_family[0] or of_family[1])[:MAX_RESOLVERS]
+    return tuple(found)
 
 
 class ResolvConf:
@@ -82,7 +84,8 @@ class ResolvConf:
                 _log.warning("resolv.conf cannot be put back: %s", printable(str(error)))
 
     def _lines(self) -> bytes:
-        named = dict.fromkeys(resolver for each in self._resolvers.values() for resolver in each)
+        # vpn0's first: programs look at the first three only, and what asks for names in rules may ask no others
+        named = dict.fromkeys(resolver for _, each in sorted(self._resolvers.items()) for resolver in each)
         return "".join(f"nameserver {resolver}\n" for resolver in named).encode()
 
     async def _make_true(self) -> None:

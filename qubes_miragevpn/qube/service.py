@@ -27,6 +27,7 @@ from qubes_miragevpn.qube import qdb
 from qubes_miragevpn.qube.answers import Answers
 from qubes_miragevpn.qube.dns import ResolvConf
 from qubes_miragevpn.qube.firewall.enforcer import Enforcer
+from qubes_miragevpn.qube.firewall.names import Names, askers
 from qubes_miragevpn.qube.firewall.table import VIRTUAL_RESOLVERS
 from qubes_miragevpn.qube.firewall.uplink import NO_UPLINK, Address, Signature, Uplink, another
 from qubes_miragevpn.qube.firewall.watch import NFTABLES, RULES, ChangeSignal
@@ -73,6 +74,7 @@ class Service:
         self._downstream = Downstream(self._downstream_changed)
         self.downstream: dict[str, frozenset[Address]] = {}  # interfaces and the addresses behind them
         self._tunnels = {index: self._tunnel(index) for index in indexes}
+        self._names = Names(self._enforcer.let_ask, lambda: self._tunnels[0].state is State.CONNECTED, askers())
         self._recent = RecentLines()
         self._answers = Answers(self._profiles, self._choices, self._enforcer, self._tunnels, self, self._recent.lines)
         self._control = ControlServer(settings.control_socket, settings.control_group, self._answers.answer)
@@ -141,7 +143,7 @@ class Service:
         """Run everything until asked to stop, or until one part fails: then the service fails, closed."""
         for index, tunnel in self._tunnels.items():
             self._lives[index] = self._begin(tunnel.run())
-        for life in (self._watch(watcher), self._heal()):
+        for life in (self._watch(watcher), self._heal(), self._names.run()):
             self._begin(life)
         try:
             await self._stop.wait()
@@ -328,6 +330,8 @@ class Service:
             if tunnel.state is State.CONNECTED and profile and profile != self._choices.chosen.tunnels.get(index):
                 self._choices.use(index, profile)
         self._answers.changed(changed)
+        if changed == 0 and self._tunnels[0].state is State.CONNECTED:
+            self._names.opened()
         if self._stop.is_set():
             return  # tunnels that end with the service are wanted again by the next one
         self._note()

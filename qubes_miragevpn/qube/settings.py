@@ -73,7 +73,7 @@ class Settings:
     dns_helper: Path = Path("/run/qubes-miragevpn-dns.sock")  # root's, which writes resolv.conf
     uplink: str = "eth0"
     uplink_resolvers: tuple[IPv4Address | IPv6Address, ...] = ()  # empty: qubesdb, else the virtual resolvers
-    fallback_resolvers: tuple[IPv4Address, ...] = ()  # inside the tunnel, when the server pushes none
+    fallback_resolvers: tuple[IPv4Address | IPv6Address, ...] = ()  # inside the tunnel, when the server pushes none
     autoconnect: bool = True  # connect at boot
     own_programs: bool = False  # this qube's own programs (updates proxy) may use vpn0; never the uplink
     rollback_after: float = 30.0  # seconds that a switch with rollback has to connect
@@ -120,11 +120,9 @@ def _yes_or_no(text: str) -> bool:
 
 
 def _addresses(text: str) -> tuple[IPv4Address | IPv6Address, ...]:
+    if "%" in text:
+        raise ValueError("an address is written without an interface")
     return tuple(ip_address(part) for part in text.replace(",", " ").split())
-
-
-def _addresses4(text: str) -> tuple[IPv4Address, ...]:
-    return tuple(IPv4Address(part) for part in text.replace(",", " ").split())
 
 
 _PARSERS: Mapping[str, Callable[[str], Any]] = {
@@ -139,7 +137,7 @@ _PARSERS: Mapping[str, Callable[[str], Any]] = {
     "dns_helper": _path,
     "uplink": _interface,
     "uplink_resolvers": _addresses,
-    "fallback_resolvers": _addresses4,
+    "fallback_resolvers": _addresses,
     "autoconnect": _yes_or_no,
     "own_programs": _yes_or_no,
     "rollback_after": _seconds,

@@ -73,8 +73,13 @@ def demand(state: State, live: Live | None = None) -> Demand:
     return Demand(state in MARKED)
 
 
-def firewall(demands: Mapping[int, Demand], assignment: Assignment, *, own: bool = False) -> FirewallDemand:
-    """Return the firewall of all tunnels together; `own`: this qube's own programs may use tunnel 0."""
+def firewall(
+    demands: Mapping[int, Demand], assignment: Assignment, *, own: bool = False, askers: tuple[int, ...] = ()
+) -> FirewallDemand:
+    """Return the firewall of all tunnels together.
+
+    `own`: this qube's own programs may use tunnel 0. `askers`: these users may ask its resolvers.
+    """
     tunnels = tuple(
         OpenTunnel(
             tunnel_name(index),
@@ -85,6 +90,7 @@ def firewall(demands: Mapping[int, Demand], assignment: Assignment, *, own: bool
             ipv6=each.live.ipv6,
             vifs=assignment.get(index, frozenset()),
             own=own and index == 0,
+            askers=askers if index == 0 else (),
         )
         for index, each in sorted(demands.items())
         if each.live is not None

@@ -53,7 +53,7 @@ class QubeHost:
         uplink: Uplink,
         resolver: Resolver,
         resolv_conf: dns.ResolvConf,
-        fallback: tuple[IPv4Address, ...],
+        fallback: tuple[IPv4Address | IPv6Address, ...],
         enter: Enter,
         ask: Callable[[], Credentials | None],
         question: Callable[[str], Awaitable[Secret | None]],

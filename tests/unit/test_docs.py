@@ -42,7 +42,7 @@ def test_architecture_names_every_package() -> None:
 def test_every_complaint_names_a_test_that_exists() -> None:
     text = (ROOT / "doc" / "complaints.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (\d+) \| .* \| `(tests/[\w/]+\.py)::(test_\w+)` \|$", text, flags=re.MULTILINE)
-    assert [int(number) for number, _, _ in rows] == list(range(1, 43))
+    assert [int(number) for number, _, _ in rows] == list(range(1, 44))
     for number, file, test in rows:
         found = re.search(rf"^def {test}\(", (ROOT / file).read_text(encoding="utf-8"), flags=re.MULTILINE)
         assert found, f"complaint {number}: {file}::{test}"

@@ -30,6 +30,7 @@ from qubes_miragevpn.qube.firewall.routing import (
     Assignment,
     backstop,
     closing_routes,
+    names_rules,
     narrowed,
     rules,
 )
@@ -64,6 +65,7 @@ class Enforcer:
         own: bool = False,
     ) -> None:
         self._own = own
+        self._askers: tuple[int, ...] = ()
         self._netconf = netconf
         self._uplink = uplink
         self._nft = nft or NftTable()
@@ -119,6 +121,14 @@ class Enforcer:
             self._forget()
             await self._set_firewall(self._wanted())
 
+    async def let_ask(self, askers: tuple[int, ...]) -> None:
+        """Let these users (numbers) ask the resolvers of tunnel 0, by it, while it is open; none: nobody."""
+        async with self._lock:
+            if askers != self._askers:
+                self._askers = askers
+                await self._set_firewall(self._wanted())
+                await self._mend_routing()
+
     async def remove(self, index: int) -> None:
         """Forget tunnel `index`, which nobody is assigned to any more: what it wanted, its table, its flows."""
         async with self._lock:
@@ -141,12 +151,14 @@ class Enforcer:
                 self._forget(tunnel_mark(index))
                 self._carried[index] = wanted.live
         self._demands[index] = wanted
+        if reopened and self._askers:
+            await self._mend_routing()
         if wanted.live is not None:
             await self._look_at_qubes()
         await self._set_firewall(self._wanted())
 
     async def _close_after_error(self, index: int) -> None:
-        for step in (self._set_firewall(self._wanted()), self._set_routes(index, ())):
+        for step in (self._set_firewall(self._wanted()), self._set_routes(index, ()), self._mend_routing()):
             try:
                 await step
             except MirageError as error:
@@ -156,7 +168,7 @@ class Enforcer:
         demands = self._demands
         if self.missing:
             demands = {index: Demand(each.marked) for index, each in demands.items()}
-        return states.firewall(demands, self._assignment, own=self._own)
+        return states.firewall(demands, self._assignment, own=self._own, askers=self._askers)
 
     async def _look_at_qubes(self) -> None:
         """Remember which of Qubes' tables were ever there, and see which of those are not now."""
@@ -239,7 +251,9 @@ class Enforcer:
                 if route.table == table and route not in present:
                     await self._netconf.replace_route(route)
                     changed = True
-        all_rules = (*backstop(), *rules(self._uplink.name, self._assignment, own=self._own))
+        live = self._demands.get(0, Demand()).live
+        asking = names_rules(live.resolvers if live is not None else (), self._askers)
+        all_rules = (*backstop(), *rules(self._uplink.name, self._assignment, own=self._own), *asking)
         wanted = [rule for rule in all_rules if rule.family in self._families]
         there = [rule for rule in await self._netconf.rules() if rule.priority in OUR_PRIORITIES]
         for rule in wanted:

@@ -15,9 +15,10 @@ from typing import Any
 
 from qubes_miragevpn.base.errors import MirageError
 from qubes_miragevpn.base.text import printable
-from qubes_miragevpn.qube.firewall.table import TABLE, Chain, FirewallDemand, chains, render
+from qubes_miragevpn.qube.firewall.table import TABLE, Chain, FirewallDemand, chains, render, takes_turns
 
 NFT_TIMEOUT = 10.0  # seconds; a load takes a few milliseconds
+REFUSED_RULE = "Could not process rule"  # nft's words for what the kernel does not have
 MAX_LISTING = 1 << 20  # bytes; the table with sixteen tunnels is a twentieth of that
 
 _log = logging.getLogger("miragevpn.firewall")
@@ -33,18 +34,32 @@ class NftTable:
     def __init__(self, nft: str = "nft") -> None:
         self._nft = nft
         self._remembered: Any = None
+        self._turns = True  # as far as is known the kernel has nft_numgen
 
     async def apply(self, demand: FirewallDemand) -> None:
         """Replace the table by what `demand` asks for, and make sure that it is there; raises `FirewallError`."""
         self._remembered = None
-        await self._run("-f", "-", text=render(demand))
+        await self._load(demand)
         listing = await self._list()
         if listing is None:
             raise FirewallError("the table vanished as soon as it was loaded")
-        problems = differences(chains(demand), listing)
+        problems = differences(chains(demand, turns=self._turns), listing)
         if problems:
             raise FirewallError("the table is not what was loaded: " + "; ".join(problems[:3]))
         self._remembered = listing
+
+    async def _load(self, demand: FirewallDemand) -> None:
+        try:
+            await self._run("-f", "-", text=render(demand, turns=self._turns))
+        except FirewallError as error:
+            if not (self._turns and takes_turns(demand) and REFUSED_RULE in str(error)):
+                raise
+            try:
+                await self._run("-f", "-", text=render(demand, turns=False))
+            except FirewallError:
+                raise error from None  # it was something else
+            self._turns = False
+            _log.warning("resolvers cannot take turns here (no nft_numgen?): of each family two are asked (%s)", error)
 
     async def intact(self) -> bool:
         """True if the table is, to the letter, as `apply` left it."""

@@ -7,6 +7,7 @@ host routes alone, and none of those that leads to the uplink's group. So Qubes'
 on every change of the uplink) opens nothing, not even to the netvm itself, and neither does another network card.
 Marked sockets alone see the uplink, in a table of its own.
 
+    5149  iif lo to RESOLVER uid U dport 53   lookup TABLE 0    names in rules, see `names_rules`
     5150  iif lo fwmark TRANSPORT   lookup 5156
     5151  iif lo fwmark TUNNEL n    lookup TABLE n    reverse path check of packets from the tunnel
     5152  iif lo                    lookup main, host routes only, not by the uplink's group
@@ -32,9 +33,9 @@ taken out again, also where the rules above are gone.
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 
 from qubes_miragevpn.qube.settings import (
     TRANSPORT_MARK,
@@ -49,9 +50,13 @@ from qubes_miragevpn.runtime.netlink.netconf import MAIN_TABLE, NetRoute, NetRul
 Assignment = Mapping[int, frozenset[str] | None]
 """Tunnel -> its downstream interfaces; None (one tunnel only): all, present and to come."""
 
+Address = IPv4Address | IPv6Address
+
 FAMILIES = (int(socket.AF_INET), int(socket.AF_INET6))
+DNS_PORT = 53
 DEFAULT4, DEFAULT6 = IPv4Network("0.0.0.0/0"), IPv6Network("::/0")
-OUR_PRIORITIES = frozenset({*range(5150, 5160), 32700, 32701})
+NAMES_PRIORITY = 5149
+OUR_PRIORITIES = frozenset({*range(NAMES_PRIORITY, 5160), 32700, 32701})
 UPLINK_GROUP = 1  # Qubes puts eth0 there (setup-ip)
 
 
@@ -93,6 +98,26 @@ def _rules(family: int, uplink: str, assignment: Assignment, own: bool) -> list[
             found += [NetRule(family, 5157, tunnel_table(n), iifname=vif) for vif in sorted(vifs)]
     found.append(NetRule(family, 5159, action=unreachable))
     return found
+
+
+def names_rules(resolvers: Iterable[Address], askers: Iterable[int]) -> tuple[NetRule, ...]:
+    """Questions of the users `askers` (numbers) to these resolvers of tunnel 0 look up its table, which ends closed.
+
+    Before 5150, so that no mark leads them to the uplink. What is forwarded never has a user, and does not match.
+    """
+    return tuple(
+        NetRule(
+            socket.AF_INET if resolver.version == 4 else socket.AF_INET6,
+            NAMES_PRIORITY,
+            tunnel_table(0),
+            iifname="lo",
+            to=ip_network(resolver),
+            uid=(uid, uid),
+            dport=(DNS_PORT, DNS_PORT),
+        )
+        for resolver in resolvers
+        for uid in askers
+    )
 
 
 def _downstream_only(rule: NetRule) -> NetRule:

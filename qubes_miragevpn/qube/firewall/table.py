@@ -51,7 +51,8 @@ class OpenTunnel:
 
     `mark` is what its flows bear, and its incoming packets for the reverse path check. `vifs` None means every
     downstream interface, present or to come. `resolvers` are the tunnel's; those of a family stand in for the virtual
-    ones of that family. `own`: this qube's own programs may use it.
+    ones of that family. `own`: this qube's own programs may use it. `askers`: the users (numbers) whose questions to
+    its resolvers may go into it.
     """
 
     tun: str
@@ -62,6 +63,7 @@ class OpenTunnel:
     ipv6: bool = False
     vifs: frozenset[str] | None = None
     own: bool = False
+    askers: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -133,8 +135,11 @@ EXCEPTIONS = (
 """The table of exceptions. IPv4 needs none: Qubes sets the gateway as a permanent neighbour."""
 
 
-def chains(demand: FirewallDemand) -> tuple[Chain, ...]:
-    """Return the table that `demand` asks for; raises `MisuseError` for a name that may not be put into rules."""
+def chains(demand: FirewallDemand, *, turns: bool = True) -> tuple[Chain, ...]:
+    """Return the table that `demand` asks for; raises `MisuseError` for a name that may not be put into rules.
+
+    `turns`: the kernel can have a tunnel's other resolvers take turns (module nft_numgen).
+    """
     tunnels = demand.tunnels
     for tunnel in tunnels:
         _check(tunnel)
@@ -143,16 +148,21 @@ def chains(demand: FirewallDemand) -> tuple[Chain, ...]:
     return (
         Chain("guard", "filter", "prerouting", "raw", -300, "accept", tuple(_guard(tunnels))),
         Chain("marking", "filter", "prerouting", "mangle", -150, "accept", tuple(_mark(tunnels))),
-        Chain("dns", "nat", "prerouting", "dstnat - 5", -105, "accept", tuple(_dns(tunnels))),
+        Chain("dns", "nat", "prerouting", "dstnat - 5", -105, "accept", tuple(_dns(tunnels, turns))),
         Chain("forward", "filter", "forward", "filter - 10", -10, "drop", tuple(_forward(tunnels))),
         Chain("output", "filter", "output", "filter", 0, "drop", tuple(_output(demand.marked, tunnels))),
     )
 
 
-def render(demand: FirewallDemand) -> str:
+def takes_turns(demand: FirewallDemand) -> bool:
+    """True if the table is another one where the kernel lets resolvers take turns."""
+    return any(len(family.resolvers(tunnel)) > 2 for family in FAMILIES for tunnel in demand.tunnels)
+
+
+def render(demand: FirewallDemand, *, turns: bool = True) -> str:
     """Return the text for ``nft -f``: the table replaced in one transaction, so that there is no moment without it."""
     lines = [f"add table inet {TABLE}", f"delete table inet {TABLE}", f"table inet {TABLE} {{"]
-    for chain in chains(demand):
+    for chain in chains(demand, turns=turns):
         lines.append(f"\tchain {chain.name} {{")
         lines.append(f"\t\ttype {chain.type} hook {chain.hook} priority {chain.priority}; policy {chain.policy};")
         for rule in chain.rules:
@@ -228,16 +238,18 @@ def _mark(tunnels: tuple[OpenTunnel, ...]) -> Iterable[Rule]:
     yield Rule("closed-reset", f'iifname "vif*" fib daddr type != local {CONNECTING}', f"counter {RESET}")
 
 
-def _dns(tunnels: tuple[OpenTunnel, ...]) -> Iterable[Rule]:
+def _dns(tunnels: tuple[OpenTunnel, ...], turns: bool) -> Iterable[Rule]:
     """The first virtual resolver is the tunnel's first one, the second its others in turn, question by question.
 
     A qube that gets no answer from the one asks the other, and again: so each resolver of the tunnel gets its turn.
+    Without `turns` the second is the tunnel's second one, always.
     """
     for family, tunnel in itertools.product(FAMILIES, tunnels):
         downstream, resolvers = _downstream(tunnel, "iifname"), family.resolvers(tunnel)
         if downstream is None or not resolvers:
             continue
-        for place, (virtual, real) in enumerate(zip(family.virtual, (resolvers[:1], resolvers[1:]), strict=True), 1):
+        others = resolvers[1:] if turns else resolvers[1:2]
+        for place, (virtual, real) in enumerate(zip(family.virtual, (resolvers[:1], others), strict=True), 1):
             match = f"{downstream} {family.word} daddr {virtual} meta l4proto {{ tcp, udp }} th dport 53"
             verdict = f"counter dnat {family.word} to {_in_turn(real or resolvers)}"
             yield Rule(f"{family.dns}-{tunnel.tun}-{place}", match, verdict)
@@ -274,7 +286,8 @@ def _forward(tunnels: tuple[OpenTunnel, ...]) -> Iterable[Rule]:
 def _output(marked: bool, tunnels: tuple[OpenTunnel, ...]) -> Iterable[Rule]:
     """Own traffic: loopback and downstream; marked sockets by the uplink; all else refused.
 
-    So is the tunnel, unless its owner lets this qube's own programs use it; never for what is marked for the uplink.
+    So is the tunnel, unless its owner lets this qube's own programs use it, or for questions of those who look up the
+    names in dom0's rules; never for what is marked for the uplink.
     """
     yield Rule("loopback", 'oifname "lo"', "accept")
     yield Rule("downstream", 'oifname "vif*"', "accept")
@@ -283,6 +296,7 @@ def _output(marked: bool, tunnels: tuple[OpenTunnel, ...]) -> Iterable[Rule]:
         if tunnel.own:
             match = f'oifname "{tunnel.tun}" meta mark 0x00000000'
             yield Rule(f"own-{tunnel.tun}", match, f"ct mark set 0x{tunnel.mark:08x} counter accept")
+        yield from _questions(tunnel)
     yield Rule("own-into-tunnel", 'oifname "vpn*"', f"counter {REFUSE}")
     if marked:
         mark = f"0x{SOCKET_MARK:08x}"
@@ -290,3 +304,14 @@ def _output(marked: bool, tunnels: tuple[OpenTunnel, ...]) -> Iterable[Rule]:
         for exception in EXCEPTIONS:
             yield Rule(exception.name, exception.match, "counter accept")
     yield Rule("own-refused", "", f"counter {REFUSE}")
+
+
+def _questions(tunnel: OpenTunnel) -> Iterable[Rule]:
+    """DNS of a few users to the tunnel's own resolvers, by the tunnel and by nothing else."""
+    for family, name in zip(FAMILIES, ("names", "names6"), strict=True):
+        resolvers = ", ".join(str(resolver) for resolver in family.resolvers(tunnel))
+        if tunnel.askers and resolvers:
+            users = ", ".join(str(int(uid)) for uid in tunnel.askers)
+            match = f'oifname "{tunnel.tun}" meta mark 0x00000000 meta skuid {{ {users} }}'
+            match += f" {family.word} daddr {{ {resolvers} }} meta l4proto {{ tcp, udp }} th dport 53"
+            yield Rule(f"{name}-{tunnel.tun}", match, f"ct mark set 0x{tunnel.mark:08x} counter accept")

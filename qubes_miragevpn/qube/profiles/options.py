@@ -5,14 +5,14 @@ Lines ``name = value``, ``#`` begins a comment line. It is apart from the profil
 the profile anew, which a provider's file may be cause for, does not touch it. An unknown name or a value that does
 not parse is an error: the tunnel does not come up by guesswork.
 
-    fallback_resolvers = 10.8.0.1, 9.9.9.9    asked inside the tunnel when the server pushes no resolver
+    fallback_resolvers = 10.8.0.1, 2001:db8::1    asked inside the tunnel; of a family of which the server pushes none
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Any
 
@@ -21,23 +21,25 @@ from qubes_miragevpn.qube.ranges import reserved
 from qubes_miragevpn.runtime.files import read_bounded
 
 MAX_OPTIONS = 4096  # bytes; a few lines
-MAX_FALLBACKS = 4
+MAX_FALLBACKS = 4  # of each family
 
 
 @dataclass(frozen=True)
 class ProfileOptions:
     """The owner's settings of one profile."""
 
-    fallback_resolvers: tuple[IPv4Address, ...] = ()  # none: the service's own setting of this name
+    fallback_resolvers: tuple[IPv4Address | IPv6Address, ...] = ()  # none: the service's own setting of this name
 
 
-def resolvers(text: str) -> tuple[IPv4Address, ...]:
-    """IPv4 addresses with commas or spaces between; raises ValueError, also for one that no resolver may have."""
-    found = tuple(IPv4Address(part) for part in text.replace(",", " ").split())
+def resolvers(text: str) -> tuple[IPv4Address | IPv6Address, ...]:
+    """Addresses with commas or spaces between; raises ValueError, also for one that no resolver may have."""
+    if "%" in text:
+        raise ValueError("an address is written without an interface")
+    found = tuple(ip_address(part) for part in text.replace(",", " ").split())
     for address in found:
         if reserved(address):
             raise ValueError(f"{address} belongs to this machine or to Qubes")
-    if len(found) > MAX_FALLBACKS:
+    if any(sum(each.version == version for each in found) > MAX_FALLBACKS for version in (4, 6)):
         raise ValueError(f"more than {MAX_FALLBACKS} resolvers")
     return found
 

@@ -120,6 +120,9 @@ class NetRule:
 
     `suppress_prefixlength` n: what the table answers with a route of at most n bits does not count (0: no default).
     `suppress_ifgroup` n: nor does a route by an interface of group n.
+    `to`, `uid` and `dport` (None: any) match the target's address, the user whose socket sends, and the target's port;
+    what is forwarded has no user. The kernel matches ranges and networks too: such a rule of somebody else's is another
+    value than any of ours.
     """
 
     family: int
@@ -131,6 +134,9 @@ class NetRule:
     action: RuleAction = RuleAction.LOOKUP
     suppress_prefixlength: int | None = None
     suppress_ifgroup: int | None = None
+    to: Network | None = None
+    uid: tuple[int, int] | None = None
+    dport: tuple[int, int] | None = None
 
 
 def family_of(value: Address | Interface | Network) -> int:
@@ -197,6 +203,7 @@ def rule_of(message: Any) -> NetRule | None:
         return None
     mark, mask = message.get_attr("FRA_FWMARK"), message.get_attr("FRA_FWMASK")
     suppress, group = (message.get_attr(f"FRA_SUPPRESS_{what}") for what in ("PREFIXLEN", "IFGROUP"))
+    target = message.get_attr("FRA_DST")
     return NetRule(
         family=message["family"],
         priority=message.get_attr("FRA_PRIORITY") or 0,
@@ -207,4 +214,15 @@ def rule_of(message: Any) -> NetRule | None:
         action=RuleAction(message["action"]),
         suppress_prefixlength=None if suppress in (None, FULL_MASK) else suppress,
         suppress_ifgroup=None if group in (None, FULL_MASK) else group,
+        to=ip_network(f"{target}/{message['dst_len']}", strict=False) if target else None,
+        uid=_range(message.get_attr("FRA_UID_RANGE")),
+        dport=_range(message.get_attr("FRA_DPORT_RANGE")),
     )
+
+
+def _range(text: str | None) -> tuple[int, int] | None:
+    """pyroute2 gives a range as "FIRST:LAST"."""
+    if text is None:
+        return None
+    first, _, last = text.partition(":")
+    return int(first), int(last)

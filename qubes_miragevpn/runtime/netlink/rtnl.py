@@ -239,6 +239,11 @@ def _rule(rule: NetRule) -> dict[str, Any]:
         wire["suppress_prefixlen"] = rule.suppress_prefixlength
     if rule.suppress_ifgroup is not None:
         wire["suppress_ifgroup"] = rule.suppress_ifgroup
+    if rule.to is not None:
+        wire |= {"dst": str(rule.to.network_address), "dst_len": rule.to.prefixlen}
+    for name, span in (("uid_range", rule.uid), ("dport_range", rule.dport)):
+        if span is not None:
+            wire[name] = f"{span[0]}:{span[1]}"
     return wire
 
 

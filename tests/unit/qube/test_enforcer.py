@@ -299,6 +299,7 @@ DEMANDS = [
     FirewallDemand(True, (OpenTunnel("vpn0", 1, LIVE.addresses, LIVE.resolvers, ipv6=True),)),
     FirewallDemand(True, (OpenTunnel("vpn0", 1, LIVE.addresses[1:], (), ipv4=False, ipv6=True),)),
     FirewallDemand(True, (OpenTunnel("vpn0", 1, LIVE.addresses, MANY, ipv6=True, own=True),)),
+    FirewallDemand(True, (OpenTunnel("vpn0", 1, LIVE.addresses, MANY, ipv6=True, askers=(0, 193)),)),
     FirewallDemand(
         True,
         tuple(
@@ -322,6 +323,83 @@ def test_every_text_loads_and_is_read_back(wanted: FirewallDemand) -> None:
         assert await table.intact()
 
     in_netns(play)
+
+
+WITHOUT_NUMGEN = """#!/bin/sh
+[ "$1" = -f ] || exec nft "$@"
+text=$(cat)
+case $text in *numgen*) echo 'Error: Could not process rule: No such file or directory' >&2; exit 1 ;; esac
+echo "$text" | exec nft -f -
+"""
+
+
+def test_a_kernel_in_which_resolvers_cannot_take_turns(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The tunnel opens with two of each family, said once; what else the kernel refuses stays refused."""
+    program = tmp_path / "nft"
+    program.write_text(WITHOUT_NUMGEN)
+    program.chmod(0o755)
+
+    async def play() -> None:
+        table = NftTable(str(program))
+        for _ in range(2):
+            await table.apply(DEMANDS[4])
+            assert await table.intact()
+        text = nft("list", "chain", "inet", "qubes-miragevpn", "dns")
+        assert "numgen" not in text and "to 9.9.9.9" in text and "1.1.1.1" not in text
+        program.write_text("#!/bin/sh\necho 'Error: Could not process rule: No such file' >&2; exit 1\n")
+        with pytest.raises(FirewallError):
+            await NftTable(str(program)).apply(DEMANDS[4])
+
+    in_netns(play)
+    assert caplog.text.count("cannot take turns") == 1
+
+
+ROOT = ("uid", "0", "ipproto", "udp", "dport", "53")
+
+
+def test_questions_by_the_tunnel_or_not_at_all() -> None:
+    """Root's, to the tunnel's resolvers and their port, while it is open and somebody wants that; healed as all is."""
+
+    async def play(stage: Stage) -> None:
+        live = Live(LIVE.addresses, tuple(map(ip_address, ("10.8.0.1", "2001:db8::53"))))  # type: ignore[arg-type]
+
+        def asked() -> list[str]:
+            return [goes(resolver, *ROOT) for resolver in ("10.8.0.1", "2001:db8::53")]
+
+        await stage.enforcer.start()
+        tun = open_tun("vpn0")
+        try:
+            ip("link set vpn0 up")
+            await stage.enforcer.let_ask((0,))
+            assert asked() == ["nowhere", "nowhere"] and ways() == CLOSED_WAYS
+            await stage.enforcer.enforce(0, demand(State.CONNECTED, live))
+            assert asked() == ["vpn0", "vpn0"] and ways() == OPEN_WAYS
+            assert goes("10.8.0.1", *ROOT, *MARKED) == "vpn0", "no mark leads a question to the uplink"
+            for to, how in (
+                ("10.8.0.1", ("uid", "1000", *ROOT[2:])),
+                ("10.8.0.1", (*ROOT[:-1], "853")),
+                ("10.8.0.3", ROOT),
+                ("10.8.0.1", ()),
+            ):
+                assert goes(to, *how) == "nowhere", (to, how)
+            ip("rule del pref 5149")
+            assert asked()[0] == "nowhere"
+            await stage.enforcer.heal()
+            assert asked() == ["vpn0", "vpn0"]
+            await stage.enforcer.let_ask(())
+            assert asked() == ["nowhere", "nowhere"] and ways() == OPEN_WAYS
+            assert "skuid" not in nft("list", "table", "inet", "qubes-miragevpn")
+            await stage.enforcer.let_ask((0,))
+            assert asked() == ["vpn0", "vpn0"]
+            await stage.enforcer.enforce(0, Demand(True))
+            assert asked() == ["nowhere", "nowhere"] and ways() == CLOSED_WAYS
+            there = [rule for rule in await stage.netconf.rules() if rule.priority in OUR_PRIORITIES]
+            assert sorted(there, key=repr) == sorted((*rules("eth0", {0: None}), *backstop()), key=repr)
+            assert "skuid" not in nft("list", "table", "inet", "qubes-miragevpn")
+        finally:
+            tun.close()
+
+    staged(play)
 
 
 def test_what_reading_back_notices() -> None:
@@ -367,11 +445,11 @@ def test_healing() -> None:
         assert await stage.nft.intact() and ways() == OPEN_WAYS
         assert "unreachable default" in ip("route show table 5160")
         assert "default" not in ip("route show table main") + ip("-6 route show table main")
-        ip("rule add pref 5149 lookup main")
+        ip("rule add pref 5148 lookup main")
         ip("rule add pref 5157 iif vif21.0 lookup main")
         await stage.enforcer.heal()
         assert "5157:" not in ip("rule show"), "a rule among ours that is not ours"
-        ip("rule del pref 5149")
+        ip("rule del pref 5148")
         tun.close()
 
     staged(play)

@@ -61,7 +61,8 @@ def test_file_and_environment(tmp_path: Path) -> None:
         ("profile_dir = /etc/../x\n", "absolute path"),
         ("retry_max = soon\n", "could not convert"),
         ("retry_max = nan\n", "between"),
-        ("fallback_resolvers = ::1\n", "fallback_resolvers"),
+        ("fallback_resolvers = 2001:db8::1%eth0\n", "fallback_resolvers: .* without an interface"),
+        ("uplink_resolvers = fe80::1%eth0\n", "without an interface"),
         ("control_group = a b\n", "letters, digits"),
         ("autoconnect = maybe\n", "yes or no"),
         ("x" * 20000, "longer than"),
@@ -98,6 +99,8 @@ def test_choosing_resolvers(caplog: pytest.LogCaptureFixture) -> None:
     six = IPv6Address("2001:db8::53")
     assert choose(Dns((six, R1, R1, R2, R3)), (R3,)) == (R1, R2, R3, six)
     assert choose(Dns((six,)), (R3,)) == (R3, six)
+    assert choose(Dns((R1,)), (six, R3)) == (R1, six)
+    assert choose(Dns(), (six, IPv4Address("10.139.1.1"), R3, R3)) == (R3, six), "nor are they the owner's to give"
     assert choose(Dns((IPv6Address("fd09:24ef:4179::a8b:1"),)), ()) == ()
     many = tuple(IPv4Address(f"10.8.1.{number}") for number in range(9))
     assert choose(Dns(many), ()) == many[:4]
@@ -184,6 +187,10 @@ def test_resolv_conf_of_several_tunnels(helper: Helper) -> None:
         assert path.read_bytes() == both
         await file.restore("vpn0")
         assert path.read_bytes() == HEADER + b"nameserver 10.8.0.2\nnameserver 10.8.0.3\n"
+        await file.write("vpn0", (R1,))
+        names = [line.split()[1] for line in path.read_text().splitlines()[1:]]
+        assert names == ["10.8.0.1", "10.8.0.2", "10.8.0.3"], "whoever asks by name asks vpn0's"
+        await file.restore("vpn0")
         await file.write("vpn1", ())
         assert path.read_text() == "nameserver 10.139.1.2\n"
         await file.restore("vpn1")

@@ -8,11 +8,12 @@ import os
 import re
 import socket
 import subprocess
+import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -228,6 +229,42 @@ def test_qubesdb_by_its_tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert asyncio.run(qdb.read("/name")) is None
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     assert asyncio.run(qdb.read("/name")) == "sys-vpn" and asyncio.run(qdb.read("/other")) is None
+
+
+def test_qubesdb_below_a_path_and_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the tools, in the client's own words; where there are none, there is nothing."""
+    assert asyncio.run(qdb.below("/dns/")) == {} and not asyncio.run(qdb.write("/dns/x", ""))
+    for name, text in (
+        ("multiread", '[ "$*" = "-f /dns/" ] && printf "/dns/a = 1 = one\\n/dns/b = \\nodd\\n"'),
+        ("write", f'[ $# = 2 ] && echo "$1:$2" >> {tmp_path}/written'),
+    ):
+        (tmp_path / f"qubesdb-{name}").write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / f"qubesdb-{name}").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert asyncio.run(qdb.below("/dns/")) == {"/dns/a": "1 = one", "/dns/b": ""} and asyncio.run(qdb.below("/x")) == {}
+    assert asyncio.run(qdb.write("/dns/a", "")) and (tmp_path / "written").read_text() == "/dns/a:\n"
+
+
+class Module:
+    """QubesDB's Python module."""
+
+    entries: ClassVar = {"/dns/a": b"1", "/x": b"2"}
+
+    class QubesDB:
+        def multiread(self, path: str) -> dict[str, bytes]:
+            return {key: value for key, value in Module.entries.items() if key.startswith(path)}
+
+        def write(self, key: str, value: str) -> None:
+            if key == "/refused":
+                raise RuntimeError
+            Module.entries[key] = value.encode()
+
+
+def test_qubesdb_below_a_path_and_written_by_the_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "qubesdb", Module)  # type: ignore[arg-type]
+    assert asyncio.run(qdb.below("/dns/")) == {"/dns/a": "1"}
+    assert asyncio.run(qdb.write("/dns/b", "")) and Module.entries["/dns/b"] == b""
+    assert not asyncio.run(qdb.write("/refused", ""))
 
 
 # --- downstream -------------------------------------------------------------------------------------------

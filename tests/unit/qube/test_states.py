@@ -4,12 +4,19 @@
 from __future__ import annotations
 
 import socket
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import pytest
 
 from qubes_miragevpn.base.errors import MisuseError
-from qubes_miragevpn.qube.firewall.routing import WORST_METRIC, backstop, closing_routes, rules, tunnel_routes
+from qubes_miragevpn.qube.firewall.routing import (
+    WORST_METRIC,
+    backstop,
+    closing_routes,
+    names_rules,
+    rules,
+    tunnel_routes,
+)
 from qubes_miragevpn.qube.firewall.table import CLOSED, FirewallDemand
 from qubes_miragevpn.qube.settings import MAX_TUNNELS, tunnel_mark, tunnel_name, tunnel_table
 from qubes_miragevpn.qube.states import Demand, Live, State, demand, firewall, routes
@@ -101,6 +108,21 @@ def test_own_programs_may_use_the_tunnel() -> None:
     both = {0: demand(State.CONNECTED, LIVE), 1: demand(State.CONNECTED, LIVE)}
     assigned = {0: frozenset[str](), 1: frozenset[str]()}
     assert [tunnel.own for tunnel in firewall(both, assigned, own=True).tunnels] == [True, False]
+
+
+def test_those_who_look_names_up() -> None:
+    """Their questions to tunnel 0's resolvers look its table up, whoever else is open; nobody's else do."""
+    found = names_rules(tuple(map(ip_address, ("10.8.0.1", "2001:db8::53"))), (0, 193))
+    assert {(str(rule.to), rule.uid, rule.family) for rule in found} == {
+        (to, (uid, uid), family)
+        for to, family in (("10.8.0.1/32", socket.AF_INET), ("2001:db8::53/128", socket.AF_INET6))
+        for uid in (0, 193)
+    }
+    (rest,) = {(rule.priority, rule.table, rule.iifname, rule.dport, rule.fwmark, rule.action) for rule in found}
+    assert rest == (5149, tunnel_table(0), "lo", (53, 53), None, RuleAction.LOOKUP)
+    both = {0: demand(State.CONNECTED, LIVE), 1: demand(State.CONNECTED, LIVE)}
+    assigned = {0: frozenset[str](), 1: frozenset[str]()}
+    assert [tunnel.askers for tunnel in firewall(both, assigned, askers=(0,)).tunnels] == [(0,), ()]
 
 
 def test_the_third_barriers_own_rules() -> None:

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 
 from qubes_miragevpn.base.errors import MisuseError
-from qubes_miragevpn.qube.firewall.table import CLOSED, Chain, FirewallDemand, OpenTunnel, chains, render
+from qubes_miragevpn.qube.firewall.table import CLOSED, Chain, FirewallDemand, OpenTunnel, chains, render, takes_turns
 
 LOCKDOWN = Path(__file__).parents[3] / "install/vm/nft/qubes-miragevpn-lockdown.nft"
 
@@ -150,6 +151,31 @@ def test_own_programs_where_they_may() -> None:
     assert order.index("own-vpn0") < order.index("own-into-tunnel")
     assert own.match == 'oifname "vpn0" meta mark 0x00000000' and own.verdict.startswith("ct mark set 0x00515650 ")
     assert "own-vpn0" not in names(FirewallDemand(True, (TUN,)), "output")
+
+
+def test_questions_of_those_who_look_names_up() -> None:
+    """To the tunnel's own resolvers, on their port, by the tunnel, without a mark; of no family it has none of."""
+    tunnel = replace(SIX, resolvers=(ip_address("10.8.0.1"), ip_address("2001:db8::53")), askers=(0, 193))
+    rules = {rule.name: rule for rule in chain(FirewallDemand(True, (tunnel,)), "output").rules}
+    order = list(rules)
+    for name, target in (("names-vpn0", "ip daddr { 10.8.0.1 }"), ("names6-vpn0", "ip6 daddr { 2001:db8::53 }")):
+        who = 'oifname "vpn0" meta mark 0x00000000 meta skuid { 0, 193 }'
+        assert rules[name].match == f"{who} {target} meta l4proto {{ tcp, udp }} th dport 53"
+        assert rules[name].verdict == "ct mark set 0x00515650 counter accept"
+        assert order.index(name) < order.index("own-into-tunnel")
+    assert "names6-vpn0" not in names(FirewallDemand(True, (replace(TUN, askers=(0,)),)), "output")
+    assert not [name for name in names(FirewallDemand(True, (TUN,)), "output") if name.startswith("names")]
+
+
+def test_resolvers_that_cannot_take_turns() -> None:
+    """Two of each family are asked, and the text has no word of what the kernel lacks."""
+    resolvers = tuple(ip_address(text) for text in ("10.8.0.1", "10.8.0.3", "10.8.0.4", "2001:db8::53"))
+    demand = FirewallDemand(True, (replace(SIX, resolvers=resolvers),))
+    assert takes_turns(demand) and "numgen" in render(demand) and "numgen" not in render(demand, turns=False)
+    assert not takes_turns(FirewallDemand(True, (TUN,)))
+    verdicts = [rule.verdict for rule in chains(demand, turns=False)[2].rules]
+    targets = ("ip to 10.8.0.1", "ip to 10.8.0.3", "ip6 to 2001:db8::53", "ip6 to 2001:db8::53")
+    assert verdicts == [f"counter dnat {target}" for target in targets]
 
 
 @pytest.mark.parametrize("demand", [CLOSED, FirewallDemand(True), FirewallDemand(True, (SIX,))])

@@ -219,6 +219,10 @@ async def test_rules(net: Netconf) -> None:
         NetRule(V4, 101, TABLE, fwmark=0x10, fwmask=0xF0),
         NetRule(V4, 102, 7000, iifname="vif1.0"),
         NetRule(V6, 103, iifname="vif+", action=RuleAction.UNREACHABLE),
+        NetRule(V4, 104, TABLE, iifname="lo", to=ip_network("10.8.0.1"), uid=(0, 0), dport=(53, 53)),
+        NetRule(V4, 104, TABLE, iifname="lo", to=ip_network("10.8.0.1"), uid=(995, 995), dport=(53, 53)),
+        NetRule(V6, 104, TABLE, to=ip_network("2001:db8::53"), uid=(1, 7), dport=(53, 60)),
+        NetRule(V6, 104, TABLE, to=ip_network("2001:db8::/32")),
     }
     start = set(await net.rules())
     for rule in rules:

@@ -240,8 +240,8 @@ def test_setting_credentials(settings: Settings) -> None:
 def test_settings_of_a_profile(settings: Settings) -> None:
     profiles = Profiles(settings)
     assert profiles.options("a") == profiles.options("../x") == ProfileOptions()
-    (settings.profile_settings_dir / "a").write_text("# mine\n\nfallback_resolvers = 10.8.0.1, 9.9.9.9\n")
-    assert [str(each) for each in profiles.options("a").fallback_resolvers] == ["10.8.0.1", "9.9.9.9"]
+    (settings.profile_settings_dir / "a").write_text("# mine\n\nfallback_resolvers = 10.8.0.1, 2001:db8::1\n")
+    assert [str(each) for each in profiles.options("a").fallback_resolvers] == ["10.8.0.1", "2001:db8::1"]
     (settings.profile_settings_dir / "b").symlink_to("/etc/hostname")
     with pytest.raises(ConfigError, match="settings/b: cannot be read"):
         profiles.options("b")
@@ -253,7 +253,10 @@ def test_settings_of_a_profile(settings: Settings) -> None:
         ("fallback = 1.1.1.1", "a:1: a line is"),
         ("\nfallback_resolvers", "a:2: a line is"),
         ("fallback_resolvers = one", "a:1: fallback_resolvers"),
-        ("fallback_resolvers = ::1", "a:1: fallback_resolvers"),
+        ("fallback_resolvers = ::1", "belongs to"),
+        ("fallback_resolvers = fd09:24ef:4179::a8b:1", "belongs to"),
+        ("fallback_resolvers = 2001:db8::1%eth0", "without an interface"),
+        ("fallback_resolvers = 2001:db8::1 2001:db8::2 2001:db8::3 2001:db8::4 2001:db8::5", "more than"),
         ("fallback_resolvers = 10.139.1.1", "belongs to"),
         ("fallback_resolvers = 127.0.0.1", "belongs to"),
         ("fallback_resolvers = 1.1.1.1 1.1.1.2 1.1.1.3 1.1.1.4 1.1.1.5", "more than"),
