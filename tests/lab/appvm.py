@@ -66,7 +66,7 @@ class Noise:
         report = json.loads(line)
         self.sent, self.answers = Counter(report["sent"]), Counter(report["answers"])
 
-    def wait(self, condition: Callable[[], bool], timeout: float = 10) -> None:
+    def wait(self, condition: Callable[[], bool], timeout: float = 30) -> None:
         """Return when `condition()` holds; raises AssertionError when it does not in time."""
         deadline = time.monotonic() + timeout
         while not condition():
@@ -74,7 +74,7 @@ class Noise:
                 raise AssertionError(f"noise of {self.qube.name}: sent {self.sent}, answers {self.answers}")
             time.sleep(0.02)
 
-    def rounds(self, number: int = 12, timeout: float = 10) -> None:
+    def rounds(self, number: int = 12, timeout: float = 30) -> None:
         """Return after at least so many more rounds were sent."""
         goal = self.sent["udp4"] + number
         self.wait(lambda: self.sent["udp4"] >= goal, timeout)

@@ -37,7 +37,7 @@ class Reply:
 
 
 def call(
-    qube: Qube, service: str, argument: str = "", *, source: str = "work", data: bytes = b"", timeout: float = 15
+    qube: Qube, service: str, argument: str = "", *, source: str = "work", data: bytes = b"", timeout: float = 30
 ) -> Reply:
     """Call `service` with `argument` in `qube` on behalf of the qube `source`, `data` on its standard input."""
     name, argument = OTHER_BYTES.sub("_", service), OTHER_BYTES.sub("_", argument)
