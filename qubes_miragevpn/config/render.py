@@ -32,6 +32,7 @@ from qubes_miragevpn.config.model import (
     Listen,
     Local,
     LoginRules,
+    NoWrap,
     Operating,
     Pam,
     PasswordFile,
@@ -165,6 +166,8 @@ class _Writer:
 
     def server(self, config: ServerConfig) -> Iterator[str]:
         """A server's configuration."""
+        if isinstance(config.common.wrap, NoWrap):
+            yield "setenv opt allow-plain-tls"
         yield from _addresses(config)
         if config.nat is not None:
             yield line_of("nat", config.nat or None)

@@ -49,7 +49,7 @@ def _inline(name: str, text: str) -> str:
 def _wrap_lines(case: Case, pki: Pki, static: str, direction: int) -> list[str]:
     """`direction` 0 is the server's. "beside": a server for both kinds, and a client with a key of its own."""
     if case.wrap == "none":
-        return []
+        return ["setenv opt allow-plain-tls"] if direction == 0 else []
     if case.wrap.startswith("tls-crypt-v2"):
         own = _inline("tls-crypt-v2", pki.v2_server if direction == 0 else pki.v2_client)
         return [own, _inline("tls-crypt", static)] if case.wrap.endswith("beside") and direction == 0 else [own]

@@ -193,6 +193,13 @@ ROWS = (
         server=APPLIED,
     ),
     Row(
+        "allow-plain-tls",
+        "serve without `tls-auth`, `tls-crypt` and `tls-crypt-v2`: anybody may speak to TLS (our own option; "
+        "openvpn passes `setenv opt allow-plain-tls` over)",
+        client=NoEffect("the server decides about that", warn=False),
+        server=APPLIED,
+    ),
+    Row(
         "remote-cert-tls",
         "the peer's certificate must be one for this role",
         (Arg("role", choice("server", "client")),),

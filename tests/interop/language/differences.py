@@ -52,6 +52,7 @@ STRICTER: Mapping[str, Callable[[Judged], bool]] = MappingProxyType(
         ),
         "static key and TLS": _we_said("means nothing in the static key mode"),
         "logins without a judge": _we_said("only where passwords are judged"),
+        "plain TLS": _we_said("could speak to its TLS library"),
         "a judge without client keys": _we_said("'tls-crypt-v2-verify' needs 'tls-crypt-v2'"),
     }
 )
@@ -67,6 +68,7 @@ LAXER: Mapping[str, Callable[[Judged], bool]] = MappingProxyType(
         "long lines": lambda judged: "long" in judged.name,
         "ignore anywhere": lambda judged: judged.name == "ignore-unknown-option below",
         "consent to a static key": lambda judged: judged.name == "static with plain consent",
+        "consent to plain TLS": lambda judged: judged.name == "server with plain consent",
         "removed options": lambda judged: (
             "Unrecognized option" in judged.verdicts.openvpn_said
             and (judged.fate() is None or judged.name == "tls-remote")

@@ -35,7 +35,7 @@ FILES = {
 CLIENT = "client\ndev tun\nremote 192.0.2.1\nca ca.crt\nauth-user-pass login\nremote-cert-tls server\n"
 SERVER = (
     "server 10.8.0.0 255.255.255.0\ndev tun\ntopology subnet\nkeepalive 10 60\nca ca.crt\ncert own.crt\nkey own.key\n"
-    "dh none\n"
+    "dh none\nsetenv opt allow-plain-tls\n"
 )
 # The static key mode; the consent that we want is an option of newer versions, which this one is told to pass over.
 STATIC = (

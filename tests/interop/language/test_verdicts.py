@@ -120,6 +120,8 @@ def cases() -> Iterator[tuple[str, str, bool, str]]:
     for name, lines in BY_HAND.items():
         base = CLIENT.replace("remote 192.0.2.1\n", "") if name in ("no remote", "block without remote") else CLIENT
         yield name, "", False, base + lines
+    yield "server without a key", "", True, SERVER.replace("setenv opt allow-plain-tls\n", "")
+    yield "server with plain consent", "", True, SERVER.replace("setenv opt allow", "allow")
     for name, text in STATIC_BY_HAND.items():
         yield name, "", False, text
     for name, (text, _) in PROFILES.items():

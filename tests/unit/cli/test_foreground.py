@@ -35,6 +35,7 @@ dh none
 proto {proto}
 keepalive 10 60
 push "redirect-gateway def1"
+setenv opt allow-plain-tls
 """
 CLIENT_CONFIG = """
 client

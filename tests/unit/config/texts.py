@@ -68,6 +68,7 @@ FILES = {
 CLIENT = "client\nremote vpn.example.org\nca ca.crt\nauth-user-pass\nremote-cert-tls server\n"
 SERVER = (
     "server 10.8.0.0 255.255.255.0\nca ca.crt\ncert own.crt\nkey own.key\ntopology subnet\nkeepalive 10 60\ndh none\n"
+    "allow-plain-tls\n"
 )
 
 # One of the static key mode.

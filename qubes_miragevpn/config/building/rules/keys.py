@@ -33,7 +33,8 @@ def auth_none(settings: Settings) -> Breach | None:
 
 
 def open_control_channel(settings: Settings) -> Breach | None:
-    if any(settings.has(name) for name in ("tls-auth", "tls-crypt", "tls-crypt-v2")):
+    if any(settings.has(name) for name in ("tls-auth", "tls-crypt", "tls-crypt-v2", "allow-plain-tls")):
         return None
-    problem = "anybody who finds this server can speak to its TLS library: there is no key in front of it"
-    return Breach(None, problem, "add 'tls-crypt-v2', 'tls-crypt' or 'tls-auth', at both ends")
+    problem = "anybody who finds this server could speak to its TLS library: there is no key in front of it"
+    keys = "add 'tls-crypt-v2', 'tls-crypt' or 'tls-auth', at both ends"
+    return Breach(None, problem, f"{keys}, or write 'setenv opt allow-plain-tls' to do without")

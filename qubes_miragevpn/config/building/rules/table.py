@@ -166,7 +166,7 @@ RULES: tuple[Rule, ...] = (
     Rule("exit notify over TCP", BOTH, tcp_exit_notify, fatal=False),
     Rule("client's protocol", CLIENT, proto_end("server")),
     Rule("server's protocol", SERVER, proto_end("client")),
-    Rule("open control channel", SERVES, open_control_channel, fatal=False),
+    Rule("open control channel", SERVES, open_control_channel),
     Rule(
         "network",
         SERVES,
