@@ -2,7 +2,8 @@
 """What a plain client changed on this machine, on disk, so that the next start can undo what a crash left behind.
 
 One file for each running client, which holds a lock on it: a file that can be locked belongs to nobody any more. It is
-written before each change. Routes and addresses count for this boot only; resolv.conf outlives it. The files are ours
+written before each change. Routes and addresses count for this boot and this network namespace only: a client in
+another namespace leaves the file for one that can undo it. resolv.conf outlives the boot. The files are ours
 (root's, or the user's) and are checked like anybody's all the same: what does not read well is left alone and said.
 """
 
@@ -23,9 +24,10 @@ from qubes_miragevpn.runtime.netlink.netconf import NetAddress, NetRoute, RouteT
 
 STATE = Path("/var/lib/miragevpn-client")
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+NAMESPACE = Path("/proc/thread-self/ns/net")
 SUFFIX = ".journal"
 MAX_SIZE = 4 << 20  # bytes: 2000 routes of 300 bytes, several times
-MAX_FILES = 64
+MAX_FILES = 1024  # those of other namespaces, which stay, included
 
 _log = logging.getLogger("miragevpn.host")
 
@@ -35,6 +37,7 @@ class Changes:
     """What is to be undone."""
 
     boot: str = ""
+    namespace: str = ""
     dev: str = ""
     routes: list[tuple[NetRoute | None, NetRoute]] = field(default_factory=list)  # what was there, and ours
     addresses: list[NetAddress] = field(default_factory=list)
@@ -58,7 +61,7 @@ class Journal:
     """The file of this process. A directory that cannot be written costs the journal, and a warning."""
 
     def __init__(self, directory: Path | None = None) -> None:
-        self.changes = Changes(boot=boot_id())
+        self.changes = Changes(boot_id(), namespace())
         self._directory = directory or state_directory()
         self._fd = -1
         self._failed = False
@@ -84,7 +87,7 @@ class Journal:
                 self._path().unlink()
             os.close(self._fd)
             self._fd = -1
-        self.changes = Changes(boot=boot_id())
+        self.changes = Changes(boot_id(), namespace())
 
     def _path(self) -> Path:
         return self._directory / f"{os.getpid()}-{id(self):x}{SUFFIX}"
@@ -115,6 +118,8 @@ def left_behind(directory: Path | None = None) -> Iterator[Changes]:
                 continue  # its client runs
             changes = _read(descriptor, path)
             if changes is not None:
+                if changes.boot == boot_id() and changes.namespace != namespace():
+                    continue
                 yield changes
             path.unlink(missing_ok=True)
         finally:
@@ -140,6 +145,14 @@ def boot_id() -> str:
         return ""
 
 
+def namespace() -> str:
+    """What tells this network namespace from all others of this boot: ``net:[INODE]``; "" where /proc is missing."""
+    try:
+        return os.readlink(NAMESPACE)
+    except OSError:
+        return ""
+
+
 def state_directory() -> Path:
     """Where journals are: root's, or the user's own."""
     if os.geteuid() == 0:
@@ -154,6 +167,7 @@ def state_directory() -> Path:
 def _to_json(changes: Changes) -> dict[str, Any]:
     return {
         "boot": changes.boot,
+        "namespace": changes.namespace,
         "dev": changes.dev,
         "routes": [[before and _route_to_json(before), _route_to_json(ours)] for before, ours in changes.routes],
         "addresses": [
@@ -165,7 +179,7 @@ def _to_json(changes: Changes) -> dict[str, Any]:
 
 
 def _from_json(read: Any) -> Changes:
-    changes = Changes(str(read["boot"]), str(read["dev"]), resolved=bool(read["resolved"]))
+    changes = Changes(str(read["boot"]), str(read["namespace"]), str(read["dev"]), resolved=bool(read["resolved"]))
     for before, ours in read["routes"]:
         changes.routes.append((before and _route_from_json(before), _route_from_json(ours)))
     for dev, interface, peer in read["addresses"]:

@@ -319,6 +319,9 @@ def test_what_a_crash_leaves_is_undone_at_the_next_start(redirect: frozenset[str
     conf.symlink_to("elsewhere")
     (tmp_path / "elsewhere").write_text("nameserver 9.9.9.9\n")
 
+    async def elsewhere() -> None:
+        assert await recover() == 0, "nothing that a client in another namespace could undo"
+
     async def run() -> None:
         before = network()
         host = PlainHost("tun", nobody)
@@ -330,6 +333,7 @@ def test_what_a_crash_leaves_is_undone_at_the_next_start(redirect: frozenset[str
         os.close(host._journal._fd)
         await host._netconf.close()
         assert picture() != before
+        in_netns(elsewhere)
         assert await recover() == 1
         assert picture() == before
         assert conf.is_symlink() and conf.read_text() == "nameserver 9.9.9.9\n"
