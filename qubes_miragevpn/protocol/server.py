@@ -401,7 +401,7 @@ class Server:
             peer.options = hello.options
             self._welcome.meet(peer, hello)
         if (self._logins is None or self._logins.judge(peer, hello, now)) and not peer.admitted:
-            self._promote(peer)
+            self._promote(peer, now)
         options = settings.own_options(peer, self._config.common)
         peer.session.answer(key_id, hello, options, now, peer_info=self._welcome.introduce(peer))
 
@@ -412,21 +412,32 @@ class Server:
         if peer.served:
             self._logins.tell(peer, now)
         else:
-            self._promote(peer)
+            self._promote(peer, now)
             self._settle(peer, now)
             if peer.asked and peer.admitted:
                 self._serve(peer, now)
 
-    def _promote(self, peer: Peer) -> None:
+    def _promote(self, peer: Peer, now: float) -> None:
         """The client is authenticated: it replaces what it was before, and gets an address, unless its file says no."""
-        if why := self._welcome.prepare(peer):
+        if why := self._welcome.prepare(peer, self._peers):
             peer.refusal = (why, "")
             return
         for older in self._welcome.replaced(peer, self._peers):
             self._forget(older, "it connected again")
         self._peers.require_place(self._welcome.most)
+        for other in self._welcome.displaced(peer):
+            self._displace(other, peer, now)
         self._welcome.admit(peer)
         self._entrance.admit(peer)
+
+    def _displace(self, peer: Peer, by: Peer, now: float) -> None:
+        """An address that this one had from the pool is another's: it comes back for another one."""
+        self._say(Level.INFO, f"client {peer.name} had an address that is client {by.name}'s by its file")
+        if not peer.served:
+            self._forget(peer, "its address is another's")
+            return
+        self._describe(peer)
+        self._with(peer.number, lambda peer: self._dismiss(peer, "RESTART", now), now)
 
     def _asked(self, peer: Peer, now: float) -> None:
         """It wants to be served, and is once it is let in."""

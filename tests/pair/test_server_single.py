@@ -133,15 +133,60 @@ def test_pushes_of_its_own(pki: Pki) -> None:
     assert len(theirs.dns.servers) == 1 and not theirs.routes
 
 
-def test_one_address_is_one_clients(pki: Pki) -> None:
-    """Of two sessions of one name (duplicate-cn) only one can have it; and the pool does not give it either."""
-    fixed = OneClient(ifconfig=(IPv4Address("10.8.0.2"), MASK))
-    world = serving(pki, {"qube-one": fixed}, duplicate_cn=True)
-    one, two = join(world, pki), join(world, pki, pki.second_client)
-    assert (address(one), address(two)) == ("10.8.0.2", "10.8.0.3")
-    three = world.client(client_config(pki, identity=identity(pki.client)))
-    world.run(10)
-    assert not up(three) and "another client's" in notes(world) and up(one)
+FIRST = OneClient(ifconfig=(IPv4Address("10.8.0.2"), MASK))
+FIRST6 = OneClient(ifconfig6=(IPv6Interface("fd42:8::1000/64"), None))
+
+
+@pytest.mark.parametrize(
+    ("files", "names", "duplicate_cn"),
+    [
+        ({"qube-one": FIRST}, ("client", "client"), True),
+        ({"qube-one": FIRST, "qube-two": FIRST}, ("client", "second_client"), False),
+        ({"qube-one": FIRST6, "qube-two": FIRST6}, ("client", "second_client"), False),
+    ],
+)
+def test_one_address_of_two_files_is_his_who_came_first(
+    pki: Pki, files: dict[str, OneClient | str], names: tuple[str, str], duplicate_cn: bool
+) -> None:
+    """If the newcomer got it, both would take it from each other without end; so he is refused, and told."""
+    world = serving(pki, files, duplicate_cn=duplicate_cn)
+    one = join(world, pki, getattr(pki, names[0]))
+    late = world.client(client_config(pki, identity=identity(getattr(pki, names[1]))))
+    assert world.run(20, lambda: bool(late.effects(c.Stop))) and late.effects(c.Stop)[0].kind is c.StopKind.AUTH
+    assert "is that of client qube-one too, by its file" in notes(world) and up(one)
+    assert not world.server.effects(c.RemovePeer)
+    assert arrives(world, one, world.server, inner_packet(address(one), "10.8.0.1", b"still its own"))
+    one.event(c.UserCommand(c.Command.DISCONNECT))
+    world.run(400, lambda: not machine(world)._peers.admitted)
+    again = join(world, pki, getattr(pki, names[1]))
+    assert address(again) == address(one), "now it is free"
+
+
+@pytest.mark.parametrize("fixed", [FIRST, FIRST6])
+def test_an_address_of_the_pool_is_his_whose_file_says_so(pki: Pki, fixed: OneClient) -> None:
+    """Whoever had it from the pool is sent away, comes back by himself and gets another; its owner may come and go."""
+    world = serving(pki, {"qube-one": fixed})
+    two = join(world, pki, pki.second_client)
+    assert given(two) == ("10.8.0.2", "fd42:8::1000")
+    one = join(world, pki)
+    other = ("10.8.0.3", "fd42:8::1000") if fixed is FIRST else ("10.8.0.2", "fd42:8::1001")
+    assert world.run(60, lambda: up(two) and given(two) == other), given(two)
+    own = given(one)[0 if fixed is FIRST else 1]
+    assert own == ("10.8.0.2" if fixed is FIRST else "fd42:8::1000")
+    assert "had an address that is client qube-one's by its file" in notes(world)
+    assert arrives(world, one, world.server, inner_packet(given(one)[0], "10.8.0.1", b"its own"))
+    assert arrives(world, world.server, two, inner_packet("10.8.0.1", given(two)[0], b"the other one's"))
+    one.event(c.UserCommand(c.Command.RECONNECT))
+    assert world.run(60, lambda: len(one.effects(c.TunnelUp)) == 2)
+    world.run(5)
+    assert given(one)[0 if fixed is FIRST else 1] == own and len(machine(world)._peers.admitted) == 2
+    pool = machine(world)._welcome._pool._leases.used
+    assert len(pool) == 2 and len(machine(world)._welcome._holders) == 4
+
+
+def given(side: Any) -> tuple[str, str]:
+    settings = side.effects(c.TunnelUp)[-1].settings
+    return str(settings.ipv4.ip), str(settings.ipv6.ip)
 
 
 def test_with_far_ends(pki: Pki) -> None:

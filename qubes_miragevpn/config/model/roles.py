@@ -203,6 +203,12 @@ class OneClient:
     networks: tuple[IPv4Network | IPv6Network, ...] = ()  # behind it (``iroute``, ``iroute-ipv6``)
     pushes: tuple[tuple[str, str], ...] = ()
 
+    @property
+    def addresses(self) -> tuple[IPv4Address | IPv6Address, ...]:
+        """Those of the client that are not of a pool."""
+        four = () if self.ifconfig is None else (self.ifconfig[0],)
+        return four if self.ifconfig6 is None else (*four, self.ifconfig6[0].ip)
+
     def pushed(self, options: Iterable[str]) -> list[str]:
         """What becomes of the options that are pushed to everybody."""
         left = list(options)

@@ -44,9 +44,13 @@ class OtherEnd:
         """There is one other end."""
         return peers.admitted
 
-    def prepare(self, peer: Peer) -> str:
+    def prepare(self, peer: Peer, peers: Registry) -> str:
         """Both files say all there is."""
         return ""
+
+    def displaced(self, peer: Peer) -> list[Peer]:
+        """Nobody has anything."""
+        return []
 
     def admit(self, peer: Peer) -> None:
         """Whoever is authenticated is the other end."""

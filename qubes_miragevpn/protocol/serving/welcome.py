@@ -41,8 +41,11 @@ class Welcome(Protocol):
     def replaced(self, peer: Peer, peers: Registry) -> list[Peer]:
         """The admitted sessions that are over now that `peer`, which is not admitted yet, is authenticated."""
 
-    def prepare(self, peer: Peer) -> str:
+    def prepare(self, peer: Peer, peers: Registry) -> str:
         """Look up what is said of this peer alone; why it may not enter, "" if it may."""
+
+    def displaced(self, peer: Peer) -> list[Peer]:
+        """The admitted sessions that must make room for what is said of `peer` alone; they have that no more."""
 
     def admit(self, peer: Peer) -> None:
         """Take it in; raises `PeerError` (end of session)."""
@@ -77,6 +80,7 @@ class Clients:
         self._single = single
         self.most = config.max_clients
         self._config = config
+        self._holders: dict[IPv4Address | IPv6Address, Peer] = {}  # who has which address
         self._pool = AddressPool(config.network, config.topology, config.pool, config.address)
         self._pool6 = AddressPool6(config.network6, config.pool6, config.address6)
 
@@ -112,7 +116,7 @@ class Clients:
             over |= {older.number: older for older in peers.named(peer.identity)}
         return list(over.values())
 
-    def prepare(self, peer: Peer) -> str:
+    def prepare(self, peer: Peer, peers: Registry) -> str:
         """Read its own file, where there are such."""
         if self._config.client_dir is None:
             return ""
@@ -123,7 +127,33 @@ class Clients:
         if found is None:
             return "it has no file in client-config-dir (ccd-exclusive)" if self._config.client_dir.exclusive else ""
         peer.single = found
-        return "its file says 'disable'" if found.disabled else self._wrong(found)
+        if found.disabled:
+            return "its file says 'disable'"
+        return self._wrong(found) or self._taken(peer, peers)
+
+    def _taken(self, peer: Peer, peers: Registry) -> str:
+        """Whether an address of its own is that of somebody who stays, by a file that says so too."""
+        for address in peer.single.addresses:
+            holder = self._holders.get(address)
+            if holder is not None and address in holder.single.addresses and holder not in self.replaced(peer, peers):
+                return f"its own address {address} is that of client {holder.name} too, by its file, who is there"
+        return ""
+
+    def displaced(self, peer: Peer) -> list[Peer]:
+        """Whoever has an address of the pool that is another's by his file, gives it back."""
+        over: dict[int, Peer] = {}
+        for address in peer.single.addresses:
+            holder = self._holders.pop(address, None)
+            if holder is None:
+                continue
+            over[holder.number] = holder
+            if holder.lease is not None and holder.lease.ip == address:
+                self._pool.release(holder.lease.ip)
+                holder.lease = None
+            elif holder.lease6 is not None:
+                self._pool6.release(holder.lease6.ip)
+                holder.lease6 = None
+        return list(over.values())
 
     def _wrong(self, single: OneClient) -> str:
         """What of a client's own addresses cannot be."""
@@ -162,6 +192,7 @@ class Clients:
             peer.lease6 = single.ifconfig6[0]
         elif self._pool6.gives:
             peer.lease6 = self._pool6.lease(peer.identity)
+        self._holders |= dict.fromkeys(self.addresses(peer) or (), peer)
 
     @property
     def _unleased(self) -> bool:
@@ -170,6 +201,8 @@ class Clients:
 
     def dismiss(self, peer: Peer) -> None:
         """Take its addresses back."""
+        for address in self.addresses(peer) or ():
+            self._holders.pop(address, None)
         if peer.lease is not None:
             self._pool.release(peer.lease.ip)
         if peer.lease6 is not None:
