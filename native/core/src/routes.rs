@@ -42,7 +42,7 @@ impl<V> Default for Routes<V> {
     }
 }
 
-impl<V: Copy> Routes<V> {
+impl<V: Copy + PartialEq> Routes<V> {
     /// Let `prefix` lead to `value`; what it led to before is returned.
     pub fn insert(&mut self, prefix: Prefix, value: V) -> Option<V> {
         let family = match prefix.address {
@@ -68,14 +68,25 @@ impl<V: Copy> Routes<V> {
         removed
     }
 
-    /// Forget the prefixes that lead to what `keep` does not want.
-    pub fn retain(&mut self, mut keep: impl FnMut(&V) -> bool) {
-        for family in [&mut self.v4, &mut self.v6] {
-            family.retain(|_, map| {
-                map.retain(|_, value| keep(value));
-                !map.is_empty()
-            });
+    /// Let `now` lead to `value` instead of those of `before` that still do.
+    pub fn replace(&mut self, value: V, before: &[Prefix], now: &[Prefix]) {
+        for &prefix in before {
+            if self.exactly(prefix) == Some(value) {
+                self.remove(prefix);
+            }
         }
+        for &prefix in now {
+            self.insert(prefix, value);
+        }
+    }
+
+    /// What `prefix` itself leads to.
+    fn exactly(&self, prefix: Prefix) -> Option<V> {
+        let family = match prefix.address {
+            Address::V4(_) => &self.v4,
+            Address::V6(_) => &self.v6,
+        };
+        family.get(&Reverse(prefix.length))?.get(&prefix.address).copied()
     }
 
     /// What the longest prefix that holds `address` leads to.
@@ -141,5 +152,15 @@ mod tests {
             }
         }
         assert!(Prefix::new(Address::V4(0), 33).is_none());
+    }
+
+    #[test]
+    fn what_was_taken_away_is_not_taken_back() {
+        let [one, other] = [1, 2].map(|host| Prefix::host(Address::V4(host)));
+        let mut routes = Routes::default();
+        routes.replace(7, &[], &[one, other]);
+        routes.replace(8, &[], &[other]);
+        routes.replace(7, &[one, other], &[]);
+        assert_eq!([1, 2].map(|host| routes.get(Address::V4(host))), [None, Some(8)]);
     }
 }

@@ -4,7 +4,6 @@
 //! A call changes one direction after the other, each while its worker rests; none of them waits for the network. A
 //! worker that meets a bug ends, says so, and nothing moves any more: what it would have sent stays where it is.
 
-use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{BorrowedFd, RawFd};
@@ -217,7 +216,7 @@ impl Engine {
         self.known_link(link)?;
         checked_peer_id(peer_id)?;
         let now = Instant::now();
-        {
+        let everything = {
             let mut rx = self.shared.rx.enter();
             let state = rx.peers();
             if state.peers.contains_key(&handle) {
@@ -229,6 +228,7 @@ impl Engine {
                 rules,
                 keys: Default::default(),
                 restricted: self.server,
+                addresses: Vec::new(),
                 heard: now,
                 silent_since: now,
                 exited: false,
@@ -239,7 +239,8 @@ impl Engine {
             };
             state.peers.insert(handle, peer);
             state.by_endpoint.insert((link, endpoint), handle);
-        }
+            state.index(handle, link)
+        };
         let peer = TxPeer {
             link,
             peer_id,
@@ -252,8 +253,9 @@ impl Engine {
             bytes: 0,
             dropped_other: 0,
         };
-        self.shared.tx.enter().peers.insert(handle, peer);
-        self.index();
+        let mut tx = self.shared.tx.enter();
+        tx.peers.insert(handle, peer);
+        tx.everything = everything;
         Ok(())
     }
 
@@ -275,7 +277,7 @@ impl Engine {
             if let Some(rules) = rules {
                 peer.rules = rules;
             }
-            tx.schedule();
+            tx.schedule(handle);
         }
         if let Some(rules) = rules {
             let mut rx = self.shared.rx.enter();
@@ -287,7 +289,7 @@ impl Engine {
                     opener.limit(&rules.limits); // which are those of both directions
                 }
             }
-            state.schedule();
+            state.schedule(handle);
         }
         self.wake();
         Ok(())
@@ -298,19 +300,20 @@ impl Engine {
     /// # Errors
     /// If there is no such peer.
     pub fn set_addresses(&self, handle: u32, addresses: &[IpAddr]) -> Result<(), Refusal> {
-        let table = {
+        let has: Vec<Prefix> = addresses.iter().map(|address| Prefix::host((*address).into())).collect();
+        let (had, everything) = {
             let mut rx = self.shared.rx.enter();
             let state = rx.peers();
             let peer = state.peers.get_mut(&handle).ok_or_else(|| unknown(handle))?;
-            peer.restricted = self.server || !addresses.is_empty();
-            state.by_address.retain(|other| *other != handle);
-            for address in addresses {
-                state.by_address.insert(Prefix::host((*address).into()), handle);
-            }
-            state.by_address.clone()
+            peer.restricted = self.server || !has.is_empty();
+            let had = std::mem::replace(&mut peer.addresses, has.clone());
+            let link = peer.link;
+            state.by_address.replace(handle, &had, &has);
+            (had, state.index(handle, link))
         };
-        self.shared.tx.enter().by_address = table;
-        self.index();
+        let mut tx = self.shared.tx.enter();
+        tx.by_address.replace(handle, &had, &has);
+        tx.everything = everything;
         Ok(())
     }
 
@@ -319,43 +322,24 @@ impl Engine {
     /// # Errors
     /// If there is no such peer.
     pub fn remove_peer(&self, handle: u32) -> Result<(), Refusal> {
-        let table = {
+        let (had, everything) = {
             let mut rx = self.shared.rx.enter();
             let state = rx.peers();
-            state.peers.remove(&handle).ok_or_else(|| unknown(handle))?;
-            state.by_endpoint.retain(|_, other| *other != handle);
-            state.by_address.retain(|other| *other != handle);
-            state.by_address.clone()
+            let peer = state.peers.remove(&handle).ok_or_else(|| unknown(handle))?;
+            let place = (peer.link, peer.endpoint);
+            if state.by_endpoint.get(&place) == Some(&handle) {
+                state.by_endpoint.remove(&place);
+            }
+            state.by_address.replace(handle, &peer.addresses, &[]);
+            state.schedule(handle);
+            (peer.addresses, state.index(handle, peer.link))
         };
         let mut tx = self.shared.tx.enter();
         tx.peers.remove(&handle);
-        tx.by_address = table;
-        drop(tx);
-        self.index();
+        tx.by_address.replace(handle, &had, &[]);
+        tx.schedule(handle);
+        tx.everything = everything;
         Ok(())
-    }
-
-    /// Works out again which peer is alone on its link, and which one takes everything.
-    fn index(&self) {
-        let everything = {
-            let mut rx = self.shared.rx.enter();
-            let state = rx.peers();
-            let mut on_link: HashMap<u64, (u32, usize)> = HashMap::new();
-            let mut everything = None;
-            for (&handle, peer) in &state.peers {
-                on_link.entry(peer.link).or_insert((handle, 0)).1 += 1;
-                if !peer.restricted {
-                    everything = everything.max(Some(handle)); // the newest one
-                }
-            }
-            state.sole = on_link
-                .into_iter()
-                .filter(|(_, (_, count))| *count == 1)
-                .map(|(link, (peer, _))| (link, peer))
-                .collect();
-            everything
-        };
-        self.shared.tx.enter().everything = everything;
     }
 
     // --- keys
@@ -382,7 +366,7 @@ impl Engine {
                 peer.keys.retain(|key| key.id != key_id);
                 peer.keys.push(TxKey { id: key_id, sealer });
             }
-            tx.schedule();
+            tx.schedule(handle);
         }
         {
             let mut rx = self.shared.rx.enter();
@@ -393,7 +377,7 @@ impl Engine {
                 }
                 peer.keys[usize::from(key_id & 7)] = Some(opener);
             }
-            state.schedule();
+            state.schedule(handle);
         }
         self.wake();
         Ok(())
@@ -413,7 +397,7 @@ impl Engine {
             peer.sent = Instant::now();
         }
         peer.sending = if key.sealer.usage().spent() { None } else { Some(key_id) };
-        tx.schedule();
+        tx.schedule(handle);
         drop(tx);
         self.wake();
         Ok(())

@@ -3,7 +3,7 @@
 //!
 //! The order of checks, and what each packet counts as, are `dataplane/reference.py`'s.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io::{self, ErrorKind, IoSlice};
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -14,9 +14,10 @@ use miragevpn_core::coalesce::Coalescer;
 use miragevpn_core::errors::Drop as Counter;
 use miragevpn_core::framing::Unframed;
 use miragevpn_core::inner::{OCC_MAGIC, OCC_MOST, Payload, classify};
-use miragevpn_core::routes::Routes;
+use miragevpn_core::routes::{Prefix, Routes};
 use miragevpn_core::{Opener, mss};
 
+use crate::deadlines::Deadlines;
 use crate::events::{Event, Events};
 use crate::link::{FRAME_HEADER, Link, MAX_FRAME, Socket, is_gone, words};
 use crate::peer::Rules;
@@ -25,8 +26,9 @@ use crate::tun::Tun;
 
 /// What one message may hold: a datagram, or several of one length.
 const MESSAGE: usize = 65536;
-/// What is read from a stream at once, and what may be left of a frame.
-const STREAM: usize = 256 * 1024;
+/// What is read from a stream at once, and what may be left of a frame: at first, and where much comes.
+const STREAM_AT_FIRST: usize = 4 * 1024;
+const STREAM: usize = 256 * 1024 + MAX_FRAME + FRAME_HEADER;
 
 const DATA_V1: u8 = 6;
 const DATA_V2: u8 = 9;
@@ -44,6 +46,7 @@ pub(crate) struct RxPeer {
     pub(crate) rules: Rules,
     pub(crate) keys: [Option<Opener>; 8],
     pub(crate) restricted: bool,
+    pub(crate) addresses: Vec<Prefix>,
     pub(crate) heard: Instant,
     pub(crate) silent_since: Instant,
     pub(crate) exited: bool,
@@ -80,7 +83,9 @@ pub(crate) struct Peers {
     found: Vec<Range<usize>>,
     coalescer: Coalescer,
     tun_error: Option<String>,
-    deadline: Option<Instant>,
+    on_link: HashMap<u64, BTreeSet<u32>>,
+    unrestricted: BTreeSet<u32>,
+    deadlines: Deadlines, // of silences; what came meanwhile may have made one later
     pub(crate) dropped_unknown: u64,
 }
 
@@ -96,7 +101,9 @@ impl Rx {
             found: Vec::new(),
             coalescer: Coalescer::new(false, false),
             tun_error: None,
-            deadline: None,
+            on_link: HashMap::new(),
+            unrestricted: BTreeSet::new(),
+            deadlines: Deadlines::default(),
             dropped_unknown: 0,
         };
         Self { watch, events, tun: None, links: HashMap::new(), buffer: vec![0; MESSAGES * MESSAGE], state }
@@ -117,7 +124,7 @@ impl Rx {
 
     pub(crate) fn attach_link(&mut self, link: Arc<Link>) -> io::Result<()> {
         self.watch.add(link.fd(), Interest::Read, link.number)?;
-        let stream = if link.is_stream() { vec![0; STREAM + MAX_FRAME + FRAME_HEADER] } else { Vec::new() };
+        let stream = if link.is_stream() { vec![0; STREAM_AT_FIRST] } else { Vec::new() };
         self.links.insert(link.number, RxLink { link, stream, filled: 0 });
         Ok(())
     }
@@ -147,10 +154,8 @@ impl Rx {
                 self.events.push(Event::TunFailed(error));
             }
         }
-        if self.state.deadline.is_some_and(|deadline| now >= deadline) {
-            self.state.tick(now);
-        }
-        self.state.deadline.map(|deadline| deadline.saturating_duration_since(now))
+        self.state.tick(now);
+        self.state.deadlines.next().map(|deadline| deadline.saturating_duration_since(now))
     }
 }
 
@@ -210,8 +215,12 @@ impl RxLink {
             at = begin + size;
         }
         state.deliver(&self.stream, tun);
+        let full = self.filled == self.stream.len();
         self.stream.copy_within(at..self.filled, 0);
         self.filled -= at;
+        if full {
+            self.stream.resize(STREAM.min(4 * self.stream.len()), 0);
+        }
         ended
     }
 }
@@ -268,7 +277,9 @@ impl Peers {
         };
         peer.heard = now;
         if let Some(to) = moved {
-            self.by_endpoint.remove(&(link, peer.endpoint));
+            if self.by_endpoint.get(&(link, peer.endpoint)) == Some(&handle) {
+                self.by_endpoint.remove(&(link, peer.endpoint));
+            }
             self.by_endpoint.insert((link, to), handle);
             peer.endpoint = to;
             self.moved.push((handle, to));
@@ -375,19 +386,48 @@ impl Peers {
         Ok(())
     }
 
-    /// When `tick` has something to do may have changed.
-    pub(crate) fn schedule(&mut self) {
-        self.deadline = self.peers.values().filter_map(RxPeer::silent_at).min();
+    /// Notes who is alone on `link` now that this peer of it came, changed or went; returns who takes everything.
+    pub(crate) fn index(&mut self, handle: u32, link: u64) -> Option<u32> {
+        let peer = self.peers.get(&handle);
+        let others = self.on_link.entry(link).or_default();
+        if peer.is_some() {
+            others.insert(handle);
+        } else {
+            others.remove(&handle);
+        }
+        match (others.len(), others.first().copied()) {
+            (1, Some(sole)) => {
+                self.sole.insert(link, sole);
+            }
+            (left, _) => {
+                self.sole.remove(&link);
+                if left == 0 {
+                    self.on_link.remove(&link);
+                }
+            }
+        }
+        if peer.is_some_and(|peer| !peer.restricted) {
+            self.unrestricted.insert(handle);
+        } else {
+            self.unrestricted.remove(&handle);
+        }
+        self.unrestricted.last().copied() // the newest one
+    }
+
+    /// When `tick` has something to do for this peer may have changed, or the peer is gone.
+    pub(crate) fn schedule(&mut self, handle: u32) {
+        self.deadlines.set(handle, self.peers.get(&handle).and_then(RxPeer::silent_at));
     }
 
     fn tick(&mut self, now: Instant) {
-        for (&handle, peer) in &mut self.peers {
-            if peer.silent_at().is_some_and(|at| now >= at) {
+        for handle in self.deadlines.take_due(now) {
+            if let Some(peer) = self.peers.get_mut(&handle).filter(|peer| peer.silent_at().is_some_and(|at| now >= at))
+            {
                 peer.silent_since = now;
                 self.events.push(Event::PeerSilent(handle));
             }
+            self.schedule(handle);
         }
-        self.schedule();
     }
 }
 

@@ -19,6 +19,7 @@ use miragevpn_core::routes::Routes;
 use miragevpn_core::segment::{Prepared, Segments, VNET_LEN, VnetHeader, prepare};
 use miragevpn_core::{SealError, Sealer, mss};
 
+use crate::deadlines::Deadlines;
 use crate::events::{Event, Events};
 use crate::link::{FRAME_HEADER, Link, MAX_FRAME, Socket, is_gone, words};
 use crate::peer::Rules;
@@ -99,9 +100,9 @@ pub(crate) struct Tx {
     arena: Vec<u8>,
     filled: usize,
     sealed: Vec<Sealed>,
-    next: usize,   // the first of `sealed` that was not sent
-    waiting: bool, // the socket of that one took no more
-    deadline: Option<Instant>,
+    next: usize,          // the first of `sealed` that was not sent
+    waiting: bool,        // the socket of that one took no more
+    deadlines: Deadlines, // of pings; what was sent meanwhile may have made one later
     pub(crate) dropped_full: u64,
 }
 
@@ -123,7 +124,7 @@ impl Tx {
             sealed: Vec::new(),
             next: 0,
             waiting: false,
-            deadline: None,
+            deadlines: Deadlines::default(),
             dropped_full: 0,
         }
     }
@@ -223,10 +224,9 @@ impl Tx {
         self.flush();
     }
 
-    /// When `tick` has something to do may have changed.
-    pub(crate) fn schedule(&mut self) {
-        let due = self.peers.values().filter_map(TxPeer::ping_due);
-        self.deadline = due.min();
+    /// When `tick` has something to do for this peer may have changed, or the peer is gone.
+    pub(crate) fn schedule(&mut self, handle: u32) {
+        self.deadlines.set(handle, self.peers.get(&handle).and_then(TxPeer::ping_due));
     }
 
     // --- the worker's turn
@@ -239,26 +239,20 @@ impl Tx {
             }
         }
         self.pump(now);
-        if self.deadline.is_some_and(|deadline| now >= deadline) {
-            self.tick(now);
-        }
-        self.deadline.map(|deadline| deadline.saturating_duration_since(now))
+        self.tick(now);
+        self.deadlines.next().map(|deadline| deadline.saturating_duration_since(now))
     }
 
     fn tick(&mut self, now: Instant) {
-        let due: Vec<u32> = self
-            .peers
-            .iter()
-            .filter(|(_, peer)| peer.ping_due().is_some_and(|due| now >= due))
-            .map(|(&handle, _)| handle)
-            .collect();
-        for handle in due {
-            self.message(handle, &PING, now);
-            if let Some(peer) = self.peers.get_mut(&handle) {
-                peer.sent = now; // even if it was lost: the next one has its time
+        for handle in self.deadlines.take_due(now) {
+            if self.peers.get(&handle).and_then(TxPeer::ping_due).is_some_and(|due| now >= due) {
+                self.message(handle, &PING, now);
+                if let Some(peer) = self.peers.get_mut(&handle) {
+                    peer.sent = now; // even if it was lost: the next one has its time
+                }
             }
+            self.schedule(handle);
         }
-        self.schedule();
     }
 
     /// Whether something sealed waits for its socket, or the only connection takes no more.
