@@ -13,6 +13,7 @@ import importlib
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,9 @@ def main(args: Sequence[str] | None = None) -> int:
     try:
         arguments = _parser(words).parse_args(words)
         logs.set_up(debug=arguments.debug)
+        if not arguments.debug and not sys.warnoptions:
+            # The libraries' words to programmers, such as that a certificate has the serial number 0.
+            warnings.simplefilter("ignore")
         code = int(arguments.run(arguments))
         sys.stdout.flush()  # here, where a reader that went away is understood
         return code

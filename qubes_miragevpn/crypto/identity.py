@@ -3,6 +3,9 @@
 
 Everything comes out as PEM without a password, which stays in memory. No key or password gets into a message.
 Raises `ConfigError` without file and line: whoever asked knows whose file it is.
+
+For odd DER the library raises more than it documents (38.0: KeyError, among others), so whatever it raises is taken as
+"cannot be read".
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -62,7 +65,7 @@ class Bundle:
 
 def decrypt_key(pem: bytes, password: Secret | None) -> OwnKey:
     """The private key in `pem` without its password. Raises `PasswordNeeded`, or `ConfigError` if it is damaged."""
-    given = None if password is None else password.reveal()
+    given = _usable(password)
     try:
         key = load_pem_private_key(pem, password=given or None)
     except TypeError:
@@ -71,7 +74,7 @@ def decrypt_key(pem: bytes, password: Secret | None) -> OwnKey:
         raise PasswordNeeded(_MISSING) from None
     except UnsupportedAlgorithm:
         raise ConfigError("the private key is of a kind that is not supported") from None
-    except ValueError as error:
+    except Exception as error:
         if b"ENCRYPTED" in pem:
             raise PasswordNeeded(_WRONG if given else _MISSING) from None
         raise ConfigError(f"the private key cannot be read ({printable(type(error).__name__)})") from None
@@ -83,25 +86,34 @@ def _own_key(key: Any) -> OwnKey:
     try:
         pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         return OwnKey(Secret(pem), _public_bytes(key.public_key()))
-    except (ValueError, TypeError, UnsupportedAlgorithm):
+    except Exception:
         raise ConfigError("the private key cannot be read") from None
 
 
 def open_pkcs12(data: bytes, password: Secret | None) -> Bundle:
     """The content of a PKCS#12 file (DER, or base64 of it). An empty password is tried where none is given."""
     der = data if data[:1] == b"\x30" else _decode(data)
+    given = _usable(password)
     try:
-        found = pkcs12.load_pkcs12(der, None if password is None else password.reveal())
+        found = pkcs12.load_pkcs12(der, given)
     except ValueError:
-        if password is None or not password.reveal():
+        if not given:
             raise PasswordNeeded("the PKCS#12 file cannot be opened without a password", fix=_OLD_FORMAT) from None
         raise PasswordNeeded("the PKCS#12 file cannot be opened: is the password right?", fix=_OLD_FORMAT) from None
-    except (UnsupportedAlgorithm, TypeError):
+    except Exception:
         raise ConfigError("the PKCS#12 file is of a kind that is not supported", fix=_OLD_FORMAT) from None
     if found.cert is None or found.key is None:
         raise ConfigError("the PKCS#12 file holds no certificate with its key")
     others = b"".join(other.certificate.public_bytes(Encoding.PEM) for other in found.additional_certs)
     return Bundle(found.cert.certificate.public_bytes(Encoding.PEM), _own_key(found.key), others)
+
+
+def _usable(password: Secret | None) -> bytes | None:
+    """What the library is given; raises `PasswordNeeded` for one with a NUL, at which some versions panic."""
+    given = None if password is None else password.reveal()
+    if given and b"\0" in given:
+        raise PasswordNeeded(_WRONG)
+    return given
 
 
 def _decode(text: bytes) -> bytes:
@@ -129,7 +141,7 @@ class Chain:
         try:
             self._certificates = [x509.load_pem_x509_certificate(pem) for pem in pems]
             self.summaries = tuple(_summary(certificate) for certificate in self._certificates)
-        except (ValueError, TypeError, x509.InvalidVersion, x509.DuplicateExtension):
+        except Exception:
             raise ConfigError("a certificate in it cannot be read") from None
 
     def place_of(self, key: OwnKey) -> int | None:
@@ -138,7 +150,7 @@ class Chain:
             for number, certificate in enumerate(self._certificates):
                 if _public_bytes(certificate.public_key()) == key.public:
                     return number
-        except (ValueError, TypeError, UnsupportedAlgorithm):
+        except Exception:
             raise ConfigError("the key of a certificate in it cannot be read") from None
         return None
 
@@ -199,5 +211,5 @@ def read_revocations(pem: bytes) -> RevocationSummary:
             next_update=None if until is None else int(until.replace(tzinfo=UTC).timestamp()),
             revoked=len(found),
         )
-    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+    except Exception:
         raise ConfigError("a list of revoked certificates in it cannot be read") from None

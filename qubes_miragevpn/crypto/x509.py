@@ -13,7 +13,6 @@ from typing import Any
 
 import cryptography
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
@@ -112,7 +111,7 @@ def load_certificates(pem: bytes) -> list[x509.Certificate]:
         raise ConfigError("cert: no PEM certificate in it")
     try:
         return [x509.load_pem_x509_certificate(block) for block in blocks]
-    except (ValueError, x509.InvalidVersion):
+    except Exception:  # as above
         raise ConfigError("cert: a certificate in it cannot be read") from None
 
 
@@ -127,7 +126,7 @@ def load_private_key(pem: bytes) -> object:
         return load_pem_private_key(pem, password=None, **_AS_IT_IS)
     except TypeError:
         raise ConfigError("key: it is encrypted", fix="give an unencrypted PEM key") from None
-    except (ValueError, UnsupportedAlgorithm):
+    except Exception:
         raise ConfigError("key: it cannot be read", fix="give an unencrypted PEM key") from None
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import subprocess
 import sys
@@ -11,11 +12,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from qubes_miragevpn.base.errors import ConfigError, MisuseError, PeerError, SystemRefused
 from qubes_miragevpn.base.exitcodes import ExitCode
 from qubes_miragevpn.cli import main as main_module
 from qubes_miragevpn.cli.main import COMMANDS, main
+from tests.unit.config.trust import Made
 
 ROOT = Path(__file__).parents[3]
 
@@ -108,6 +111,18 @@ def test_a_profile_that_is_not_there() -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "miragevpn: /nowhere/a.ovpn: cannot be read: No such file or directory\n"
+
+
+def test_no_words_of_libraries_to_programmers(tmp_path: Path) -> None:
+    """Such as that a certificate has the serial number 0, which authorities of providers do have."""
+    made = Made("authority")
+    der = made.certificate.public_bytes(Encoding.DER).replace(b"\x02\x01\x05", b"\x02\x01\x00", 1)
+    text = f"-----BEGIN CERTIFICATE-----\n{base64.encodebytes(der).decode()}-----END CERTIFICATE-----\n"
+    path = tmp_path / "c.ovpn"
+    path.write_text(f"client\nremote 192.0.2.1\nremote-cert-tls server\nauth-user-pass\n<ca>\n{text}</ca>\n")
+    command = [sys.executable, "-m", "qubes_miragevpn", "check", str(path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_reader_that_goes_away_is_no_error() -> None:

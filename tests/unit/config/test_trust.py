@@ -4,10 +4,13 @@
 from __future__ import annotations
 
 import base64
+import warnings
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from qubes_miragevpn.base.errors import ConfigError
 from qubes_miragevpn.base.secret import Secret
@@ -73,6 +76,24 @@ def test_a_key_is_examined_once(monkeypatch: pytest.MonkeyPatch) -> None:
     common = load(PAIR, {"cert.pem": OWN.pem, "key.pem": OWN.key_pem()}).config.common
     make_context(common.identity, common.peer, common.tls, common.choices, server=False)
     assert [how for how in asked if not how.get("unsafe_skip_rsa_key_validation")] == [{"password": None}]
+
+
+@pytest.mark.parametrize("tag", range(32))
+def test_odd_der_is_an_error_like_any_other(tag: int) -> None:
+    """Of some of these types of a name the library makes a KeyError, and which ones hangs on its version."""
+    der = OWN.certificate.public_bytes(Encoding.DER)
+    odd = der.replace(b"\x0c\x06middle", bytes((tag,)) + b"\x06middle").replace(b"\x02\x01\x05", b"\x02\x01\x00")
+    text = f"-----BEGIN CERTIFICATE-----\n{base64.encodebytes(odd).decode()}-----END CERTIFICATE-----\n"
+    assert odd != der
+    with suppress(ConfigError), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        load(PAIR, {"cert.pem": text, "key.pem": OWN.key_pem()})
+
+
+@pytest.mark.parametrize("what", ["pkcs12 own.p12\n", PAIR])
+def test_a_password_that_no_c_string_could_be_is_a_wrong_one(what: str) -> None:
+    files = {"own.p12": OWN.p12(PASSWORD), "cert.pem": OWN.pem, "key.pem": OWN.key_pem(PASSWORD), "pw": b"a\0b\n"}
+    assert "is the password right?" in error_of(what + "askpass pw\n", files)
 
 
 def test_a_chain_out_of_order_is_warned_of() -> None:
