@@ -103,11 +103,11 @@ endif
 
 install-package:
 	@$(INSTALL_PYTHON) -c 'import setuptools' || { echo 'install python3-setuptools first' >&2; exit 4; }
-	tools/native build
+	[ "$(MIRAGEVPN_NATIVE)" = skip ] || tools/native build
 	MIRAGEVPN_NATIVE=skip $(INSTALL_PYTHON) -W ignore setup.py -q build --build-base build/py --executable /usr/bin/python3 install \
 		--root $(or $(DESTDIR),/) --install-lib $(PYTHON_SITE) --install-scripts /usr/bin \
 		--single-version-externally-managed --record build/installed-files $(COMPILE)
-	if [ -e $(NATIVE) ] || [ "$(MIRAGEVPN_NATIVE)" = require ]; then \
+	if [ "$(MIRAGEVPN_NATIVE)" != skip ] && { [ -e $(NATIVE) ] || [ "$(MIRAGEVPN_NATIVE)" = require ]; }; then \
 		install -D -m 644 -t $(DESTDIR)$(PYTHON_SITE)/$(dir $(NATIVE)) $(NATIVE); \
 	fi
 

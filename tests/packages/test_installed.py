@@ -26,6 +26,7 @@ from tests.packages.template import CLEAN, become, dpkg, root
 pytestmark = [pytest.mark.needs_root, pytest.mark.needs_tun]
 
 OUR_TABLE = ("nft", "--stateless", "list", "table", "inet", "qubes-miragevpn")
+ENABLED = "/etc/systemd/system/multi-user.target.wants/qubes-miragevpn.service"
 HOOK = "/etc/qubes/qubes-firewall.d/30-qubes-miragevpn"
 MODULES = """
 import sys, cryptography, OpenSSL, pyroute2, qubes_miragevpn.qube.service
@@ -61,6 +62,7 @@ def test_the_life_of_a_package(scene: Scene) -> None:
     """Installed, used, upgraded under way, removed, purged: traffic takes the tunnel or nothing."""
     vpn = scene.lab.vpn
     assert vpn.run(*CLEAN, "dpkg-query", "-W", "-f", "${Status}", "qubes-miragevpn").stdout == "install ok installed"
+    assert vpn.path(ENABLED).is_symlink(), "also where no systemd runs, as when a template is made"
     scene.must_be_closed()
     scene.connected()
     _runs_on_debian_alone(scene)
@@ -75,6 +77,7 @@ def test_the_life_of_a_package(scene: Scene) -> None:
 
     dpkg(vpn, "--remove", "qubes-miragevpn")
     assert not vpn.path("/usr/bin/miragevpn").exists()
+    assert vpn.path(ENABLED).is_symlink(), "so that it runs when the package comes back"
     scene.service.kill()
     scene.must_be_closed()
     # The next boot of a qube that is still meant to be a VPN qube: what Debian keeps of the package closes it.
@@ -86,7 +89,7 @@ def test_the_life_of_a_package(scene: Scene) -> None:
     stored = sorted(path.name for path in vpn.path(PROFILES).iterdir())
     assert stored
     dpkg(vpn, "--purge", "qubes-miragevpn")
-    assert not vpn.path(HOOK).exists()
+    assert not vpn.path(HOOK).exists() and not vpn.path(ENABLED).is_symlink()
     assert sorted(path.name for path in vpn.path(PROFILES).iterdir()) == stored
     scene.must_be_closed()
 

@@ -52,10 +52,11 @@ def test_which_units_are_touched(kind: str, tmp_path: Path) -> None:
     fake.chmod(0o755)
     (tmp_path / "gpasswd").write_text(f'#!/bin/sh\necho "gpasswd $*" >>{log}\n exit 3\n')
     (tmp_path / "gpasswd").chmod(0o755)
-    found = scripts(kind, tmp_path)
+    found, booted = scripts(kind, tmp_path), str(tmp_path)
 
     def played(script: str, *arguments: str) -> list[str]:
-        text = found[script].replace("/run/systemd/system", str(tmp_path)).replace("/usr/bin/systemctl", str(fake))
+        text = found[script].replace("/run/systemd/system", booted or str(tmp_path / "not there"))
+        text = text.replace("/usr/bin/systemctl", str(fake))
         log.write_text("")
         environ = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
         subprocess.run(["sh", "-e", "-c", text, "sh", *arguments], env=environ, check=True)
@@ -71,12 +72,18 @@ def test_which_units_are_touched(kind: str, tmp_path: Path) -> None:
     else:
         first, upgrade = played("postinstall", "1"), played("postinstall", "2") + played("postuninstall", "1")
         before, removal, purge = played("preuninstall", "1"), played("preuninstall", "0"), played("postuninstall", "0")
-    no_member = "gpasswd -d qubes-miragevpn qubes"
-    assert first == [no_member, "daemon-reload", "preset qubes-miragevpn.service"]
+    no_member, preset = "gpasswd -d qubes-miragevpn qubes", "preset qubes-miragevpn.service"
+    assert first == [no_member, preset, "daemon-reload"]
     assert upgrade == [no_member, "daemon-reload", "--no-block try-restart qubes-miragevpn.service"]
     assert before == []
-    assert removal == ["--no-reload disable --now qubes-miragevpn.service"]
-    assert purge == ["daemon-reload"]
+    if kind == "deb":  # it stays enabled until it is purged: a package that comes back is as it was
+        assert removal == ["stop qubes-miragevpn.service"]
+        assert purge == ["disable qubes-miragevpn.service", "daemon-reload"]
+        booted = ""
+        assert played("postinst", "configure", "") == [no_member, preset], "a template that is made in a chroot"
+    else:
+        assert removal == ["--no-reload disable --now qubes-miragevpn.service"]
+        assert purge == ["daemon-reload"]
 
 
 def test_one_version() -> None:
