@@ -10,7 +10,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -209,20 +209,51 @@ def _shown(verb: str, result: Any) -> str:
     """The service's answer for people."""
     if not isinstance(result, dict):
         raise MirageError("the service's answer is not understood")
-    if verb == "profiles":
-        default = result.get("default")
-        return "\n".join(
-            f"{'*' if name == result.get('current') else ' '} {name}{' (default)' if name == default else ''}"
-            for name in result["profiles"]
-        )
-    if verb == "details":
-        result = {
-            **{
-                name: " ".join(filter(None, (each["state"], each["profile"], each["question"])))
-                for name, each in result["tunnels"].items()
-            },
-            **{vif: " ".join(each) for vif, each in result["downstream"].items()},
-            **result["assigned"],
-        }
+    return SHOWN.get(verb, _table)(result)
+
+
+def _profiles(result: dict[str, Any]) -> str:
+    """A line each; the one that vpn0 uses has a star."""
+    current, default = result.get("current"), result.get("default")
+    lines = [
+        f"{'*' if name == current else ' '} {name}{' (default)' if name == default else ''}"
+        for name in result["profiles"]
+    ]
+    return "\n".join(lines) or "no profiles: `miragevpn import NAME FILE` stores one"
+
+
+def _default(result: dict[str, Any]) -> str:
+    return _table(result) if result["default"] else "no default: a boot begins with the profile used last"
+
+
+def _details(result: dict[str, Any]) -> str:
+    """The tunnels, then who is there and by which tunnel, then who is assigned and not there."""
+    tunnels, there, assigned = result["tunnels"], result["downstream"], result["assigned"]
+    rows = [
+        (name, each["state"], *filter(None, (each["profile"], each["question"] or each["reason"])))
+        for name, each in tunnels.items()
+    ]
+    for vif, addresses in there.items():
+        ways = {assigned[address] for address in addresses if address in assigned} or {"vpn0"}
+        waits = not addresses and (len(tunnels) > 1 or assigned)  # whose it is is not known yet
+        rows.append((vif, "closed" if waits or len(ways) > 1 or not ways <= set(tunnels) else ways.pop(), *addresses))
+    present = {address for addresses in there.values() for address in addresses}
+    rows += [(address, way, "not there") for address, way in assigned.items() if address not in present]
+    first, second = (max(len(row[place]) for row in rows) for place in (0, 1))
+    return "\n".join(f"{row[0]:<{first}}  {row[1]:<{second}}  {' '.join(row[2:])}".rstrip() for row in rows)
+
+
+def _table(result: dict[str, Any]) -> str:
+    """A line for each key that has a value."""
     flat = {key: "\n           ".join(value) if isinstance(value, list) else value for key, value in result.items()}
-    return "\n".join(f"{key.replace('_', ' '):<10} {value}" for key, value in flat.items() if value not in (None, ""))
+    width = max(10, *map(len, flat))
+    lines = (f"{key.replace('_', ' '):<{width}} {value}" for key, value in flat.items() if value not in (None, ""))
+    return "\n".join(lines)
+
+
+SHOWN: Mapping[str, Callable[[dict[str, Any]], str]] = {
+    "profiles": _profiles,
+    "default": _default,
+    "details": _details,
+}
+"""What is not shown as a table of keys and values."""

@@ -14,6 +14,7 @@ import subprocess
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from qubes_miragevpn.base.names import valid_profile_name
+from qubes_miragevpn.base.text import printable
 
 MAX_VALUE = 3072  # bytes, qubesdb.h
 MAX_PATH = 64  # bytes, with the zero at the end
@@ -47,9 +48,14 @@ async def address(key: str) -> IPv4Address | IPv6Address | None:
 
 
 async def profile() -> str | None:
-    """The profile that dom0 names (feature ``vm-config.miragevpn-profile``), or None."""
+    """The profile that dom0 names (feature ``vm-config.miragevpn-profile``); None: none, "": one that cannot be."""
     name = await read("/vm-config/miragevpn-profile")
-    return name if name is not None and valid_profile_name(name) else None
+    if not name:
+        return None
+    if not valid_profile_name(name):
+        _log.error("dom0 names a profile as none can be called: %s", printable(name, 64))
+        return ""
+    return name
 
 
 def _read(key: str) -> str | None:

@@ -83,6 +83,7 @@ class Service:
         self._stop = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._lives: dict[int, asyncio.Task[Any]] = {}  # of the tunnels
+        self._noting = False  # every tunnel knows what it is to do
         self._removing: set[int] = set()  # tunnels on their way out, which nobody may make again meanwhile
 
     def _tunnel(self, index: int) -> Tunnel:
@@ -138,6 +139,8 @@ class Service:
             tunnel.profile = profile
             if wanted:
                 tunnel.connect()
+        self._noting = True
+        self._note()
 
     async def _run_tasks(self, watcher: Watcher) -> None:
         """Run everything until asked to stop, or until one part fails: then the service fails, closed."""
@@ -332,9 +335,9 @@ class Service:
         self._answers.changed(changed)
         if changed == 0 and self._tunnels[0].state is State.CONNECTED:
             self._names.opened()
-        if self._stop.is_set():
-            return  # tunnels that end with the service are wanted again by the next one
-        self._note()
+        # Tunnels that end with the service are wanted again by the next one, as are those it did not come to.
+        if self._noting and not self._stop.is_set():
+            self._note()
 
     def _note(self) -> None:
         self._choices.note(Passing({n: (each.lasting_profile, each.wanted) for n, each in self._tunnels.items()}))

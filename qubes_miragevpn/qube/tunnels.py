@@ -126,14 +126,12 @@ class Tunnel:
         self._wanted = True
         if self._running is None:
             self._failures = 0
-            self._again = True
-        self._wake.set()
+            self._turn_to()
 
     def disconnect(self) -> None:
         """Want it no more."""
-        self._wanted = False
-        self._back = None
-        self._wake.set()
+        self._wanted, self._back = False, None
+        self._turn_to()
 
     async def leave(self) -> None:
         """Want it no more, say goodbye to the server, and return when it is closed."""
@@ -148,10 +146,16 @@ class Tunnel:
         """
         before = self.lasting_profile
         self._back = before if rollback and before != name else None
-        self.profile = name
-        self._wanted = True
-        self._failures = 0
-        self._again = True
+        self.profile, self._wanted, self._failures = name, True, 0
+        self._turn_to()
+
+    def _turn_to(self) -> None:
+        """End the attempt, begin what is wanted, and say so at once: the old tunnel is not shown by a new name."""
+        self._again, self._may_open = True, None
+        if self._running is not None:
+            self._note(State.SWITCHING, "" if self._wanted else "disconnecting")
+        elif self.profile is not None or not self._wanted:
+            self._note(State.CONNECTING if self._wanted else State.CLOSED, "")
         self._wake.set()
 
     async def ask(self, untrusted_text: str) -> Secret | None:
@@ -279,10 +283,10 @@ class Tunnel:
 
     async def _attempt(self) -> None:
         """Connect and stay connected; returns when something else is wanted, raises `Trouble` otherwise."""
-        name = self.profile
-        if name is None:
-            known = self._profiles.names()
-            raise Trouble("no profile is chosen" if known else "there is no profile", wait=True)
+        name, known = self.profile, self._profiles.names()
+        if name is None or name not in known:
+            missing = "there is no profile" if name is None else f"there is no profile {name}"
+            raise Trouble("no profile is chosen" if name is None and known else missing, wait=True)
         token, self._tried = object(), name
         self._may_open = token
         try:

@@ -19,6 +19,8 @@ from qubes_miragevpn.runtime.netlink.netconf import EventsLost, LinkEvent, NetEv
 
 Address = IPv4Address | IPv6Address
 
+_RTPROT_KERNEL = 2  # linux/rtnetlink.h
+
 _log = logging.getLogger("miragevpn.vif")
 
 
@@ -28,10 +30,13 @@ def is_vif(untrusted_name: str) -> bool:
 
 
 def addresses(routes: Iterable[NetRoute]) -> dict[str, frozenset[Address]]:
-    """The addresses behind each downstream interface, from the main table's host routes."""
+    """The addresses behind each downstream interface, from the main table's host routes.
+
+    Those that the kernel makes itself are not: they are for this qube's own address there (IPv6 alone has them).
+    """
     found: dict[str, set[Address]] = {}
     for route in routes:
-        host = route.network.prefixlen == route.network.max_prefixlen
+        host = route.network.prefixlen == route.network.max_prefixlen and route.proto != _RTPROT_KERNEL
         if host and route.via is None and route.dev is not None and is_vif(route.dev):
             found.setdefault(route.dev, set()).add(route.network.network_address)
     return {vif: frozenset(each) for vif, each in found.items()}

@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import select
+import shlex
 import subprocess
 import sys
 import time
@@ -23,7 +24,7 @@ from tests.lab.network import AppVM, Lab, python
 from tests.lab.packets import Kind
 from tests.lab.places import SITE_A, SITE_B, WEB4, WEB6, Site
 from tests.lab.providers import OPENVPN, OWN, Providers
-from tests.lab.qube import LabError
+from tests.lab.qube import REPOSITORY, LabError
 from tests.lab.service import Service, add_profiles, early
 from tests.lab.show import DIM, GREEN, RED, Show, StoryEnds
 from tests.lab.signals import ending_signals
@@ -218,8 +219,9 @@ def stay(show: Show, provider: str) -> int:
         for qube in demo.lab.qubes:
             show.line(f"  {qube.name:<11} nsenter -t {qube.holder.pid} -n -m -u")
         show.heading("And try")
-        programs = "tests/lab/programs/ask.py"
-        show.line(f"  in work:     python3 {programs} fetch web.lab; python3 {programs} resolver")
+        ask = f"python3 {shlex.quote(str(REPOSITORY / 'tests/lab/programs/ask.py'))}"  # one begins in / there
+        show.line(f"  in work:     {ask} fetch web.lab")
+        show.line(f"               {ask} resolver")
         show.line("  in sys-vpn:  miragevpn status; miragevpn switch provider-b; nft list table inet qubes-miragevpn")
         show.line(f"               kill -9 {demo.service.process.pid if demo.service.process else ''}")
         show.line(show.paint("\n  Enter or Ctrl-C takes everything down.", DIM))

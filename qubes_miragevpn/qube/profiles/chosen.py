@@ -3,9 +3,9 @@
 
 Two JSON files, written atomically. The *lasting* one, under /etc/qubes-miragevpn and so under /rw, holds choices. The
 *passing* one, under /run, says which tunnels were wanted when the service ended: a service that is started again in
-the same boot goes on where it was, and a qube that boots begins anew, with the profile that dom0 names, else the
-default one, else the one that was used last, else the only one there is. A file that is damaged counts as none, with
-a warning; a disk that cannot be written is a warning too.
+the same boot goes on where it was, and a qube that boots begins anew, with the profile that dom0 names, or, where dom0
+names none, the default one, else the one that was used last, else the only one there is. A file that is damaged counts
+as none, with a warning; a disk that cannot be written is a warning too.
 """
 
 from __future__ import annotations
@@ -56,10 +56,15 @@ class Choices:
         self.passing = None if saved is None else _passing(saved)
 
     def first_profile(self, index: int, names: list[str], told: str | None) -> str | None:
-        """The profile that tunnel `index` begins a boot with; `told` is what dom0 names."""
+        """The profile that tunnel `index` begins a boot with; `told` is what dom0 names.
+
+        That one is not replaced by another: if it is not there, the tunnel says so and stays closed. "" is a name that
+        no profile can have.
+        """
+        if index == 0 and told is not None:
+            return told or None
         last = self.chosen.tunnels.get(index)
-        wishes = (told, self.chosen.default, last) if index == 0 else (last,)
-        for wish in wishes:
+        for wish in (self.chosen.default, last) if index == 0 else (last,):
             if wish is not None and wish in names:
                 return wish
         return names[0] if index == 0 and len(names) == 1 else None

@@ -163,10 +163,29 @@ def test_what_a_start_begins_with(
     with_service(tmp_path, play)
 
 
+def test_every_tunnel_is_asked_for_before_anything_is_written_down(tmp_path: Path) -> None:
+    """The first one that begins has no other noted as unwanted, should the service be killed right then."""
+    before = Passing({0: ("a", True), 1: ("b", True), 2: ("a", False)})
+    (tmp_path / "chosen.json").write_text('{"tunnels": {"0": "a", "1": "b", "2": "a"}}')
+
+    async def play(service: Service) -> None:
+        for name in ("a", "b"):
+            (tmp_path / "profiles" / f"{name}.ovpn").write_bytes(WHOLE)
+        service._choices.passing = before
+        written: list[Passing] = []
+        service._choices.note = written.append  # type: ignore[method-assign]
+        await service._first_wishes()
+        assert written == [before]
+        assert {n: (each.profile, each.wanted) for n, each in service._tunnels.items()} == before.tunnels
+
+    with_service(tmp_path, play)
+
+
 def test_what_was_wanted_outlives_a_clean_stop(tmp_path: Path) -> None:
     """Closing because the service ends is nobody's wish."""
 
     async def play(service: Service) -> None:
+        await service._first_wishes()
         tunnel = service._tunnels[0]
         tunnel.profile = "a"
         tunnel.connect()
@@ -216,7 +235,7 @@ def test_resolvers_of_the_uplink(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with_service(tmp_path, play)
 
 
-@pytest.mark.parametrize(("value", "profile"), [("se-1", "se-1"), ("../x", None), ("", None), (None, None)])
+@pytest.mark.parametrize(("value", "profile"), [("se-1", "se-1"), ("../x", ""), ("", None), (None, None)])
 def test_the_profile_that_dom0_names(value: str | None, profile: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(qdb, "_read", lambda key: value if key == "/vm-config/miragevpn-profile" else "wrong key")
     assert asyncio.run(qdb.profile()) == profile
@@ -328,6 +347,8 @@ def test_addresses_behind_an_interface() -> None:
             ("10.137.0.6/32", "eth0", None),
         )
     ]
+    own = ip_network("fd09:24ef:4179::a89:6/128")  # this qube's own address there, for which the kernel makes a route
+    routes.append(NetRoute(own, dev="vif3.0", proto=2))
     expected = frozenset({ip_address("10.137.0.3"), ip_address("fd09:24ef:4179::a89:3")})
     assert addresses(routes) == {"vif3.0": expected}
 

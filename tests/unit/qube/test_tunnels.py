@@ -182,6 +182,39 @@ def test_switch_closes_before_the_new_one_begins() -> None:
     assert stage.demands[opened + 1 :] == [Demand(True), Demand(True), Demand()]
 
 
+def test_what_is_asked_is_said_at_once() -> None:
+    """The reply to a command shows no old tunnel, still connected, by the new one's name."""
+
+    async def act(stage: Play) -> None:
+        tunnel = stage.tunnel
+        tunnel.connect()
+        assert tunnel.state is State.CONNECTING
+        await stage.until(lambda: stage.drivers)
+        await stage.drivers[0].enter(State.CONNECTED, LIVE)
+        tunnel.switch("b")
+        assert (tunnel.state, tunnel.profile) == (State.SWITCHING, "b")
+        with pytest.raises(MirageError, match="being closed"):
+            await stage.drivers[0].enter(State.CONNECTED, LIVE)
+        await stage.until(lambda: len(stage.drivers) == 2)
+        await stage.drivers[1].enter(State.CONNECTED, LIVE)
+        tunnel.disconnect()
+        assert (tunnel.state, tunnel.reason) == (State.SWITCHING, "disconnecting")
+        tunnel.connect()  # changed his mind before anything happened: the attempt ends all the same, and another begins
+        await stage.until(lambda: len(stage.drivers) == 3)
+        await stage.drivers[2].enter(State.CONNECTED, LIVE)
+        assert tunnel.state is State.CONNECTED
+        stage.loads["b"] = ConfigError("broken", file="b.ovpn", line=1)
+        tunnel.switch("b")
+        await stage.until(lambda: tunnel.state is State.FAILED)
+        tunnel.disconnect()
+        assert tunnel.state is State.CLOSED
+        tunnel.profile = None
+        tunnel.connect()
+        assert tunnel.state is State.CLOSED, "without a profile there is no attempt"
+
+    play(act)
+
+
 def test_an_ending_tunnel_opens_nothing() -> None:
     """The host was about to open when the switch came: it is told no, and what it closes is closed already."""
 
@@ -266,6 +299,7 @@ def test_pauses_double_up_to_a_limit() -> None:
     [
         ({}, None, "there is no profile"),
         ({"a": CONFIG, "b": CONFIG}, None, "no profile is chosen"),
+        ({"a": CONFIG, "b": CONFIG}, "c", "there is no profile c"),
         (
             {"a": ConfigError("secret word", file="a.ovpn", line=7)},
             "a",

@@ -33,7 +33,8 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     ("told", "default", "last", "names", "expected"),
     [
         ("dom0", "mine", "last", ["dom0", "last", "mine"], "dom0"),
-        ("gone", "mine", "last", ["last", "mine"], "mine"),
+        ("gone", "mine", "last", ["last", "mine"], "gone"),
+        ("", "mine", "last", ["last", "mine"], None),
         (None, "gone", "last", ["last", "mine"], "last"),
         (None, None, "gone", ["a", "b"], None),
         (None, None, None, ["only"], "only"),
@@ -43,7 +44,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 def test_what_a_boot_begins_with(
     told: str | None, default: str | None, last: str | None, names: list[str], expected: str | None, tmp_path: Path
 ) -> None:
-    """dom0's word, else the default, else the last one, else the only one; never one that is not there."""
+    """dom0's word, be it there or not; without it the default, the last or the only one, if it is there."""
     made = choices(tmp_path)
     made.chosen = Chosen(default, {} if last is None else {0: last, 1: last})
     assert made.first_profile(0, names, told) == expected
