@@ -10,7 +10,7 @@ use std::os::fd::{BorrowedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::thread::{Builder, JoinHandle};
+use std::thread::{Builder, JoinHandle, sleep};
 use std::time::Instant;
 
 use miragevpn_core::routes::Prefix;
@@ -19,6 +19,7 @@ use miragevpn_core::{KeySpec, NO_PEER_ID, make_key};
 use crate::events::{Event, Events};
 use crate::gate::Gate;
 use crate::link::Link;
+use crate::pace::Pace;
 use crate::peer::Rules;
 use crate::rx::{Dropped, Rx, RxPeer};
 use crate::sys::{self, Bell, Interest, Watch};
@@ -504,8 +505,10 @@ fn contained(name: &str, events: &Events, work: impl FnOnce() -> io::Result<()>)
 }
 
 fn send(shared: &Shared) -> io::Result<()> {
-    let mut ready = Vec::new();
+    sys::hasten();
+    let (mut ready, mut pace) = (Vec::new(), Pace::new(Instant::now()));
     while !shared.stop.load(SeqCst) {
+        sleep(pace.rest(Instant::now()));
         let Some(mut tx) = shared.tx.turn() else {
             return Err(io::Error::other("a call of the owner's failed"));
         };
@@ -520,8 +523,10 @@ fn send(shared: &Shared) -> io::Result<()> {
 }
 
 fn receive(shared: &Shared) -> io::Result<()> {
-    let mut ready = Vec::new();
+    sys::hasten();
+    let (mut ready, mut pace) = (Vec::new(), Pace::new(Instant::now()));
     while !shared.stop.load(SeqCst) {
+        sleep(pace.rest(Instant::now()));
         let Some(mut rx) = shared.rx.turn() else {
             return Err(io::Error::other("a call of the owner's failed"));
         };

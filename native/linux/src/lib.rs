@@ -9,7 +9,9 @@ mod engine;
 mod events;
 mod gate;
 mod link;
+mod pace;
 mod peer;
+mod queue;
 mod rx;
 #[allow(unsafe_code)]
 mod sys;

@@ -7,12 +7,14 @@ use std::os::fd::{AsFd, BorrowedFd, RawFd};
 
 use miragevpn_core::segment::VNET_LEN;
 
-use crate::sys::{self, Offloads};
+use crate::queue::is_unfit;
+use crate::sys::{self, Interface, Offloads};
 
 /// What a TUN can do; the two directions each have one for the same device.
 #[derive(Debug)]
 pub(crate) struct Tun {
     file: File,
+    interface: Option<Interface>, // none: its queue is as long as it is
     pub(crate) vnet: bool,
     pub(crate) tcp: bool,
     pub(crate) udp: bool,
@@ -25,7 +27,7 @@ impl Tun {
     pub(crate) fn of(fd: RawFd) -> io::Result<Self> {
         let file = File::from(sys::duplicate(fd)?);
         let vnet = sys::has_vnet_header(&file).unwrap_or(false);
-        let mut tun = Self { file, vnet, tcp: false, udp: false };
+        let mut tun = Self { file, interface: None, vnet, tcp: false, udp: false };
         if vnet {
             sys::set_vnet_header_size(&tun.file, VNET_LEN as i32)?;
             tun.udp = sys::set_offloads(&tun.file, Offloads::TCP_AND_UDP).is_ok();
@@ -33,13 +35,14 @@ impl Tun {
             if !tun.tcp {
                 sys::set_offloads(&tun.file, Offloads::NONE)?;
             }
+            tun.interface = Interface::of(&tun.file).ok();
         }
         Ok(tun)
     }
 
     /// The same device once more, as it was found to be.
     pub(crate) fn again(&self) -> io::Result<Self> {
-        Ok(Self { file: self.file.try_clone()?, vnet: self.vnet, tcp: self.tcp, udp: self.udp })
+        Ok(Self { file: self.file.try_clone()?, interface: None, vnet: self.vnet, tcp: self.tcp, udp: self.udp })
     }
 
     /// What it can do, for the log.
@@ -61,6 +64,20 @@ impl Tun {
     /// Writes one packet, with its virtio-net header if there are any.
     pub(crate) fn write(&self, parts: &[IoSlice<'_>]) -> io::Result<()> {
         (&self.file).write_vectored(parts).map(drop)
+    }
+
+    /// Lets about `wanted` packets wait, until the system does not have it.
+    pub(crate) fn fit_queue(&mut self, wanted: usize) {
+        let Some(interface) = &self.interface else {
+            return;
+        };
+        let fitted = match interface.queue() {
+            Ok(length) if is_unfit(length, wanted) => interface.set_queue(wanted),
+            length => length.map(drop),
+        };
+        if fitted.is_err() {
+            self.interface = None;
+        }
     }
 
     /// Leaves the device as somebody would expect it who does not know these headers: it may outlive us.

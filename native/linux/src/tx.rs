@@ -23,6 +23,7 @@ use crate::deadlines::Deadlines;
 use crate::events::{Event, Events};
 use crate::link::{FRAME_HEADER, Link, MAX_FRAME, Socket, is_gone, words};
 use crate::peer::Rules;
+use crate::queue::Gauge;
 use crate::sys::{self, Address, Interest, MESSAGES, Run, Watch};
 use crate::tun::Tun;
 
@@ -90,6 +91,7 @@ pub(crate) struct Tx {
     pub(crate) watch: Arc<Watch>,
     events: Arc<Events>,
     tun: Option<Tun>,
+    gauge: Gauge,
     reading: bool, // the TUN is watched
     links: HashMap<u64, TxLink>,
     pub(crate) peers: HashMap<u32, TxPeer>,
@@ -112,6 +114,7 @@ impl Tx {
             watch,
             events,
             tun: None,
+            gauge: Gauge::new(Instant::now()),
             reading: false,
             links: HashMap::new(),
             peers: HashMap::new(),
@@ -285,7 +288,10 @@ impl Tx {
                 reads += 1;
                 match self.tun.as_ref().map(|tun| (tun.vnet, tun.read(&mut self.packet))) {
                     None => break,
-                    Some((vnet, Ok(length))) => self.take(vnet, length, now),
+                    Some((vnet, Ok(length))) => {
+                        self.gauge.note(length);
+                        self.take(vnet, length, now);
+                    }
                     Some((_, Err(error))) => {
                         if error.kind() == ErrorKind::Interrupted {
                             continue;
@@ -307,6 +313,9 @@ impl Tx {
         }
         self.flush();
         self.read_or_wait();
+        if let (Some(tun), Some(wanted)) = (&mut self.tun, self.gauge.length(now)) {
+            tun.fit_queue(wanted);
+        }
     }
 
     /// Takes what was read from the TUN into `self.packet`.

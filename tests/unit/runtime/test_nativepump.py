@@ -8,6 +8,7 @@ reference's innards (its system calls, its batches) or about what this backend i
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import select
 import socket
@@ -22,8 +23,10 @@ from qubes_miragevpn.dataplane.interface import (
     PeerLimits,
     TunFailed,
 )
+from qubes_miragevpn.runtime.tun import open_tun
 from tests.unit.dataplane.packets import HERE, data_keys, wire
 from tests.unit.runtime import test_pump
+from tests.unit.runtime.netns import in_netns, ip
 from tests.unit.runtime.test_links import udp_pair
 from tests.unit.runtime.test_pump import (  # noqa: F401 - collected here a second time
     BACK,
@@ -131,6 +134,28 @@ def test_what_waits_at_the_tun_leaves_in_one_row() -> None:
         right.close()
 
     run(play)
+
+
+@pytest.mark.needs_root
+@pytest.mark.needs_tun
+def test_the_larger_the_packets_the_fewer_may_wait() -> None:
+    async def play() -> None:
+        tun = open_tun("tun0", headers=True)
+        ip("address add 10.9.0.1/24 dev tun0")
+        ip(f"link set tun0 mtu 65000 txqueuelen {tun.queue} up")
+        sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        async with scene() as here:
+            here.pump.attach_tun(tun.fd)
+            for size, shortest, longest in ((60_000, 8, 20), (100, 400, 512)):
+                async with asyncio.timeout(30):
+                    while not shortest <= json.loads(ip("-j link show tun0"))[0]["txqlen"] <= longest:
+                        for _ in range(8):
+                            sender.sendto(bytes(size), ("10.9.0.2", 9))
+                        await asyncio.sleep(0.005)
+        sender.close()
+        tun.close()
+
+    in_netns(play)
 
 
 def test_a_bug_in_the_threads_is_reported_and_the_next_link_works(caplog: pytest.LogCaptureFixture) -> None:

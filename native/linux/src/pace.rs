@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: BSD-2-Clause
+//! How often a worker looks for packets: at once while few come, then at intervals, so that each look finds several.
+//!
+//! A wake-up costs as much as the packets of a whole turn, and what goes out together travels as one row. A network
+//! card moderates its interrupts for the same reason. Whoever sends one packet and waits for the answer never notices.
+
+use std::time::{Duration, Instant};
+
+/// Between the beginnings of two turns, when more than [`SAVED`] came in a row. With the timers' own slack of 50
+/// microseconds some 5000 turns a second are left; at 250,000 packets a second 50 of them wait for each.
+const INTERVAL: Duration = Duration::from_micros(150);
+/// Turns that may follow each other at once after a rest.
+const SAVED: u32 = 4;
+
+#[derive(Debug)]
+pub(crate) struct Pace {
+    due: Instant, // when the next turn would come if none had been saved
+}
+
+impl Pace {
+    pub(crate) fn new(now: Instant) -> Self {
+        Self { due: saved(now) }
+    }
+
+    /// How long to wait before the turn that is about to begin.
+    pub(crate) fn rest(&mut self, now: Instant) -> Duration {
+        self.due = self.due.max(saved(now)) + INTERVAL;
+        self.due.saturating_duration_since(now)
+    }
+}
+
+/// What is due at `now` after a rest.
+fn saved(now: Instant) -> Instant {
+    now.checked_sub(INTERVAL * SAVED).unwrap_or(now)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn turns_now_and_then_come_at_once() {
+        let mut now = Instant::now();
+        let mut pace = Pace::new(now);
+        for _ in 0..100 {
+            assert_eq!(pace.rest(now), Duration::ZERO);
+            now += INTERVAL;
+        }
+    }
+
+    #[test]
+    fn turns_without_end_come_at_intervals() {
+        let begin = Instant::now();
+        let (mut now, mut pace) = (begin, Pace::new(begin));
+        for _ in 0..100 {
+            now += pace.rest(now);
+        }
+        assert_eq!(now - begin, INTERVAL * (100 - SAVED));
+        now += INTERVAL * 10; // a rest, after which some are saved, but no more than that
+        let rests: Vec<_> = (0..6).map(|_| pace.rest(now)).collect();
+        assert_eq!(rests[..4], [Duration::ZERO; 4]);
+        assert_eq!(rests[4..], [INTERVAL, INTERVAL * 2]);
+    }
+}
