@@ -3,28 +3,26 @@
 
 A table of nftables of its own for each TUN, and IPv4 forwarding of two interfaces: the TUN and the uplink. What was
 closed before stays closed: where forwarding of the uplink is switched on here, new connections from there are dropped.
-The table names that uplink, so that the next start can undo what a killed server left. IPv6 is translated where this
-machine forwards it already: to switch that on would change how it takes router advertisements.
+The tables of all servers that rely on that name the uplink: the last of them switches it off again, and the next start
+undoes what a killed server left. IPv6 is forwarded as `forward6` says.
 """
 
 from __future__ import annotations
 
-import asyncio
-import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
 from qubes_miragevpn.base.errors import SystemRefused
 from qubes_miragevpn.base.text import printable
-from qubes_miragevpn.config.rows.arguments import DEVICE
+from qubes_miragevpn.runtime.plain.forward6 import Forward6
+from qubes_miragevpn.runtime.plain.nft import alone, device_set, devices_in, is_device, nft, quoted, tables
 
 PREFIX = "miragevpn-nat-"
-TIMEOUT = 10.0  # seconds that nft may take
-MAX_LISTING = 1 << 20
+_SWITCHED = "switched"
 _IPV4 = Path("/proc/sys/net/ipv4/conf")
-_IPV6 = Path("/proc/sys/net/ipv6/conf/all/forwarding")
 
 _log = logging.getLogger("miragevpn.host")
 
@@ -36,20 +34,26 @@ class Nat:
         """`networks`: whose packets are translated."""
         self._tun = tun
         self._networks = tuple(networks)
-        self._switched = ""  # the uplink, if we switched its forwarding on
+        self._switched = ""  # the uplink, if its forwarding is not the machine's own wish
+        self._opened = False  # the same of the TUN, which may have been there before us, and may stay
         self._up = False
+        self._six = Forward6(tun)
 
     async def up(self, uplink: str) -> None:
         """Set it up for packets that leave by the interface `uplink`."""
-        await self._sweep()
-        self._switched = "" if _forwards(uplink) else uplink
-        self._up = True
-        await _nft("-f", "-", text=_table(self._tun, uplink, self._switched, self._networks))
-        for dev in (self._tun, self._switched):
-            if dev:
-                _forward(dev, on=True)
-        if any(network.version == 6 for network in self._networks) and _read(_IPV6) != "1":
-            _log.warning("nat: this machine does not forward IPv6 (net.ipv6.conf.all.forwarding), and that is left so")
+        async with alone():
+            await self._sweep()
+            self._switched = uplink if not _forwards(uplink) or uplink in await self._relied_on() else ""
+            self._opened = not _forwards(self._tun)
+            self._up = True
+            await nft("-f", "-", text=_table(self._tun, uplink, self._switched, self._networks))
+            for dev in (self._tun, self._switched):
+                if dev:
+                    _forward(dev, on=True)
+            with _explained():
+                await self._six.sweep()
+                if any(network.version == 6 for network in self._networks):
+                    await self._six.up()
         _log.info("clients leave by %s", uplink)
 
     async def close(self) -> None:
@@ -57,41 +61,51 @@ class Nat:
         if self._up:
             self._up = False
             try:
-                await self._undo()
+                async with alone():
+                    await self._undo()
             except SystemRefused as error:
                 _log.warning("not undone: %s", error)
 
     async def _undo(self) -> None:
-        others = [name for name in await _tables() if name != PREFIX + self._tun]
-        if self._switched and not others:
+        with _explained():
+            await self._six.close()
+        if self._switched and self._switched not in await self._relied_on():
             _forward(self._switched, on=False)
-        await _nft("delete", "table", "inet", PREFIX + self._tun)
+        if self._opened and (_IPV4 / self._tun).is_dir():
+            _forward(self._tun, on=False)
+        await nft("delete", "table", "inet", PREFIX + self._tun)
 
     async def _sweep(self) -> None:
         """Undo what servers left that were killed: those whose TUN is gone, or is ours now."""
-        for name in await _tables():
+        for name in await _nat_tables():
             dev = name.removeprefix(PREFIX)
             if dev != self._tun and (_IPV4 / dev).is_dir():
                 continue
             _log.warning("NAT that a server left behind is removed (%s)", printable(dev))
-            for uplink in await _left_switched(name):
-                _forward(uplink, on=False)
-            await _nft("delete", "table", "inet", name)
+            for uplink in await devices_in(name, _SWITCHED):
+                if uplink not in await self._relied_on():
+                    _forward(uplink, on=False)
+            await nft("delete", "table", "inet", name)
+
+    async def _relied_on(self) -> set[str]:
+        """The uplinks that other servers, which run, have switched on or found so."""
+        names = [name for name in await _nat_tables() if name != PREFIX + self._tun]
+        running = [name for name in names if (_IPV4 / name.removeprefix(PREFIX)).is_dir()]
+        return {uplink for name in running for uplink in await devices_in(name, _SWITCHED)}
 
 
 def _table(tun: str, uplink: str, switched: str, networks: Iterable[IPv4Network | IPv6Network]) -> str:
     """The table, as nft reads it."""
     rules = [
-        f'{"ip" if network.version == 4 else "ip6"} saddr {network} oifname "{uplink}" masquerade'
+        f"{'ip' if network.version == 4 else 'ip6'} saddr {network} oifname {quoted(uplink)} masquerade"
         for network in networks
     ]
-    elements = f'elements = {{ "{switched}" }}' if switched else ""
     return "\n".join([
         f"table inet {PREFIX}{tun} {{",
-        f"set switched {{ type ifname; {elements} }}",
+        device_set(_SWITCHED, [switched] if switched else []),
         "chain forward {",
         "type filter hook forward priority filter; policy accept;",
-        "iifname @switched ct state != { established, related } drop",
+        f"meta nfproto ipv4 iifname @{_SWITCHED} ct state != {{ established, related }} drop",
         "}",
         "chain postrouting {",
         "type nat hook postrouting priority srcnat; policy accept;",
@@ -101,39 +115,27 @@ def _table(tun: str, uplink: str, switched: str, networks: Iterable[IPv4Network 
     ]) + "\n"  # fmt: skip
 
 
-async def _tables() -> list[str]:
+async def _nat_tables() -> list[str]:
     """The names of all tables of this kind."""
-    listing = json.loads(await _nft("-j", "list", "tables", "inet"))["nftables"]
-    names = [str(item["table"]["name"]) for item in listing if "table" in item]
-    return [name for name in names if name.startswith(PREFIX) and _is_device(name.removeprefix(PREFIX))]
+    return [name for name in await tables() if name.startswith(PREFIX) and is_device(name.removeprefix(PREFIX))]
 
 
-async def _left_switched(table: str) -> list[str]:
-    """The uplinks that the server of this table switched on."""
-    listing = json.loads(await _nft("-j", "list", "set", "inet", table, "switched"))["nftables"]
-    found = [each for item in listing if "set" in item for each in item["set"].get("elem", ())]
-    return [each for each in found if isinstance(each, str) and _is_device(each)]
-
-
-def _is_device(name: str) -> bool:
+@contextmanager
+def _explained() -> Iterator[None]:
+    """IPv4 goes its way where IPv6 cannot: that the machine does not let us is a warning."""
     try:
-        DEVICE.parse(name)
-    except ValueError:
-        return False
-    return name not in (".", "..")
+        yield
+    except OSError as error:
+        _log.warning("nat: this machine's forwarding of IPv6 cannot be changed: %s", error.strerror)
 
 
 def _forwards(dev: str) -> bool:
     if not (_IPV4 / dev).is_dir():
         raise SystemRefused(f"nat: there is no interface {printable(dev)}", "name the one that leads out")
-    return _read(_IPV4 / dev / "forwarding") == "1"
-
-
-def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="ascii").strip()
+        return (_IPV4 / dev / "forwarding").read_text(encoding="ascii").strip() == "1"
     except OSError:
-        return ""
+        return False
 
 
 def _forward(dev: str, *, on: bool) -> None:
@@ -146,22 +148,3 @@ def _forward(dev: str, *, on: bool) -> None:
                 f"nat: {path} cannot be set: {error.strerror}", "set it yourself, or leave 'nat' out"
             ) from error
         _log.warning("not restored: %s: %s", path, error.strerror)
-
-
-async def _nft(*arguments: str, text: str = "") -> bytes:
-    pipe = asyncio.subprocess.PIPE
-    try:
-        process = await asyncio.create_subprocess_exec(
-            "nft", *arguments, stdin=pipe, stdout=pipe, stderr=pipe, limit=MAX_LISTING
-        )
-    except OSError as error:
-        raise SystemRefused(f"nat: nft cannot be run: {error.strerror}", "install nftables") from error
-    try:
-        output, complaint = await asyncio.wait_for(process.communicate(text.encode()), TIMEOUT)
-    except TimeoutError:
-        process.kill()
-        await process.wait()
-        raise SystemRefused("nat: nft does not answer", "look what holds it up") from None
-    if process.returncode:
-        raise SystemRefused(f"nat: nft: {printable(complaint, 300)}", "leave 'nat' out, or see what nft says")
-    return output

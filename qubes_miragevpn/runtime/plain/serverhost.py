@@ -69,7 +69,8 @@ class ServerHost:
         return [network for network in own if network is not None]
 
     async def _uplink(self) -> str:
-        for route in await self._net.default_routes(socket.AF_INET):
+        family = socket.AF_INET6 if self._config.network is None else socket.AF_INET
+        for route in await self._net.default_routes(family):
             if route.dev is not None:
                 return route.dev
         raise SystemRefused("nat: this machine has no default route", "name the interface: 'nat eth0'")
