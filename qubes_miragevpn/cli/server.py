@@ -78,6 +78,7 @@ async def _serve(config: ServerConfig | PointServer, folder: Path, words: Sequen
     from qubes_miragevpn.runtime.backend import choose
     from qubes_miragevpn.runtime.driver import ServerDriver
     from qubes_miragevpn.runtime.operating.console import Console
+    from qubes_miragevpn.runtime.operating.roster import title
     from qubes_miragevpn.runtime.plain.serverhost import PointHost, ServerHost
 
     machine = Server(
@@ -89,7 +90,7 @@ async def _serve(config: ServerConfig | PointServer, folder: Path, words: Sequen
         operating = config.operating
     else:
         host, operating = PointHost(config, backend.open_tun), Operating()
-    console = Console(operating, folder, f"miragevpn {version()}")
+    console = Console(operating, folder, title(version()))
     try:
         await console.start()
         tun, name = await host.up()
@@ -103,7 +104,9 @@ async def _serve(config: ServerConfig | PointServer, folder: Path, words: Sequen
             for proto, address in where:
                 _log.info("listening on %s port %d/%s, %s on %s", *address[:2], proto.value, inside, name)
             if isinstance(config, ServerConfig):
-                console.serve(driver, str(config.address or config.address6 or ""))
+                first = config.listen
+                listens = (first.address, where[0][1][1]) if first.address else None
+                console.serve(driver, str(config.address or ""), str(config.address6 or ""), listens)
 
         status = _status(driver)
         actions = {signal.SIGUSR1: status, signal.SIGUSR2: status}
@@ -178,6 +181,6 @@ def _status(driver: ServerDriver) -> Any:
         _log.info("%d clients", len(members))
         for each in members:
             moved = f"received {amount(each.bytes_in)}, sent {amount(each.bytes_out)}"
-            _log.info("%s at %s (%s): %s", each.name, each.endpoint, ", ".join(each.inner), moved)
+            _log.info("%s/%s (%s): %s", each.name, each.endpoint, ", ".join(each.inner), moved)
 
     return log_clients

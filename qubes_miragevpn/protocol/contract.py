@@ -478,17 +478,19 @@ class Level(Enum):
 
 @dataclass(frozen=True)
 class Notify:
-    """A line for the log, printable."""
+    """A line for the log, printable. `client`: which of a server's clients it is about (`serving.peer.tag`)."""
 
     level: Level
     text: str
+    client: str = ""
 
 
 @dataclass(frozen=True)
 class Drop:
-    """A packet was dropped; `reason` is for the debug log (rate limited by the driver)."""
+    """A packet was dropped; `reason` is for the debug log (rate limited by the driver). `client`: as in `Notify`."""
 
     reason: str
+    client: str = ""
 
 
 class StopKind(Enum):

@@ -72,7 +72,7 @@ from qubes_miragevpn.protocol.happenings import (
 from qubes_miragevpn.protocol.serving import settings
 from qubes_miragevpn.protocol.serving.entrance import Entrance, Surroundings
 from qubes_miragevpn.protocol.serving.logins import Logins, refuse
-from qubes_miragevpn.protocol.serving.peer import EXIT_DELAY, MAX_NAME, Peer, apart
+from qubes_miragevpn.protocol.serving.peer import EXIT_DELAY, MAX_NAME, MAX_SHOWN, Peer, apart, tag
 from qubes_miragevpn.protocol.serving.point import OtherEnd
 from qubes_miragevpn.protocol.serving.registry import Registry
 from qubes_miragevpn.protocol.serving.vetting import hold
@@ -190,9 +190,9 @@ class Server:
                 self._peers.move(peer, endpoint)  # an authentic packet came from there: so does the control channel
                 self._describe(peer)
                 if peer.moves_told.take(now):
-                    self._say(Level.INFO, f"client {peer.name} is at {_shown(endpoint)} now")
+                    self._say(Level.INFO, "has moved here", peer)
             case CompressedDropped(_, reason):
-                self._say(Level.WARNING, f"client {peer.name} compresses; such packets are dropped: {reason}")
+                self._say(Level.WARNING, f"compresses; such packets are dropped: {reason}", peer)
             case OccMessage(_, message, size):
                 if peer.inquiries is not None and (answer := peer.inquiries.answer(message, size, now)):
                     self._out.append(SendInner(peer.number, answer))
@@ -201,7 +201,7 @@ class Server:
         try:
             closed = self._entrance.connected(link, endpoint, now)
         except PeerError as error:
-            self._out += [Drop(error.reason), CloseTransport(link)]
+            self._out += [Drop(error.reason, tag(endpoint)), CloseTransport(link)]
         else:
             self._out += [] if closed is None else [CloseTransport(closed)]
 
@@ -237,7 +237,7 @@ class Server:
         try:
             arrived = self._entrance.arrived(link, endpoint, packet, now)
         except PeerError as error:
-            self._out.append(Drop(error.reason))
+            self._out.append(Drop(error.reason, tag(endpoint)))
             return
         if isinstance(arrived, Transmit):
             self._out.append(arrived)
@@ -256,8 +256,7 @@ class Server:
             return
         held, peer.trial = peer.trial.held, None
         if not event.granted:
-            why = printable(event.why, 500)
-            self._say(Level.WARNING, f"client at {printable(str(peer.endpoint[0]))}: its key is refused: {why}")
+            self._say(Level.WARNING, f"its key is refused: {printable(event.why, 500)}", peer)
             self._forget(peer, "its key is refused")
         for opened in held:
             if peer in self._peers:
@@ -273,7 +272,7 @@ class Server:
             self._out.append(ForgetClientKey(peer.number))
         if peer.served:
             self._out.append(RemovePeer(peer.number))
-            self._say(Level.INFO, f"client {peer.name} is gone: {reason}")
+            self._say(Level.INFO, f"is gone: {reason}", peer)
         if peer.proto is Proto.TCP:
             self._out.append(CloseTransport(peer.link))
 
@@ -292,9 +291,9 @@ class Server:
         except PeerError as error:
             self._transmit(peer, peer.session.drain()[0])
             if error.consequence is Consequence.DROP:
-                self._out.append(Drop(error.reason))
+                self._out.append(Drop(error.reason, peer.tag))
             elif peer in self._peers:
-                self._say(Level.WARNING, f"client at {printable(str(peer.endpoint[0]))}: {error.reason}")
+                self._say(Level.WARNING, error.reason, peer)
                 self._forget(peer, error.reason)
         finally:
             self._peers.reschedule(peer)
@@ -308,7 +307,7 @@ class Server:
             if now >= peer.leaves_at:
                 self._forget(peer, "left")
             elif not (peer.served or peer.judged or peer.refused) and now >= peer.began + hand_window:
-                self._out.append(Drop("handshake not finished within the hand-window"))
+                self._out.append(Drop("handshake not finished within the hand-window", peer.tag))
                 self._forget(peer, "handshake not finished")
             else:
                 self._with(peer.number, lambda peer: self._passes(peer, now), now)
@@ -362,7 +361,7 @@ class Server:
             case MessageReceived(message):
                 self._message(peer, message, now)
             case MessageDropped(reason):
-                self._out.append(Drop(reason))
+                self._out.append(Drop(reason, peer.tag))
             case other:
                 assert_never(other)
 
@@ -376,7 +375,7 @@ class Server:
                 # Once: a client that repeats EXIT does not prolong its stay (CVE-2024-28882).
                 peer.leaves_at = min(peer.leaves_at, now + EXIT_DELAY)
             case _:
-                self._out.append(Drop(f"{type(message).__name__} from a client"))
+                self._out.append(Drop(f"{type(message).__name__} from a client", peer.tag))
 
     # --- those who are authenticated
 
@@ -396,7 +395,7 @@ class Server:
         if peer.admitted and (called, hello.username) != (peer.identity, peer.username):
             raise PeerError("the client's name changed in a renegotiation", Consequence.END_SESSION)
         if not peer.admitted:
-            peer.name, peer.identity = printable(called or "(no common name)", 64), called
+            peer.name, peer.identity = printable(called or "(no common name)", MAX_SHOWN), called
             peer.username, peer.certified = hello.username, facts.common_name
             peer.options = hello.options
             self._welcome.meet(peer, hello)
@@ -458,15 +457,12 @@ class Server:
         addresses = self._describe(peer)
         self._install(peer, peer.key_id)
         peer.session.use_first_key()
-        has = f" has {', '.join(map(str, addresses))}" if addresses else ""
+        has = f"has {', '.join(map(str, addresses))}" if addresses else "is connected"
         derivation = "exporter" if peer.ekm else "PRF"
-        self._say(
-            Level.INFO,
-            f"client {peer.name} at {_shown(peer.endpoint)}{has} "
-            f"({peer.session.tls_of(peer.key_id).describe()}, data {peer.cipher}, keys by {derivation})",
-        )
+        how = f"{peer.session.tls_of(peer.key_id).describe()}, data {peer.cipher}, keys by {derivation}"
+        self._say(Level.INFO, f"{has} ({how})", peer)
         for line in settings.begin(peer, self._config.common, peer_id):
-            self._say(Level.WARNING, f"client {peer.name}: {line}")
+            self._say(Level.WARNING, line, peer)
 
     def _describe(self, peer: Peer) -> tuple[IPv4Address | IPv6Address, ...] | None:
         """Tell what is inside at its end (None: everything), and who and where it is."""
@@ -484,13 +480,13 @@ class Server:
         """Send a client away: it is told, and soon forgotten."""
         if peer.served:
             peer.session.send_message(message, now)
-            self._say(Level.INFO, f"client {peer.name} is sent away ({printable(message)})")
+            self._say(Level.INFO, f"is sent away ({printable(message)})", peer)
         peer.leaves_at = min(peer.leaves_at, now + EXIT_DELAY)
 
     def _change(self, peer: Peer, options: tuple[str, ...], now: float) -> None:
         """Change what it was pushed, if it announced that it can be."""
         if not peer.served or not peer.updatable:
-            self._out.append(Drop("an update for a client that takes none"))
+            self._out.append(Drop("an update for a client that takes none", peer.tag))
             return
         for message in build_push(options, "PUSH_UPDATE"):
             peer.session.send_message(message, now)
@@ -500,9 +496,5 @@ class Server:
         keys = peer.session.derive(key_id, peer.cipher, ekm=peer.ekm, epoch=peer.epoch)
         self._out.append(InstallKey(peer.number, key_id, keys))
 
-    def _say(self, level: Level, text: str) -> None:
-        self._out.append(Notify(level, text))
-
-
-def _shown(endpoint: SockAddr) -> str:
-    return f"{printable(str(endpoint[0]))} port {endpoint[1]}"
+    def _say(self, level: Level, text: str, peer: Peer | None = None) -> None:
+        self._out.append(Notify(level, text, "" if peer is None else peer.tag))

@@ -68,6 +68,7 @@ from qubes_miragevpn.protocol.contract import (
     VerifyClientKey,
     VerifyLogin,
 )
+from qubes_miragevpn.protocol.serving.peer import place_of, tag
 from qubes_miragevpn.protocol.wire.authfailed import MAX_URL
 from qubes_miragevpn.runtime.driving.base import Driver, Machine, log
 from qubes_miragevpn.runtime.driving.host import TunnelHost
@@ -376,6 +377,11 @@ class ServerDriver(Driver):
         now = int(time.time())
         return Roster(title, now, tuple(self._member(each) for each in self._served.values()))
 
+    @property
+    def size(self) -> int:
+        """How many are connected."""
+        return len(self._served)
+
     def _member(self, each: AssignAddresses) -> Member:
         counters = self._plane.counters(each.peer)
         inner = {address.version: str(address) for address in each.addresses}
@@ -383,7 +389,7 @@ class ServerDriver(Driver):
             number=each.peer,
             name=each.name,
             username=each.username,
-            endpoint=_place(each.endpoint),
+            endpoint=place_of(each.endpoint),
             ipv4=inner.get(4, ""),
             ipv6=inner.get(6, ""),
             bytes_in=counters.bytes_in,
@@ -401,7 +407,8 @@ class ServerDriver(Driver):
 
     def update(self, number: int | None, options: tuple[str, ...]) -> int:
         """Change what clients were pushed: this one, or (None) all; to how many that take it."""
-        those = [each.peer for each in self._served.values() if each.updatable and number in (None, each.peer)]
+        asked = self._served.values() if number is None else filter(None, [self._served.get(number)])
+        those = [each.peer for each in asked if each.updatable]
         for peer in those:
             self._feed(ChangeSettings(peer, options))
         return len(those)
@@ -431,7 +438,8 @@ class ServerDriver(Driver):
                 self._plane.set_addresses(peer, addresses, effect.networks)
                 self._served[peer] = effect
                 self._since.setdefault(peer, int(time.time()))
-                log.debug("%s has %s", printable(name), ", ".join(map(str, addresses)) or "no address")
+                who = tag(effect.endpoint, name)
+                log.debug("%s has %s", who, ", ".join(map(str, addresses)) or "no address", extra={"client": who})
             case VerifyLogin() if self._judge is not None:
                 self._judge.ask(effect)
             case LoginAnswered() if self._judge is not None:
@@ -467,12 +475,6 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return printable(error.strerror)
     return printable(str(error) or type(error).__name__, 500)
-
-
-def _place(endpoint: SockAddr | None) -> str:
-    if endpoint is None:
-        return ""
-    return f"[{endpoint[0]}]:{endpoint[1]}" if len(endpoint) == 4 else f"{endpoint[0]}:{endpoint[1]}"
 
 
 def _addresses(settings: TunnelSettings) -> str:

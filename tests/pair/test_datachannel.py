@@ -118,7 +118,7 @@ def test_a_client_that_moves_is_followed_with_both_channels(pki: Pki) -> None:
     world.run(5)
     everything_passes(world, client)
     assert len(keys(client)) == 2
-    assert any("is at 203.0.113.77 port 5 now" in said.text for said in world.server.effects(c.Notify))
+    assert ("qube-one/203.0.113.77:5", "has moved here") in [(n.client, n.text) for n in world.server.effects(c.Notify)]
 
 
 def test_no_client_moves_to_where_another_is(pki: Pki) -> None:
@@ -129,7 +129,7 @@ def test_no_client_moves_to_where_another_is(pki: Pki) -> None:
     own, first.place = first.place, second.place
     first.send(b"\x45\0\0\x15" + bytes(17))
     world.run(1)
-    assert not any("now" in said.text for said in world.server.effects(c.Notify))
+    assert not any("moved" in said.text for said in world.server.effects(c.Notify))
     first.place = own
     everything_passes(world, first)
     everything_passes(world, second)

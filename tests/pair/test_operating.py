@@ -11,14 +11,16 @@ import pytest
 
 from qubes_miragevpn.config.model import Common, Listen, Operating, OutputFile, Proto, ServerConfig, Timers
 from qubes_miragevpn.protocol import contract as c
+from qubes_miragevpn.protocol.serving.peer import tag
 from qubes_miragevpn.protocol.serving.reload import reload
 from qubes_miragevpn.protocol.wire import peerinfo
 from tests.interop.pki import Pki
+from tests.pair.hostile.means.attacker import STRANGER, Attacker
 from tests.pair.test_handshake import transfer
 from tests.pair.test_login import last
 from tests.pair.test_renegotiation import QUIET
 from tests.pair.test_server import join
-from tests.pair.world import Side, World, client_config, inner_packet, server_config, up
+from tests.pair.world import CLIENT_AT, Side, World, client_config, inner_packet, server_config, up
 
 
 def change(world: World, *options: str, client: Side | None = None) -> None:
@@ -164,3 +166,27 @@ def test_what_one_client_costs_does_not_grow_with_their_number(pki: Pki) -> None
     assert len(peers) == 1 and not peers.on(7) and len(peers.on(0)) == 1
     world.server.event(c.TransportDown(7, "gone"))
     transfer(world, again)
+
+
+def test_lines_about_a_client_bear_its_tag(pki: Pki) -> None:
+    """Whatever happens to it: it comes, sends nonsense, and leaves; and a stranger's have his place only."""
+    world = World(server_config(pki))
+    client = join(world, pki)
+    attacker = Attacker(world, 5)
+    attacker.throw(world.server, attacker.noise())
+    attacker.throw(world.server, attacker.noise(), STRANGER)
+    client.event(c.UserCommand(c.Command.DISCONNECT))
+    world.run(5)
+    notes = [(each.client, each.text.split()[0]) for each in world.server.effects(c.Notify)]
+    assert notes == [(f"qube-one/{CLIENT_AT[0]}:{CLIENT_AT[1]}", word) for word in ("has", "is")]
+    places = {each.client.rpartition("/")[2] for each in world.server.effects(c.Drop)}
+    assert places == {f"{CLIENT_AT[0]}:{CLIENT_AT[1]}", f"{STRANGER[0]}:{STRANGER[1]}"}
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [("", ""), ("a", "a/"), ("a b/c", "a_b_c/"), ("x\n1", "x\\x0a1/"), ("n" * 99, "n" * 64 + ".../")],
+)
+def test_a_tag_is_one_word_whatever_the_name(name: str, shown: str) -> None:
+    assert tag(("192.0.2.1", 5), name) == f"{shown}192.0.2.1:5"
+    assert tag(("2001:db8::1", 5, 0, 0), name) == f"{shown}[2001:db8::1]:5"

@@ -108,8 +108,8 @@ def test_who_is_refused_hears_nothing(pki: Pki, proto: Proto) -> None:
     desk.world.run(3)
     stateless = 0 if proto is Proto.TCP else 1
     assert desk.asked and not up(client) and len(desk.world.server.sent) == stateless and not peers(desk.world)
-    notes = [each.text for each in desk.world.server.effects(c.Notify)]
-    assert notes[0] == "client at 192.0.2.1: its key is refused: the program ended with 1"
+    notes = [(each.client, each.text) for each in desk.world.server.effects(c.Notify)]
+    assert notes[0] == ("192.0.2.1:40000", "its key is refused: the program ended with 1")
     assert bool(desk.world.server.effects(c.CloseTransport)) == (proto is Proto.TCP)
 
 

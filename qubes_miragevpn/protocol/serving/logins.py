@@ -115,7 +115,7 @@ class Logins:
     def judged(self, peer: Peer, event: LoginJudged | LoginPending, now: float) -> bool:
         """Take a verdict in; whether the client may enter."""
         if not peer.judged or event.attempt != peer.attempt:
-            self._emit(Drop("a verdict that nobody waits for"))
+            self._emit(Drop("a verdict that nobody waits for", peer.tag))
             return False
         if isinstance(event, LoginPending):
             seconds = min(max(event.seconds, 1.0), MAX_PENDING)
@@ -177,8 +177,7 @@ def refuse(peer: Peer, why: str, told: str, now: float) -> Notify:
     peer.leaves_at = min(peer.leaves_at, now + EXIT_DELAY)
     clean = "".join(char for char in told if char.isprintable()).encode()[:MAX_REASON].decode("utf-8", "ignore")
     peer.session.send_message(f"AUTH_FAILED,{clean}" if clean else "AUTH_FAILED", now)
-    who = f"client {peer.name} at {printable(str(peer.endpoint[0]))}"
-    return Notify(Level.WARNING, f"{who} is refused: {printable(why, 500)}")
+    return Notify(Level.WARNING, f"is refused: {printable(why, 500)}", peer.tag)
 
 
 def _owner(peer: Peer, username: str) -> str:

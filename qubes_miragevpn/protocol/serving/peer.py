@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface, IPv6Interface
 
 from qubes_miragevpn.base.errors import Consequence, PeerError
+from qubes_miragevpn.base.text import printable
 from qubes_miragevpn.config.model import OneClient, Proto, ServerConfig
 from qubes_miragevpn.crypto.token import Token
 from qubes_miragevpn.dataplane.interface import Link, SockAddr
@@ -28,6 +29,9 @@ MOVES_TOLD = Pace(6, 60.0)
 
 USER = "user:"
 """Before the name of somebody without a certificate where others have one."""
+
+MAX_SHOWN = 64
+"""Characters of a name that are for people to read."""
 
 _NOTHING_SAID = OneClient()
 _CAN_NOTHING = PeerCan(proto=0, ciphers=(), mtu=False)
@@ -83,6 +87,11 @@ class Peer:
     moves_told: Ration = field(default_factory=lambda: Ration(MOVES_TOLD))
 
     @property
+    def tag(self) -> str:
+        """By which it is known in the log."""
+        return tag(self.endpoint, self.name)
+
+    @property
     def updatable(self) -> bool:
         """Whether it takes changes of what it was pushed."""
         return bool(self.can.proto & IvProto.PUSH_UPDATE)
@@ -108,6 +117,23 @@ def apart(name: str, *, certified: bool) -> str:
     if name.startswith(USER):
         raise PeerError(f"a certificate's name may not begin with {USER!r}", Consequence.END_SESSION)
     return name
+
+
+def place_of(endpoint: SockAddr | None) -> str:
+    """Where somebody is, as one word; "" if that is not said."""
+    if endpoint is None:
+        return ""
+    address = printable(str(endpoint[0]))
+    return f"[{address}]:{endpoint[1]}" if ":" in address else f"{address}:{endpoint[1]}"
+
+
+def tag(endpoint: SockAddr | None, name: str = "") -> str:
+    """Whom a line of the log is about: ``NAME/ADDRESS:PORT``, one word whatever somebody calls himself.
+
+    As openvpn has it (multi.c, multi_instance_string): without a name before somebody gave one.
+    """
+    shown = "".join("_" if char in "/ " else char for char in printable(name, MAX_SHOWN))
+    return f"{shown}/{place_of(endpoint)}" if shown else place_of(endpoint)
 
 
 def can_epochs(can: PeerCan) -> bool:

@@ -47,7 +47,7 @@ from qubes_miragevpn.protocol.contract import (
     TransportDown,
     UserCommand,
 )
-from qubes_miragevpn.runtime.driving.droplog import DropLog
+from qubes_miragevpn.runtime.driving.droplog import DropLog, lead
 
 log = logging.getLogger("miragevpn.tunnel")
 
@@ -205,10 +205,10 @@ class Driver:
             case CountTraffic(peer):
                 count = self._plane.counters(peer)
                 self._feed(TrafficCounted(peer, count.bytes_in + count.bytes_out))
-            case Notify(level, text):
-                log.log(_LEVELS[level], "%s", printable(text, 500))
-            case Drop(reason):
-                self._drops.add(reason, self._loop.time())
+            case Notify(level, text, client):
+                log.log(_LEVELS[level], "%s%s", lead(client), printable(text, 500), extra={"client": client})
+            case Drop(reason, client):
+                self._drops.add(reason, self._loop.time(), client)
             case Stop():
                 self._end(effect)
             case _:

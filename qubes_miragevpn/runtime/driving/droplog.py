@@ -11,6 +11,11 @@ WINDOW = 10.0  # seconds
 LINES = 10  # per window
 
 
+def lead(client: str) -> str:
+    """What stands in front of a line about this client."""
+    return f"{client} " if client else ""
+
+
 class DropLog:
     """At most `LINES` lines in `WINDOW` seconds; how many were left out is said with the next one."""
 
@@ -20,8 +25,8 @@ class DropLog:
         self._lines = 0
         self._silent = 0
 
-    def add(self, reason: str, now: float) -> None:
-        """A packet was dropped for `reason`."""
+    def add(self, reason: str, now: float, client: str = "") -> None:
+        """A packet was dropped for `reason`, of this client of a server's."""
         if not self._log.isEnabledFor(logging.DEBUG):
             return
         if now - self._window >= WINDOW:
@@ -32,4 +37,4 @@ class DropLog:
         self._lines += 1
         unsaid, self._silent = self._silent, 0
         more = f" (and {unsaid} that were not logged)" if unsaid else ""
-        self._log.debug("packet dropped: %s%s", printable(reason), more)
+        self._log.debug("%spacket dropped: %s%s", lead(client), printable(reason), more, extra={"client": client})

@@ -18,7 +18,7 @@ from qubes_miragevpn.runtime import disk
 from qubes_miragevpn.runtime.driver import ServerDriver
 from qubes_miragevpn.runtime.operating.logbook import Logbook
 from qubes_miragevpn.runtime.operating.management import Management
-from qubes_miragevpn.runtime.operating.roster import Roster, prometheus, status
+from qubes_miragevpn.runtime.operating.roster import Roster, State, prometheus, status
 
 READABLE = 0o644
 """The mode of the metrics: another user's exporter reads them. The status file is its owner's alone."""
@@ -46,14 +46,17 @@ class Console:
         path = self._folder / self._operating.management
         self._management = Management(path, self, self._logbook, hold=self._operating.management_hold)
         await self._management.start()
-        self._management.became("CONNECTING")
+        self._management.became(State("CONNECTING"))
         await self._management.released()
 
-    def serve(self, driver: ServerDriver, address: str) -> None:
-        """The server runs: `address` is its own inside the tunnel."""
+    def serve(
+        self, driver: ServerDriver, ipv4: str = "", ipv6: str = "", listens: tuple[str, int] | None = None
+    ) -> None:
+        """The server runs: its own addresses inside the tunnel, and where it listens if it was told an address."""
         self._driver = driver
         if self._management is not None:
-            self._management.became("CONNECTED", "SUCCESS", address)
+            self._management.became(State("ASSIGN_IP", "", ipv4, None, ipv6))
+            self._management.became(State("CONNECTED", "SUCCESS", ipv4, listens, ipv6))
         self._keep_files()
 
     def reconfigure(self, operating: Operating) -> None:
@@ -80,7 +83,7 @@ class Console:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._management is not None:
-            self._management.became("EXITING")
+            self._management.became(State("EXITING"))
             await self._management.close()
         logging.getLogger("miragevpn").removeHandler(self._logbook)
 
@@ -102,6 +105,10 @@ class Console:
     def roster(self) -> Roster:
         """Who is connected."""
         return Roster(self._title, 0, ()) if self._driver is None else self._driver.roster(self._title)
+
+    def size(self) -> int:
+        """How many are."""
+        return 0 if self._driver is None else self._driver.size
 
     def totals(self) -> tuple[int, int]:
         """Bytes received and sent since the start."""

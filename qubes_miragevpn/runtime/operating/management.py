@@ -15,7 +15,6 @@ import errno
 import os
 import socket
 import stat
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ from typing import Protocol
 from qubes_miragevpn.base.errors import ConfigError, SystemRefused
 from qubes_miragevpn.base.text import printable
 from qubes_miragevpn.runtime.operating.logbook import Line, Logbook
-from qubes_miragevpn.runtime.operating.roster import STATUS_VERSIONS, Roster, status
+from qubes_miragevpn.runtime.operating.roster import STATUS_VERSIONS, Roster, State, status
 from qubes_miragevpn.runtime.operating.updates import read_options
 
 MAX_CALLERS = 8
@@ -44,6 +43,9 @@ class Operated(Protocol):
     def roster(self) -> Roster:
         """Who is connected."""
 
+    def size(self) -> int:
+        """How many are."""
+
     def totals(self) -> tuple[int, int]:
         """Bytes received and sent since the start."""
 
@@ -55,20 +57,6 @@ class Operated(Protocol):
 
     def signal(self, name: str) -> None:
         """Do what a signal of this name would do."""
-
-
-@dataclass(frozen=True)
-class State:
-    """What the server was at some moment, in openvpn's words."""
-
-    at: int
-    name: str
-    detail: str = ""
-    address: str = ""
-
-    def line(self) -> str:
-        """As `state` shows it: time, name, detail, own address, and four fields that a server leaves empty."""
-        return f"{self.at},{self.name},{self.detail},{self.address},,,,"
 
 
 class Management:
@@ -131,9 +119,8 @@ class Management:
         """Whether the server waits."""
         return self.hold and not self._released.is_set()
 
-    def became(self, name: str, detail: str = "", address: str = "") -> None:
+    def became(self, state: State) -> None:
         """Note a new state of the server, and tell those who listen."""
-        state = State(int(time.time()), name, detail, address)
         self.states.append(state)
         for caller in self._callers.values():
             if caller.hears_states:
@@ -219,14 +206,16 @@ class _Caller:
         if command is None:
             self.say("ERROR: unknown command, enter 'help' for more options")
         elif len(words) - 1 < command.wanted:
-            least = "at least " if words[0] in ("client-kill", "push-update-cid") else ""
+            least = "at least " if words[0] in ("client-kill", "log", "push-update-cid") else ""
             self.say(f"ERROR: the '{words[0]}' command requires {least}{command.wanted} parameter")
         else:
             command.run(self, words[1:])
 
     # --- commands
 
-    def _version(self, _: list[str]) -> None:
+    def _version(self, words: list[str]) -> None:
+        if words:  # the version that the caller understands; this one is what we speak
+            return
         title = self._shared.operated.roster().title
         self.say(f"OpenVPN Version: {title}", f"Management Version: {VERSION}", "END")
 
@@ -250,18 +239,21 @@ class _Caller:
 
     def _load_stats(self, _: list[str]) -> None:
         received, sent = self._shared.operated.totals()
-        clients = len(self._shared.operated.roster().members)
+        clients = self._shared.operated.size()
         self.say(f"SUCCESS: nclients={clients},bytesin={received},bytesout={sent}")
 
     def _state(self, words: list[str]) -> None:
         lines = [state.line() for state in self._shared.states]
-        self._recall(words, "state", lines, lines[-1:])
+        if words:
+            self._recall(words, "state", lines)
+        else:
+            self.say(*lines[-1:], "END")
 
     def _log(self, words: list[str]) -> None:
-        self._recall(words, "log", [_log_line(line) for line in self._shared.logbook.lines], None)
+        self._recall(words, "log", [_log_line(line) for line in self._shared.logbook.lines])
 
-    def _recall(self, words: list[str], what: str, lines: list[str], plain: list[str] | None) -> None:
-        """``[on|off] [N|all]``; `plain`: the answer where neither is given."""
+    def _recall(self, words: list[str], what: str, lines: list[str]) -> None:
+        """``[on|off] [N|all]``."""
         if words and words[0] in ("on", "off"):
             heard = words.pop(0) == "on"
             if what == "log":
@@ -271,18 +263,15 @@ class _Caller:
             self.say(f"SUCCESS: real-time {what} notification set to {'ON' if heard else 'OFF'}")
             if not words:
                 return
-        elif not words:
-            if plain is None:
-                self.say(f"ERROR: {what} parameter must be 'on' or 'off' or some number n or 'all'")
-            else:
-                self.say(*plain, "END")
-            return
         newest = len(lines) if words[0] == "all" else _number(words[0])
-        self.say(*(lines[-newest:] if newest else []), "END")
+        if not newest and words[0] != "all":
+            self.say(f"ERROR: {what} parameter must be 'on' or 'off' or some number n or 'all'")
+        else:
+            self.say(*(lines[-newest:] if newest else []), "END")
 
     def _bytecount(self, words: list[str]) -> None:
-        self._tick(_number(words[0]))
         self.say("SUCCESS: bytecount interval changed")
+        self._tick(_number(words[0]))
 
     def _tick(self, seconds: int) -> None:
         if self._ticker is not None:
@@ -292,15 +281,21 @@ class _Caller:
             self._ticker = asyncio.get_running_loop().create_task(self._count(min(seconds, 86400)))
 
     async def _count(self, seconds: int) -> None:
+        told: dict[int, tuple[int, int]] = {}
         while True:
+            counts = {each.number: (each.bytes_in, each.bytes_out) for each in self._shared.operated.roster().members}
+            for number, (received, sent) in counts.items():
+                if told.get(number) != (received, sent):
+                    self.say(f">BYTECOUNT_CLI:{number},{received},{sent}")
+            told = counts
             await asyncio.sleep(seconds)
-            for each in self._shared.operated.roster().members:
-                self.say(f">BYTECOUNT_CLI:{each.number},{each.bytes_in},{each.bytes_out}")
 
     def _kill(self, words: list[str]) -> None:
         members = self._shared.operated.roster().members
         address = ":" in words[0]
-        chosen = [each for each in members if words[0] == (each.endpoint if address else each.name)]
+        chosen = [
+            each for each in members if words[0] in ((each.endpoint, each.real_address) if address else (each.name,))
+        ]
         done = sum(self._shared.operated.dismiss(each.number, "RESTART") for each in chosen)
         shown = printable(words[0])
         if done:
@@ -313,9 +308,12 @@ class _Caller:
             self.say(f"ERROR: {which} not found")
 
     def _client_kill(self, words: list[str]) -> None:
+        if not words[0].isdigit():
+            self.say("ERROR: cannot parse CID")
+            return
         message = " ".join(words[1:]) or "RESTART"
         known = message.split(",")[0] in ("RESTART", "HALT") and printable(message) == message
-        done = known and words[0].isdigit() and self._shared.operated.dismiss(_number(words[0]), message)
+        done = known and self._shared.operated.dismiss(_number(words[0]), message)
         self.say("SUCCESS: client-kill command succeeded" if done else "ERROR: client-kill command failed")
 
     def _push_update_broad(self, words: list[str]) -> None:
@@ -379,7 +377,7 @@ _COMMANDS: Mapping[str, _Command] = {
     "hold": _Command(_Caller._hold, "hold [on|off|release]", "Show or set the hold flag, or let the server begin."),
     "kill": _Command(_Caller._kill, "kill cn|IP:port", "Send away the clients of that name, or the one there.", 1),
     "load-stats": _Command(_Caller._load_stats, "load-stats", "Clients and bytes in all."),
-    "log": _Command(_Caller._log, "log [on|off] [N|all]", "Log lines as they come, and the last N."),
+    "log": _Command(_Caller._log, "log [on|off] [N|all]", "Log lines as they come, and the last N.", 1),
     "pid": _Command(_Caller._pid, "pid", "The server's process id."),
     "push-update-broad": _Command(_Caller._push_update_broad, 'push-update-broad "O"', "Push options to all.", 1),
     "push-update-cid": _Command(_Caller._push_update_cid, 'push-update-cid CID "O"', "Push options to one.", 2),

@@ -8,6 +8,7 @@ a field or a line is replaced, so that nobody adds rows by calling himself somet
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from dataclasses import asdict, dataclass
@@ -40,9 +41,35 @@ class Member:
     cipher: str
 
     @property
+    def real_address(self) -> str:
+        """As openvpn shows where it is: with the port, but of IPv6 the address alone, which tools rely on."""
+        return self.endpoint[1:].partition("]")[0] if self.endpoint.startswith("[") else self.endpoint
+
+    @property
     def inner(self) -> tuple[str, ...]:
         """The addresses that it has."""
         return tuple(filter(None, (self.ipv4, self.ipv6)))
+
+
+@dataclass(frozen=True)
+class State:
+    """What the server is from some moment on, in openvpn's words; `listens`: address and port, where it was told one.
+
+    `ipv4` and `ipv6` are its own addresses inside the tunnel. A server has nobody in particular at the other end.
+    """
+
+    name: str
+    detail: str = ""
+    ipv4: str = ""
+    listens: tuple[str, int] | None = None
+    ipv6: str = ""
+    at: int = dataclasses.field(default_factory=lambda: int(time.time()))
+
+    def line(self) -> str:
+        """As `state` shows it: time, name, detail, own address, the remote's two, the local ones, and IPv6 if any."""
+        address, port = ("", "") if self.listens is None else self.listens
+        last = f",{self.ipv6}" if self.ipv6 else ""
+        return f"{self.at},{self.name},{self.detail},{self.ipv4},,,{address},{port}{last}"
 
 
 @dataclass(frozen=True)
@@ -52,6 +79,11 @@ class Roster:
     title: str
     at: int
     members: tuple[Member, ...]
+
+
+def title(version: str) -> str:
+    """What we call ourselves there: tools look for openvpn's name and version to know what columns there are."""
+    return f"OpenVPN 2.6.0 compatible (miragevpn {version})"
 
 
 def status(roster: Roster, version: int) -> str:
@@ -70,11 +102,14 @@ def _first(roster: Roster) -> list[str]:
         "OpenVPN CLIENT LIST",
         f"Updated,{_local(roster.at)}",
         "Common Name,Real Address,Bytes Received,Bytes Sent,Connected Since",
-        *(row(each.name, each.endpoint, each.bytes_in, each.bytes_out, _local(each.since)) for each in roster.members),
+        *(
+            row(each.name, each.real_address, each.bytes_in, each.bytes_out, _local(each.since))
+            for each in roster.members
+        ),
         "ROUTING TABLE",
         "Virtual Address,Common Name,Real Address,Last Ref",
         *(
-            row(address, each.name, each.endpoint, _local(roster.at))
+            row(address, each.name, each.real_address, _local(roster.at))
             for each in roster.members
             for address in each.inner
         ),
@@ -89,13 +124,13 @@ def _later(roster: Roster, separator: str) -> list[str]:
 
     clients = [
         row(
-            "CLIENT_LIST", each.name, each.endpoint, each.ipv4, each.ipv6, each.bytes_in, each.bytes_out,
+            "CLIENT_LIST", each.name, each.real_address, each.ipv4, each.ipv6, each.bytes_in, each.bytes_out,
             _local(each.since), each.since, each.username or _UNDEFINED, each.number, each.number, each.cipher,
         )
         for each in roster.members
     ]  # fmt: skip
     routes = [
-        row("ROUTING_TABLE", address, each.name, each.endpoint, _local(roster.at), roster.at)
+        row("ROUTING_TABLE", address, each.name, each.real_address, _local(roster.at), roster.at)
         for each in roster.members
         for address in each.inner
     ]

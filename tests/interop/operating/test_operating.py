@@ -12,9 +12,18 @@ import pytest
 from qubes_miragevpn.base.exitcodes import ExitCode
 from qubes_miragevpn.cli.main import main
 from tests.interop.conftest import Bench
+from tests.interop.netns import SERVER_WIRE
 from tests.interop.peers import OPENVPN, OURS, Case, Peer, client_config, server_config
 
 OPERATED = "status status.log 1\nmanagement m unix\n"
+
+
+SAID = (
+    "load-stats", "state", "state all", "state 1", "state on", "state foo", "log", "log foo", "log off", "bytecount 0",
+    "bytecount", "hold", "hold on", "hold off", "hold foo", "kill", "kill nobody", "kill 1.2.3.4:5", "client-kill",
+    "client-kill x", "client-kill 99", "signal", "signal FOO", "status 4", "version", "nonsense",
+)  # fmt: skip
+"""What is asked besides the status."""
 
 
 def ask(path: Path, command: str) -> list[str]:
@@ -34,6 +43,8 @@ def ask(path: Path, command: str) -> list[str]:
 
 def shape(line: str) -> str:
     """A line without what differs between two servers: numbers, addresses of the outside, names of programs."""
+    if line.startswith(("OpenVPN Version: ", "Management Interface for ")):
+        line = re.match(r".*?OpenVPN [0-9.]+ ", line + " ")[0]  # type: ignore[index]
     first = line.split(",")[0].split("\t")[0]
     if first in ("TITLE", "TIME", "Updated"):
         return first
@@ -42,13 +53,13 @@ def shape(line: str) -> str:
 
 def told(bench: Bench, kind: str) -> dict[str, list[str]]:
     """What a server of this kind says with one client, as shapes by format."""
-    server = bench.server(kind, server_config(Case(), bench.pki, kind) + OPERATED)
+    server = bench.server(kind, server_config(Case(), bench.pki, kind) + OPERATED + f"local {SERVER_WIRE}\n")
     client = bench.client(OPENVPN, client_config(Case(), bench.pki, OPENVPN))
     client.wait_up()
     bench.exchange(10_000)
     answers = {f"status {n}": [shape(line) for line in ask(bench.folder / "m", f"status {n}")] for n in (1, 2, 3)}
-    answers["load-stats"] = [shape(line) for line in ask(bench.folder / "m", "load-stats")]
-    answers["state"] = [shape(line) for line in ask(bench.folder / "m", "state")]
+    answers |= {command: [shape(line) for line in ask(bench.folder / "m", command)] for command in SAID}
+    answers["help"] = [shape(line) for line in ask(bench.folder / "m", "help")][:2]
     server.wait("status file", lambda: "qube-one" in (bench.folder / "status.log").read_text())
     answers["file"] = [shape(line) for line in (bench.folder / "status.log").read_text().splitlines()]
     answers["kill"] = ask(bench.folder / "m", "kill qube-one")

@@ -91,8 +91,9 @@ def test_drops_are_logged_by_few_and_the_others_counted(caplog: pytest.LogCaptur
     drops = DropLog(logging.getLogger("miragevpn.test"))
     for _ in range(LINES + 90):
         drops.add("bad\x07", 100.0)
-    drops.add("worse", 100.0 + WINDOW)
+    drops.add("worse", 100.0 + WINDOW, "ada/192.0.2.1:5")
     lines = [record.getMessage() for record in caplog.records]
     assert len(lines) == LINES + 1
     assert lines[0] == "packet dropped: bad\\x07"
-    assert lines[-1] == "packet dropped: worse (and 90 that were not logged)"
+    assert lines[-1] == "ada/192.0.2.1:5 packet dropped: worse (and 90 that were not logged)"
+    assert getattr(caplog.records[-1], "client") == "ada/192.0.2.1:5"  # noqa: B009

@@ -21,6 +21,7 @@ from qubes_miragevpn.base.secret import Secret
 from qubes_miragevpn.base.text import printable
 from qubes_miragevpn.config.model import Command, LoginRules, Method, Pam, PasswordFile
 from qubes_miragevpn.protocol.contract import LoginAnswered, LoginJudged, LoginPending, VerifyLogin
+from qubes_miragevpn.protocol.serving.peer import tag
 from qubes_miragevpn.protocol.serving.registry import source_of
 from qubes_miragevpn.runtime.operating.logins.turns import Turn, Turns
 
@@ -122,7 +123,8 @@ class Judge:
         except TimeoutError:
             verdict = Verdict(False, why="the judge took too long")
         except (OSError, MirageError) as error:
-            _log.error("the login of %s cannot be judged: %s", printable(asked.username, 64), printable(str(error)))
+            who = tag(asked.endpoint, asked.username or asked.common_name)
+            _log.error("%s login cannot be judged: %s", who, printable(str(error)), extra={"client": who})
             verdict = Verdict(False, why="it cannot be judged")
         self._report(LoginJudged(asked.peer, asked.attempt, verdict.granted, verdict.told, verdict.why))
 

@@ -14,7 +14,7 @@ import pytest
 from qubes_miragevpn.base.errors import SystemRefused
 from qubes_miragevpn.runtime.operating.logbook import Logbook
 from qubes_miragevpn.runtime.operating.management import MAX_CALLERS, Management
-from qubes_miragevpn.runtime.operating.roster import Roster
+from qubes_miragevpn.runtime.operating.roster import Roster, State
 from tests.unit.runtime.operating.test_roster import ROSTER
 
 
@@ -26,6 +26,9 @@ class Server:
 
     def roster(self) -> Roster:
         return ROSTER
+
+    def size(self) -> int:
+        return len(ROSTER.members)
 
     def totals(self) -> tuple[int, int]:
         return 30, 40
@@ -97,7 +100,7 @@ ANSWERS = {
     "client-kill 3": "SUCCESS: client-kill command succeeded",
     "client-kill 4 HALT,go away": "SUCCESS: client-kill command succeeded",
     "client-kill 9": "ERROR: client-kill command failed",
-    "client-kill x": "ERROR: client-kill command failed",
+    "client-kill x": "ERROR: cannot parse CID",
     "client-kill 3 PUSH_REPLY,route 0.0.0.0": "ERROR: client-kill command failed",
     "client-kill": "ERROR: the 'client-kill' command requires at least 1 parameter",
     'push-update-broad "route 10.9.0.0 255.255.0.0, -dns"': "SUCCESS: push-update command succeeded",
@@ -115,7 +118,9 @@ ANSWERS = {
     "status 9": "ERROR: bad status format version number",
     "bytecount 0": "SUCCESS: bytecount interval changed",
     "hold": "SUCCESS: hold=0",
-    "log": "ERROR: log parameter must be 'on' or 'off' or some number n or 'all'",
+    "log": "ERROR: the 'log' command requires at least 1 parameter",
+    "log foo": "ERROR: log parameter must be 'on' or 'off' or some number n or 'all'",
+    "state 0": "ERROR: state parameter must be 'on' or 'off' or some number n or 'all'",
     "nonsense": "ERROR: unknown command, enter 'help' for more options",
     "\x1b[31m": "ERROR: unknown command, enter 'help' for more options",
 }
@@ -148,22 +153,22 @@ def test_log_and_states(tmp_path: Path) -> None:
 
         for number in range(5):
             log(f"line {number}")
-        management.became("CONNECTING")
-        management.became("CONNECTED", "SUCCESS", "10.8.0.1")
+        management.became(State("CONNECTING"))
+        management.became(State("CONNECTED", "SUCCESS", "10.8.0.1", ("192.0.2.1", 1194), "fd00::1"))
         caller = await call()
         assert [line.split(",")[1:] for line in (await caller.ask_all("log all"))[:-1]] == [
             ["W", "line 2"], ["W", "line 3"], ["W", "line 4"],
         ]  # fmt: skip
         assert len(await caller.ask_all("log 1")) == 2
         assert [line.split(",", 1)[1] for line in (await caller.ask_all("state"))[:-1]] == [
-            "CONNECTED,SUCCESS,10.8.0.1,,,,"
+            "CONNECTED,SUCCESS,10.8.0.1,,,192.0.2.1,1194,fd00::1"
         ]
         assert len(await caller.ask_all("state all")) == 3
         assert await caller.ask("log on") == "SUCCESS: real-time log notification set to ON"
         assert await caller.ask("state on") == "SUCCESS: real-time state notification set to ON"
         log("now\r\n>STATE:forged")
         assert (await caller.line()).endswith(",W,now\\x0d\\x0a>STATE:forged")
-        management.became("EXITING")
+        management.became(State("EXITING"))
         assert (await caller.line()).split(",")[1] == "EXITING"
 
     with_management(tmp_path, play)
@@ -174,6 +179,7 @@ def test_byte_counts(tmp_path: Path) -> None:
         caller = await call()
         await caller.ask("bytecount 1")
         assert [await caller.line(), await caller.line()] == [">BYTECOUNT_CLI:3,10,20", ">BYTECOUNT_CLI:4,10,20"]
+        assert (await caller.ask("pid")).startswith("SUCCESS: pid="), "who has moved nothing since is not told again"
 
     with_management(tmp_path, play)
 

@@ -26,6 +26,14 @@ def test_rows_have_as_many_fields_as_their_header(version: int) -> None:
     assert len(told) == 2 + 3 and all(len(row) == headers[row[0]] for row in told)
 
 
+def test_where_a_client_of_ipv6_is_has_no_port() -> None:
+    """As openvpn writes it; brackets and a port stop tools that read the field as an address."""
+    found = Roster("t", 1, (replace(ALICE, endpoint="[2001:db8::7]:1194"),))
+    for version, separator in ((1, ","), (2, ","), (3, "\t")):
+        assert f"{separator}2001:db8::7{separator}" in status(found, version) and "[" not in status(found, version)
+    assert 'address="[2001:db8::7]:1194"' in prometheus(found)
+
+
 def test_what_is_written_is_what_is_read() -> None:
     assert asking.read(status(ROSTER, 3).encode()) == ROSTER
     assert json.loads(as_json(ROSTER))["clients"][0]["ipv6"] == "fd00::2"
