@@ -202,8 +202,12 @@ ATTACKS = (
          "unit/runtime/operating/test_management.py::test_answers"),
     ),
     Attack(
-        55, "names that would break the log or the status",
+        55, "names that would break the log, the status or the file of leases, or that lead out of client-config-dir",
         ("unit/runtime/operating/test_roster.py::test_a_name_adds_no_field_and_no_line",
+         "unit/runtime/operating/test_leases.py::test_what_is_written_is_read_again",
+         "unit/config/test_perclient.py::test_a_name_that_is_no_files_is_refused",
+         "pair/test_server_combinations.py::test_a_name_finds_its_own_file_or_none",
+         "pair/test_server_combinations.py::test_a_long_name_is_a_files_or_nobodys",
          PROTOCOL + "test_policies.py::test_a_hostile_name_is_shown_printably",
          "unit/crypto/test_x509.py::test_control_characters_in_a_name_are_refused"),
     ),
