@@ -103,7 +103,7 @@ def _rules(family: int, uplink: str, assignment: Assignment, own: bool) -> list[
 def names_rules(resolvers: Iterable[Address], askers: Iterable[int]) -> tuple[NetRule, ...]:
     """Questions of the users `askers` (numbers) to these resolvers of tunnel 0 look up its table, which ends closed.
 
-    Before 5150, so that no mark leads them to the uplink. What is forwarded never has a user, and does not match.
+    Before 5150, so that no mark leads them to the uplink. What is forwarded does not come from lo, and does not match.
     """
     return tuple(
         NetRule(
