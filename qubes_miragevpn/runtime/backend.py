@@ -59,7 +59,9 @@ def choose(config: Config, environ: Mapping[str, str] = os.environ) -> Backend:
         make = partial(_reference, config) if isinstance(config, ServerConfig) else _between_two
         return Backend(make, partial(open_tun, ethernet=_shared(config).ethernet))
     _log.info("data plane: %s", NATIVE)
-    return Backend(partial(_native, isinstance(config, ServerConfig)), partial(open_tun, headers=True))
+    server = isinstance(config, ServerConfig)
+    among = isinstance(config, ServerConfig) and config.client_to_client
+    return Backend(partial(_native, server, among), partial(open_tun, headers=True))
 
 
 def _reference(config: ServerConfig) -> DataPlane:
@@ -79,10 +81,10 @@ def _between_two() -> DataPlane:
     return Pump()
 
 
-def _native(server: bool) -> DataPlane:
+def _native(server: bool, client_to_client: bool) -> DataPlane:
     from qubes_miragevpn.runtime.nativepump import NativePump
 
-    return NativePump(server=server)
+    return NativePump(server=server, client_to_client=client_to_client)
 
 
 def _shared(config: Config) -> Common:
@@ -108,10 +110,6 @@ def _hindrance(config: Config) -> str:
     if isinstance(config, PointClient | PointServer):
         return "the native one was not tried with tunnels between two"
     if isinstance(config, ServerConfig):
-        if config.client_to_client:
-            return "the native one does not pass packets between clients"
-        if config.client_dir is not None:
-            return "the native one knows no networks behind clients (client-config-dir)"
         return _common_hindrance(config.common, any(place.proto is Proto.UDP for place in config.places))
     for remote in config.remotes:
         datagrams = remote.proto is Proto.UDP

@@ -68,12 +68,13 @@ _FRAMING = {
 
 
 class NativePump:
-    """`DataPlane` over `_native.Engine`; `server`: peers have addresses of their own."""
+    """`DataPlane` over `_native.Engine`; `server`, `client_to_client`: as the reference has them."""
 
     name = "native"
 
-    def __init__(self, *, server: bool = False) -> None:
+    def __init__(self, *, server: bool = False, client_to_client: bool = False) -> None:
         self._server = server
+        self._among = client_to_client
         self._engine: Engine | None = None
         self._socks: dict[Link, tuple[socket.socket, SockAddr | None]] = {}
         self._gone: set[Link] = set()  # links and peers of threads that ended by a bug
@@ -93,7 +94,7 @@ class NativePump:
             self._begin(self._loop)
 
     def _begin(self, loop: asyncio.AbstractEventLoop) -> Engine:
-        self._engine = Engine(self._server)
+        self._engine = Engine(self._server, self._among)
         loop.add_reader(self._engine.fileno(), self._occurred)
         return self._engine
 
@@ -146,6 +147,9 @@ class NativePump:
                 return None if sender is None else ControlPacket(link, sender, packet)
             case "link failed":
                 return LinkFailed(*about)
+            case "tun refused":
+                _log.info("the TUN: %s, which go one by one from now on", about[0])
+                return None
             case "tun failed":
                 return TunFailed(*about) if self._has_tun else None
             case _:
@@ -236,11 +240,10 @@ class NativePump:
         addresses: tuple[IPv4Address | IPv6Address, ...],
         networks: tuple[IPv4Network | IPv6Network, ...] = (),
     ) -> None:
-        """Give a server's peer its inner addresses; there are no networks here (`backend.choose` sees to it)."""
-        if networks:
-            raise MisuseError("the native data plane knows no networks behind a peer")
+        """Give a server's peer its inner addresses, and the networks behind it."""
         if peer not in self._lost:
-            self._live.set_addresses(peer, [str(address) for address in addresses])
+            behind = [(str(network.network_address), network.prefixlen) for network in networks]
+            self._live.set_addresses(peer, [str(address) for address in addresses], behind)
 
     def remove_peer(self, peer: int) -> None:
         """Forget the peer with its keys."""

@@ -10,6 +10,7 @@ that says what to do. The interface vanishes when its descriptor is closed; addr
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -69,18 +70,26 @@ class Tun:
 def open_tun(name: str, *, headers: bool = False, ethernet: bool = False) -> Tun:
     """Create the interface `name` (or attach to a persistent one of that name) and open it.
 
-    `headers`: every packet is preceded by a virtio-net header. `ethernet`: a TAP, which carries frames.
+    `headers`: every packet is preceded by a virtio-net header, where the kernel has those; whoever uses the descriptor
+    can ask for it. `ethernet`: a TAP, which carries frames.
     Raises `SystemRefused` if the machine does not let us.
     """
     if not 0 < len(name.encode()) < IFNAMSIZ or "/" in name or "\0" in name:
         raise MisuseError(f"{name!r} cannot be the name of an interface")
+    flags = (_IFF_TAP if ethernet else _IFF_TUN) | _IFF_NO_PI
     try:
-        flags = (_IFF_TAP if ethernet else _IFF_TUN) | _IFF_NO_PI | (_IFF_VNET_HDR if headers else 0)
-        tun = _open_by_pytun(pytun, name, flags) if pytun is not None else _open_by_ioctl(name, flags)
+        if headers:
+            with contextlib.suppress(OSError):
+                tun = _open(name, flags | _IFF_VNET_HDR)
+                tun.queue = QUEUE_OF_LARGE
+                return tun
+        return _open(name, flags)
     except OSError as refusal:
         raise _explained(name, refusal) from None
-    tun.queue = QUEUE_OF_LARGE if headers else QUEUE
-    return tun
+
+
+def _open(name: str, flags: int) -> Tun:
+    return _open_by_pytun(pytun, name, flags) if pytun is not None else _open_by_ioctl(name, flags)
 
 
 def hardware_address(fd: int) -> bytes:

@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
+use miragevpn_core::routes::Prefix;
 use miragevpn_core::{Digest, DirectionKeys, Format, KeySpec, Limits, Suite};
 use miragevpn_linux::{Engine, Event, Refusal, Rules};
 use pyo3::exceptions::PyOSError;
@@ -82,6 +83,7 @@ fn event<'py>(py: Python<'py>, event: Event) -> PyResult<Bound<'py, PyAny>> {
         Event::Floated { peer, to } => ("floated", peer, address(py, to)?).into_pyobject(py)?.into_any(),
         Event::LinkFailed { link, reason } => ("link failed", link, reason).into_pyobject(py)?.into_any(),
         Event::TunFailed(reason) => ("tun failed", reason).into_pyobject(py)?.into_any(),
+        Event::TunRefused(what) => ("tun refused", what).into_pyobject(py)?.into_any(),
         Event::Broken(reason) => ("broken", reason).into_pyobject(py)?.into_any(),
     })
 }
@@ -177,8 +179,8 @@ impl PyEngine {
 #[pymethods]
 impl PyEngine {
     #[new]
-    fn new(py: Python<'_>, server: bool) -> PyResult<Self> {
-        let engine = Engine::start(server).map_err(|refusal| refused(py, refusal))?;
+    fn new(py: Python<'_>, server: bool, among: bool) -> PyResult<Self> {
+        let engine = Engine::start(server, among).map_err(|refusal| refused(py, refusal))?;
         Ok(Self(std::sync::Mutex::new(Some(engine))))
     }
 
@@ -244,10 +246,21 @@ impl PyEngine {
         self.with(py, |engine| engine.update_peer(peer, peer_id, rules))
     }
 
-    fn set_addresses(&self, py: Python<'_>, peer: u32, addresses: Vec<String>) -> PyResult<()> {
-        let parsed: Result<Vec<IpAddr>, _> = addresses.iter().map(|address| address.parse()).collect();
-        let parsed = parsed.map_err(|_| misuse(py, "that is no address".to_owned()))?;
-        self.with(py, |engine| engine.set_addresses(peer, &parsed))
+    fn set_addresses(
+        &self,
+        py: Python<'_>,
+        peer: u32,
+        addresses: Vec<String>,
+        networks: Vec<(String, u8)>,
+    ) -> PyResult<()> {
+        let address = |text: &str| text.parse::<IpAddr>().ok();
+        let network = |(text, length): &(String, u8)| Prefix::new(address(text)?.into(), *length);
+        let hosts: Option<Vec<_>> = addresses.iter().map(|text| address(text)).collect();
+        let prefixes: Option<Vec<_>> = networks.iter().map(network).collect();
+        let (Some(hosts), Some(prefixes)) = (hosts, prefixes) else {
+            return Err(misuse(py, "that is no address".to_owned()));
+        };
+        self.with(py, |engine| engine.set_addresses(peer, &hosts, &prefixes))
     }
 
     fn remove_peer(&self, py: Python<'_>, peer: u32) -> PyResult<()> {

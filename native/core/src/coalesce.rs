@@ -244,6 +244,12 @@ impl Frame {
         self.row.count
     }
 
+    /// Whether they are TCP; if it holds several, they are UDP otherwise.
+    #[must_use]
+    pub fn is_tcp(&self) -> bool {
+        self.row.tcp
+    }
+
     fn complete(&mut self, arena: &[u8]) {
         let row = &self.row;
         let offset = if row.tcp { TCP_CHECKSUM } else { UDP_CHECKSUM };

@@ -22,11 +22,6 @@ impl Prefix {
     pub fn new(address: Address, length: u8) -> Option<Self> {
         (length <= address.bits()).then(|| Self { address: address.masked(length), length })
     }
-
-    /// The network that is `address` alone.
-    pub fn host(address: Address) -> Self {
-        Self { address, length: address.bits() }
-    }
 }
 
 /// What each prefix leads to.
@@ -69,7 +64,7 @@ impl<V: Copy + PartialEq> Routes<V> {
     }
 
     /// Let `now` lead to `value` instead of those of `before` that still do.
-    pub fn replace(&mut self, value: V, before: &[Prefix], now: &[Prefix]) {
+    fn replace(&mut self, value: V, before: &[Prefix], now: &[Prefix]) {
         for &prefix in before {
             if self.exactly(prefix) == Some(value) {
                 self.remove(prefix);
@@ -100,11 +95,42 @@ impl<V: Copy + PartialEq> Routes<V> {
     }
 }
 
+/// Whom each inner address belongs to: exactly, else by the longest network that it is in. No two own the same.
+#[derive(Clone, Debug, Default)]
+pub struct Owners {
+    hosts: HashMap<Address, u32>,
+    networks: Routes<u32>,
+    owned: HashMap<u32, (Vec<Address>, Vec<Prefix>)>, // and what was taken from them since
+}
+
+impl Owners {
+    /// Let `owner` have these, and nothing else; what another had of them is taken from that.
+    pub fn give(&mut self, owner: u32, hosts: Vec<Address>, networks: Vec<Prefix>) {
+        let (hosts_before, networks_before) = self.owned.remove(&owner).unwrap_or_default();
+        for host in hosts_before {
+            if self.hosts.get(&host) == Some(&owner) {
+                self.hosts.remove(&host);
+            }
+        }
+        self.hosts.extend(hosts.iter().map(|&host| (host, owner)));
+        self.networks.replace(owner, &networks_before, &networks);
+        if !(hosts.is_empty() && networks.is_empty()) {
+            self.owned.insert(owner, (hosts, networks));
+        }
+    }
+
+    /// Whose `address` is.
+    #[inline]
+    pub fn find(&self, address: Address) -> Option<u32> {
+        self.hosts.get(&address).copied().or_else(|| self.networks.get(address))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
 
-    use super::{Address, Prefix, Routes};
+    use super::{Address, Owners, Prefix, Routes};
     use crate::testing::Chance;
 
     /// Every prefix looked at, the longest that holds the address taken.
@@ -154,13 +180,43 @@ mod tests {
         assert!(Prefix::new(Address::V4(0), 33).is_none());
     }
 
+    /// What belongs to whom, gone through one by one: an exact address before networks, which have the longest first.
+    fn naive_owner(all: &HashMap<(Address, u8, bool), u32>, address: Address) -> Option<u32> {
+        let host = all.get(&(address, address.bits(), true)).copied();
+        let networks = all.iter().filter(|((_, _, host), _)| !host);
+        host.or_else(|| {
+            naive(&networks.map(|((network, length, _), owner)| ((*network, *length), *owner)).collect(), address)
+        })
+    }
+
     #[test]
-    fn what_was_taken_away_is_not_taken_back() {
-        let [one, other] = [1, 2].map(|host| Prefix::host(Address::V4(host)));
-        let mut routes = Routes::default();
-        routes.replace(7, &[], &[one, other]);
-        routes.replace(8, &[], &[other]);
-        routes.replace(7, &[one, other], &[]);
-        assert_eq!([1, 2].map(|host| routes.get(Address::V4(host))), [None, Some(8)]);
+    fn owners_are_those_of_a_naive_table() {
+        for seed in 0..8 {
+            let mut chance = Chance::new(seed);
+            let (mut owners, mut all) = (Owners::default(), HashMap::new());
+            for _ in 0..200 {
+                let owner = chance.below(12) as u32;
+                let hosts: Vec<_> = (0..chance.below(3)).map(|_| address(&mut chance)).collect();
+                let networks: Vec<_> = (0..chance.below(3))
+                    .filter_map(|_| {
+                        let network = address(&mut chance);
+                        Prefix::new(network, chance.below(u64::from(network.bits()) + 1) as u8)
+                    })
+                    .collect();
+                all.retain(|_, other| *other != owner);
+                all.extend(hosts.iter().map(|host| ((*host, host.bits(), true), owner)));
+                all.extend(networks.iter().map(|network| ((network.address, network.length, false), owner)));
+                owners.give(owner, hosts, networks);
+                for _ in 0..20 {
+                    let address = address(&mut chance);
+                    assert_eq!(owners.find(address), naive_owner(&all, address));
+                }
+            }
+            for owner in 0..12 {
+                owners.give(owner, vec![], vec![]);
+            }
+            assert!(owners.hosts.is_empty() && owners.networks.v4.is_empty() && owners.networks.v6.is_empty());
+            assert!(owners.owned.is_empty());
+        }
     }
 }

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread::{Builder, JoinHandle, sleep};
 use std::time::Instant;
 
+use miragevpn_core::inner::Address;
 use miragevpn_core::routes::Prefix;
 use miragevpn_core::{KeySpec, NO_PEER_ID, make_key};
 
@@ -84,11 +85,12 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Starts the workers. `server`: a peer sends and receives nothing until it has addresses.
+    /// Starts the workers. `server`: a peer sends and receives nothing until it has addresses. `among`: what one peer
+    /// sends to another is passed on.
     ///
     /// # Errors
     /// If the system has no descriptors or threads for it.
-    pub fn start(server: bool) -> Result<Self, Refusal> {
+    pub fn start(server: bool, among: bool) -> Result<Self, Refusal> {
         let (tx_watch, rx_watch) = (Arc::new(Watch::new()?), Arc::new(Watch::new()?));
         let (tx_bell, rx_bell) = (Bell::new()?, Bell::new()?);
         tx_watch.add(tx_bell.fd(), Interest::Read, BELL)?;
@@ -96,7 +98,7 @@ impl Engine {
         let events = Arc::new(Events::new()?);
         let shared = Arc::new(Shared {
             tx: Gate::new(Tx::new(tx_watch.clone(), events.clone())),
-            rx: Gate::new(Rx::new(rx_watch.clone(), events.clone())),
+            rx: Gate::new(Rx::new(rx_watch.clone(), events.clone(), among)),
             tx_bell,
             rx_bell,
             tx_watch,
@@ -229,7 +231,6 @@ impl Engine {
                 rules,
                 keys: Default::default(),
                 restricted: self.server,
-                addresses: Vec::new(),
                 heard: now,
                 silent_since: now,
                 exited: false,
@@ -239,8 +240,8 @@ impl Engine {
                 dropped: Dropped::default(),
             };
             state.peers.insert(handle, peer);
-            state.by_endpoint.insert((link, endpoint), handle);
-            state.index(handle, link)
+            state.directory.add(handle, link, endpoint, self.server);
+            state.directory.everything()
         };
         let peer = TxPeer {
             link,
@@ -296,24 +297,23 @@ impl Engine {
         Ok(())
     }
 
-    /// Gives a server's peer its inner addresses; one that another peer had is taken from that.
+    /// Gives a server's peer its inner addresses, and the networks behind it; what another peer had is taken from that.
     ///
     /// # Errors
     /// If there is no such peer.
-    pub fn set_addresses(&self, handle: u32, addresses: &[IpAddr]) -> Result<(), Refusal> {
-        let has: Vec<Prefix> = addresses.iter().map(|address| Prefix::host((*address).into())).collect();
-        let (had, everything) = {
+    pub fn set_addresses(&self, handle: u32, addresses: &[IpAddr], networks: &[Prefix]) -> Result<(), Refusal> {
+        let hosts: Vec<Address> = addresses.iter().map(|&address| address.into()).collect();
+        let everything = {
             let mut rx = self.shared.rx.enter();
             let state = rx.peers();
             let peer = state.peers.get_mut(&handle).ok_or_else(|| unknown(handle))?;
-            peer.restricted = self.server || !has.is_empty();
-            let had = std::mem::replace(&mut peer.addresses, has.clone());
-            let link = peer.link;
-            state.by_address.replace(handle, &had, &has);
-            (had, state.index(handle, link))
+            peer.restricted = self.server || !hosts.is_empty() || !networks.is_empty();
+            state.directory.restrict(handle, peer.restricted);
+            state.directory.inner.give(handle, hosts.clone(), networks.to_vec());
+            state.directory.everything()
         };
         let mut tx = self.shared.tx.enter();
-        tx.by_address.replace(handle, &had, &has);
+        tx.inner.give(handle, hosts, networks.to_vec());
         tx.everything = everything;
         Ok(())
     }
@@ -323,22 +323,18 @@ impl Engine {
     /// # Errors
     /// If there is no such peer.
     pub fn remove_peer(&self, handle: u32) -> Result<(), Refusal> {
-        let (had, everything) = {
+        let everything = {
             let mut rx = self.shared.rx.enter();
             let state = rx.peers();
             let peer = state.peers.remove(&handle).ok_or_else(|| unknown(handle))?;
-            let place = (peer.link, peer.endpoint);
-            if state.by_endpoint.get(&place) == Some(&handle) {
-                state.by_endpoint.remove(&place);
-            }
-            state.by_address.replace(handle, &peer.addresses, &[]);
+            state.directory.remove(handle, peer.link, peer.endpoint);
             state.schedule(handle);
-            (peer.addresses, state.index(handle, peer.link))
+            state.directory.everything()
         };
         let mut tx = self.shared.tx.enter();
         tx.peers.remove(&handle);
-        tx.by_address.replace(handle, &had, &[]);
         tx.schedule(handle);
+        tx.inner.give(handle, Vec::new(), Vec::new());
         tx.everything = everything;
         Ok(())
     }
@@ -530,7 +526,7 @@ fn receive(shared: &Shared) -> io::Result<()> {
         let Some(mut rx) = shared.rx.turn() else {
             return Err(io::Error::other("a call of the owner's failed"));
         };
-        let wait = rx.turn(&ready, Instant::now());
+        let wait = rx.turn(&ready, &shared.tx, Instant::now());
         let moved = std::mem::take(&mut rx.peers().moved);
         drop(rx);
         if !moved.is_empty() {
@@ -563,7 +559,7 @@ mod tests {
 
     #[test]
     fn the_workers_end_when_they_are_told_to() {
-        let mut engine = Engine::start(false).unwrap();
+        let mut engine = Engine::start(false, false).unwrap();
         assert!(engine.counters(1).is_err());
         engine.close();
         assert!(engine.events().is_empty());

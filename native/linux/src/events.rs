@@ -71,6 +71,8 @@ pub enum Event {
     },
     /// The TUN is of no more use.
     TunFailed(String),
+    /// The TUN does not do what it said it could, and goes on without; for the log.
+    TunRefused(String),
     /// A worker met a bug and ended: nothing is moved any more.
     Broken(String),
 }

@@ -5,6 +5,8 @@
 #![deny(unsafe_code)]
 
 mod deadlines;
+mod delivery;
+mod directory;
 mod engine;
 mod events;
 mod gate;

@@ -3,26 +3,28 @@
 //!
 //! The order of checks, and what each packet counts as, are `dataplane/reference.py`'s.
 
-use std::collections::{BTreeSet, HashMap};
-use std::io::{self, ErrorKind, IoSlice};
+use std::collections::HashMap;
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use miragevpn_core::coalesce::Coalescer;
 use miragevpn_core::errors::Drop as Counter;
 use miragevpn_core::framing::Unframed;
 use miragevpn_core::inner::{OCC_MAGIC, OCC_MOST, Payload, classify};
-use miragevpn_core::routes::{Prefix, Routes};
 use miragevpn_core::{Opener, mss};
 
 use crate::deadlines::Deadlines;
+use crate::delivery::Delivery;
+use crate::directory::Directory;
 use crate::events::{Event, Events};
+use crate::gate::Gate;
 use crate::link::{FRAME_HEADER, Link, MAX_FRAME, Socket, is_gone, words};
 use crate::peer::Rules;
 use crate::sys::{self, Interest, MESSAGES, Received, Watch};
 use crate::tun::Tun;
+use crate::tx::Tx;
 
 /// What one message may hold: a datagram, or several of one length.
 const MESSAGE: usize = 65536;
@@ -46,7 +48,6 @@ pub(crate) struct RxPeer {
     pub(crate) rules: Rules,
     pub(crate) keys: [Option<Opener>; 8],
     pub(crate) restricted: bool,
-    pub(crate) addresses: Vec<Prefix>,
     pub(crate) heard: Instant,
     pub(crate) silent_since: Instant,
     pub(crate) exited: bool,
@@ -75,34 +76,30 @@ pub(crate) struct Rx {
 pub(crate) struct Peers {
     events: Arc<Events>,
     pub(crate) peers: HashMap<u32, RxPeer>,
-    pub(crate) sole: HashMap<u64, u32>,
-    pub(crate) by_endpoint: HashMap<(u64, SocketAddr), u32>,
-    pub(crate) by_address: Routes<u32>,
+    pub(crate) directory: Directory,
+    among: bool, // what one peer sends to another is passed on
     /// Moves that the other worker has not heard of.
     pub(crate) moved: Vec<(u32, SocketAddr)>,
     found: Vec<Range<usize>>,
-    coalescer: Coalescer,
+    passed: Vec<(u32, Range<usize>)>, // for other peers
+    delivery: Delivery,
     tun_error: Option<String>,
-    on_link: HashMap<u64, BTreeSet<u32>>,
-    unrestricted: BTreeSet<u32>,
     deadlines: Deadlines, // of silences; what came meanwhile may have made one later
     pub(crate) dropped_unknown: u64,
 }
 
 impl Rx {
-    pub(crate) fn new(watch: Arc<Watch>, events: Arc<Events>) -> Self {
+    pub(crate) fn new(watch: Arc<Watch>, events: Arc<Events>, among: bool) -> Self {
         let state = Peers {
             events: events.clone(),
             peers: HashMap::new(),
-            sole: HashMap::new(),
-            by_endpoint: HashMap::new(),
-            by_address: Routes::default(),
+            directory: Directory::default(),
+            among,
             moved: Vec::new(),
             found: Vec::new(),
-            coalescer: Coalescer::new(false, false),
+            passed: Vec::new(),
+            delivery: Delivery::new(),
             tun_error: None,
-            on_link: HashMap::new(),
-            unrestricted: BTreeSet::new(),
             deadlines: Deadlines::default(),
             dropped_unknown: 0,
         };
@@ -114,7 +111,7 @@ impl Rx {
     }
 
     pub(crate) fn attach_tun(&mut self, tun: Tun) {
-        self.state.coalescer = Coalescer::new(tun.tcp, tun.udp);
+        self.state.delivery.attach(&tun);
         self.tun = Some(tun);
     }
 
@@ -136,14 +133,15 @@ impl Rx {
     }
 
     /// Takes what is there, and says how long there is nothing to do but wait for more.
-    pub(crate) fn turn(&mut self, ready: &[u64], now: Instant) -> Option<Duration> {
+    pub(crate) fn turn(&mut self, ready: &[u64], tx: &Gate<Tx>, now: Instant) -> Option<Duration> {
         for number in ready {
             let Some(known) = self.links.get_mut(number) else {
                 continue;
             };
+            let out = Out { tun: self.tun.as_ref(), tx };
             let gone = match &known.link.socket {
-                Socket::Udp { .. } => known.datagrams(&mut self.buffer, &mut self.state, self.tun.as_ref(), now),
-                Socket::Tcp(_) => known.frames(&mut self.state, self.tun.as_ref(), now),
+                Socket::Udp { .. } => known.datagrams(&mut self.buffer, &mut self.state, out, now),
+                Socket::Tcp(_) => known.frames(&mut self.state, out, now),
             };
             if let Err(reason) = gone {
                 self.watch.remove(known.link.fd());
@@ -155,19 +153,20 @@ impl Rx {
             }
         }
         self.state.tick(now);
-        self.state.deadlines.next().map(|deadline| deadline.saturating_duration_since(now))
+        self.state.deadlines.next().map(|at| at.saturating_duration_since(now))
     }
+}
+
+/// Where packets go.
+#[derive(Clone, Copy)]
+struct Out<'a> {
+    tun: Option<&'a Tun>,
+    tx: &'a Gate<Tx>,
 }
 
 impl RxLink {
     /// Reads datagrams once; an ICMP error that was waiting at the socket is read like one, and ignored.
-    fn datagrams(
-        &mut self,
-        buffer: &mut [u8],
-        state: &mut Peers,
-        tun: Option<&Tun>,
-        now: Instant,
-    ) -> Result<(), String> {
+    fn datagrams(&mut self, buffer: &mut [u8], state: &mut Peers, out: Out<'_>, now: Instant) -> Result<(), String> {
         let Socket::Udp { connected, .. } = &self.link.socket else {
             return Ok(());
         };
@@ -187,12 +186,12 @@ impl RxLink {
                 at = next;
             }
         }
-        state.deliver(buffer, tun);
+        state.deliver(buffer, out, now);
         Ok(())
     }
 
     /// Reads a stream once, and takes the frames that are whole.
-    fn frames(&mut self, state: &mut Peers, tun: Option<&Tun>, now: Instant) -> Result<(), String> {
+    fn frames(&mut self, state: &mut Peers, out: Out<'_>, now: Instant) -> Result<(), String> {
         match self.link.read(&mut self.stream[self.filled..]) {
             Ok(0) => return Err("the peer closed the connection".to_owned()),
             Ok(length) => self.filled += length,
@@ -214,7 +213,7 @@ impl RxLink {
             state.receive(self.link.number, None, &mut self.stream, begin..begin + size, now);
             at = begin + size;
         }
-        state.deliver(&self.stream, tun);
+        state.deliver(&mut self.stream, out, now);
         let full = self.filled == self.stream.len();
         self.stream.copy_within(at..self.filled, 0);
         self.filled -= at;
@@ -247,9 +246,9 @@ impl Peers {
         let moved = from.filter(|from| *from != peer.endpoint);
         if let Some(to) = moved {
             // With several peers on the link only DATA_V2 says whose it is.
-            let named = opcode == DATA_V2 || self.sole.contains_key(&link);
+            let named = opcode == DATA_V2 || self.directory.sole(link).is_some();
             let may = peer.rules.floats && named && to.port() != 0;
-            if !may || self.by_endpoint.contains_key(&(link, to)) {
+            if !may || self.directory.at(link, to).is_some() {
                 self.dropped_unknown += 1;
                 return;
             }
@@ -277,10 +276,7 @@ impl Peers {
         };
         peer.heard = now;
         if let Some(to) = moved {
-            if self.by_endpoint.get(&(link, peer.endpoint)) == Some(&handle) {
-                self.by_endpoint.remove(&(link, peer.endpoint));
-            }
-            self.by_endpoint.insert((link, to), handle);
+            self.directory.moved(handle, link, peer.endpoint, to);
             peer.endpoint = to;
             self.moved.push((handle, to));
             self.events.moved(handle, to);
@@ -304,13 +300,13 @@ impl Peers {
     }
 
     fn peer_of(&self, link: u64, from: Option<SocketAddr>, packet: &[u8]) -> Option<u32> {
-        let handle = match self.sole.get(&link) {
-            Some(&handle) => handle,
+        let handle = match self.directory.sole(link) {
+            Some(handle) => handle,
             None if packet[0] >> 3 == DATA_V2 => {
                 let id = packet.get(1..4)?;
                 u32::from_be_bytes([0, id[0], id[1], id[2]])
             }
-            None => *self.by_endpoint.get(&(link, from?))?,
+            None => self.directory.at(link, from?)?,
         };
         self.peers.get(&handle).filter(|peer| peer.link == link).map(|_| handle)
     }
@@ -339,9 +335,10 @@ impl Peers {
                 return;
             }
         };
+        let mut other = None;
         if peer.restricted {
-            // Peers never reach each other here: a server that lets them runs on the reference.
-            if self.by_address.get(source) != Some(handle) || self.by_address.get(destination).is_some() {
+            other = self.directory.inner.find(destination);
+            if self.directory.inner.find(source) != Some(handle) || (other.is_some() && !self.among) {
                 peer.dropped.other += 1;
                 return;
             }
@@ -349,82 +346,43 @@ impl Peers {
         peer.packets += 1;
         peer.bytes += inner.len() as u64;
         mss::clamp(inner, peer.rules.mss4, peer.rules.mss6);
-        self.found.push(start..start + inner.len());
+        let at = start..start + inner.len();
+        match other {
+            Some(other) => self.passed.push((other, at)),
+            None => self.found.push(at),
+        }
     }
 
-    /// Writes what was found in `buffer` to the TUN.
-    fn deliver(&mut self, buffer: &[u8], tun: Option<&Tun>) {
-        if let Some(tun) = tun {
-            if let Err(error) = self.write(buffer, tun) {
+    /// Writes what was found in `buffer` to the TUN, and passes on what is for other peers.
+    fn deliver(&mut self, buffer: &mut [u8], out: Out<'_>, now: Instant) {
+        if !self.passed.is_empty() {
+            // The sending worker never waits for this one, and has its turns in bounded time.
+            out.tx.enter().pass_on(buffer, &self.passed, now);
+            self.passed.clear();
+        }
+        if let Some(tun) = out.tun {
+            if let Err(error) = self.delivery.write(&self.found, buffer, tun) {
                 self.tun_error = Some(words(&error));
+            }
+            if let Some(what) = self.delivery.take_refusal() {
+                self.events.push(Event::TunRefused(what));
             }
         }
         self.found.clear();
     }
 
-    /// An error is one after which the TUN is of no use; a packet that it does not take is lost.
-    fn write(&mut self, buffer: &[u8], tun: &Tun) -> io::Result<()> {
-        if !tun.vnet {
-            for at in &self.found {
-                usable(tun.write(&[IoSlice::new(&buffer[at.clone()])]))?;
-            }
-            return Ok(());
-        }
-        for at in &self.found {
-            self.coalescer.push(buffer, at.clone());
-        }
-        self.coalescer.finish(buffer);
-        let mut parts: Vec<IoSlice<'_>> = Vec::with_capacity(65);
-        for frame in self.coalescer.frames() {
-            parts.clear();
-            parts.push(IoSlice::new(frame.head()));
-            parts.extend(self.coalescer.pieces(frame).map(|piece| IoSlice::new(&buffer[piece])));
-            usable(tun.write(&parts))?;
-        }
-        drop(parts);
-        self.coalescer.clear();
-        Ok(())
-    }
-
-    /// Notes who is alone on `link` now that this peer of it came, changed or went; returns who takes everything.
-    pub(crate) fn index(&mut self, handle: u32, link: u64) -> Option<u32> {
-        let peer = self.peers.get(&handle);
-        let others = self.on_link.entry(link).or_default();
-        if peer.is_some() {
-            others.insert(handle);
-        } else {
-            others.remove(&handle);
-        }
-        match (others.len(), others.first().copied()) {
-            (1, Some(sole)) => {
-                self.sole.insert(link, sole);
-            }
-            (left, _) => {
-                self.sole.remove(&link);
-                if left == 0 {
-                    self.on_link.remove(&link);
-                }
-            }
-        }
-        if peer.is_some_and(|peer| !peer.restricted) {
-            self.unrestricted.insert(handle);
-        } else {
-            self.unrestricted.remove(&handle);
-        }
-        self.unrestricted.last().copied() // the newest one
-    }
-
-    /// When `tick` has something to do for this peer may have changed, or the peer is gone.
+    /// When the peer's silence is to be told may have become earlier, or it is gone.
     pub(crate) fn schedule(&mut self, handle: u32) {
         self.deadlines.set(handle, self.peers.get(&handle).and_then(RxPeer::silent_at));
     }
 
     fn tick(&mut self, now: Instant) {
         for handle in self.deadlines.take_due(now) {
-            if let Some(peer) = self.peers.get_mut(&handle).filter(|peer| peer.silent_at().is_some_and(|at| now >= at))
-            {
-                peer.silent_since = now;
-                self.events.push(Event::PeerSilent(handle));
+            if let Some(peer) = self.peers.get_mut(&handle) {
+                if peer.silent_at().is_some_and(|at| now >= at) {
+                    peer.silent_since = now;
+                    self.events.push(Event::PeerSilent(handle));
+                }
             }
             self.schedule(handle);
         }
@@ -435,15 +393,5 @@ impl RxPeer {
     fn silent_at(&self) -> Option<Instant> {
         let silence = self.rules.silence?;
         self.keys.iter().any(Option::is_some).then(|| self.heard.max(self.silent_since) + silence)
-    }
-}
-
-/// Lets pass what costs a packet only: a full queue, or a packet that the kernel does not like.
-fn usable(written: io::Result<()>) -> io::Result<()> {
-    match written {
-        Err(error) if matches!(error.raw_os_error(), Some(libc::EIO | libc::EBADFD | libc::EBADF | libc::ENODEV)) => {
-            Err(error)
-        }
-        _ => Ok(()),
     }
 }

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use miragevpn_core::framing::Framing;
 use miragevpn_core::inner::{PING, addresses};
-use miragevpn_core::routes::Routes;
+use miragevpn_core::routes::Owners;
 use miragevpn_core::segment::{Prepared, Segments, VNET_LEN, VnetHeader, prepare};
 use miragevpn_core::{SealError, Sealer, mss};
 
@@ -96,7 +96,7 @@ pub(crate) struct Tx {
     links: HashMap<u64, TxLink>,
     pub(crate) peers: HashMap<u32, TxPeer>,
     pub(crate) everything: Option<u32>,
-    pub(crate) by_address: Routes<u32>,
+    pub(crate) inner: Owners,
     packet: Vec<u8>,
     cut: Option<Cut>,
     arena: Vec<u8>,
@@ -119,7 +119,7 @@ impl Tx {
             links: HashMap::new(),
             peers: HashMap::new(),
             everything: None,
-            by_address: Routes::default(),
+            inner: Owners::default(),
             packet: vec![0; LARGEST_READ],
             cut: None,
             arena: vec![0; ARENA],
@@ -227,7 +227,7 @@ impl Tx {
         self.flush();
     }
 
-    /// When `tick` has something to do for this peer may have changed, or the peer is gone.
+    /// When the peer wants its next ping may have become earlier, or it is gone.
     pub(crate) fn schedule(&mut self, handle: u32) {
         self.deadlines.set(handle, self.peers.get(&handle).and_then(TxPeer::ping_due));
     }
@@ -243,7 +243,7 @@ impl Tx {
         }
         self.pump(now);
         self.tick(now);
-        self.deadlines.next().map(|deadline| deadline.saturating_duration_since(now))
+        self.deadlines.next().map(|at| at.saturating_duration_since(now))
     }
 
     fn tick(&mut self, now: Instant) {
@@ -327,7 +327,7 @@ impl Tx {
         let header = <&[u8; VNET_LEN]>::try_from(&*before).map_or_else(|_| VnetHeader::default(), VnetHeader::read);
         let handle = match self.everything {
             Some(handle) => handle,
-            None => match addresses(packet).and_then(|(_, to)| self.by_address.get(to)) {
+            None => match addresses(packet).and_then(|(_, to)| self.inner.find(to)) {
                 Some(handle) => handle,
                 None => return,
             },
@@ -379,6 +379,32 @@ impl Tx {
                 return;
             }
         }
+    }
+
+    /// Seals and sends what peers sent to other peers: for each packet whom it is for, and where in `buffer` it lies.
+    pub(crate) fn pass_on(&mut self, buffer: &mut [u8], packets: &[(u32, Range<usize>)], now: Instant) {
+        for (handle, at) in packets {
+            self.make_room();
+            let Some(peer) = self.peers.get_mut(handle) else {
+                continue;
+            };
+            let packet = &mut buffer[at.clone()];
+            let (Some(place), Some(&first)) = (Place::of(peer, &self.links), packet.first()) else {
+                peer.dropped_other += 1;
+                continue;
+            };
+            if ARENA - self.filled < packet.len() + MAX_OVERHEAD {
+                self.dropped_full += 1; // the sockets take nothing at present
+                continue;
+            }
+            mss::clamp(packet, peer.rules.mss4, peer.rules.mss6);
+            let begin = self.filled + place.before + place.framing.room(first);
+            self.arena[begin..begin + packet.len()].copy_from_slice(packet);
+            self.count(*handle, at.len());
+            self.seal(*handle, &place, at.len(), first, now);
+        }
+        self.flush();
+        self.read_or_wait();
     }
 
     /// Frames and seals the packet of `size` bytes, beginning with `first`, that lies at `place` of the arena's free part.

@@ -28,7 +28,6 @@ def said(caplog: pytest.LogCaptureFixture, text: str, environ: dict[str, str]) -
 
 REFUSED = [
     (STATIC, "the native one has no static key mode"),
-    (SERVER + "client-to-client\n", "the native one does not pass packets between clients"),
     (CLIENT + "fragment 1300\n", "the native one does not cut packets (fragment)"),
     (CLIENT + "allow-compression asym\n", "the native one does not decompress (allow-compression)"),
     (CLIENT + "socks-proxy 192.0.2.9 1080\n", "the native one does not speak to a SOCKS relay"),
@@ -47,6 +46,7 @@ def test_what_the_native_one_cannot_do_goes_to_the_reference(
 SERVED = [
     CLIENT,
     SERVER,
+    SERVER + "client-to-client\nclient-config-dir clients\n",
     CLIENT + "proto tcp\nsocks-proxy 192.0.2.9 1080\n",
     CLIENT + "proto tcp\nhttp-proxy 192.0.2.9 8080\n",
     CLIENT + "comp-lzo no\n",
