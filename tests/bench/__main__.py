@@ -8,6 +8,7 @@ them alike; the table shows medians and, in the file, every value.
 from __future__ import annotations
 
 import argparse
+import compileall
 import os
 import sys
 import time
@@ -20,7 +21,7 @@ from tests.bench.many import __main__ as many
 from tests.bench.many import server as many_server
 from tests.bench.tunnel import ENDS, Ends, tunnel
 from tests.interop import pki as pki_module
-from tests.interop.peers import Case
+from tests.interop.peers import REPOSITORY, Case
 from tests.interop.pki import Pki
 
 
@@ -115,6 +116,8 @@ def main() -> int:
     if os.geteuid() != 0:
         say("bench: making network namespaces needs root")
         return 4
+    # As packages have it; where PYTHONDONTWRITEBYTECODE is set every start would compile everything again.
+    compileall.compile_dir(REPOSITORY / "qubes_miragevpn", quiet=1)
     pki = pki_module.make()
     results = report.Results()
     chosen = [ends for ends in ENDS if ends.name in options.ends]
