@@ -126,7 +126,8 @@ class Answers:
     async def _events(self, request: Request) -> Listener:
         """What each tunnel does now, and from now on every change."""
         try:
-            return self._hub.listen([self._told(index) for index in sorted(self._tunnels)])
+            told = [self._told(index) for index in sorted(self._tunnels)]
+            return self._hub.listen(told, owner=request.caller in (None, "dom0"))
         except TooManyListeners as error:
             raise Refused(str(error)) from None
 

@@ -117,9 +117,18 @@ def _shown_details(details: replies.Details, arguments: argparse.Namespace) -> s
         return json.dumps(asdict(details))
     lines = [_shown_tunnel(name, status) for name, status in details.tunnels.items()]
     for interface, addresses in details.downstream.items():
-        for address in addresses:
-            lines.append(f"  {address:<16} {interface:<8} uses {details.assigned.get(address, 'vpn0')}")
+        way = _way(details, addresses)
+        lines += [f"  {address:<16} {interface:<8} {way}" for address in addresses]
     return "\n".join(lines)
+
+
+def _way(details: replies.Details, addresses: tuple[str, ...]) -> str:
+    """What the qube with these addresses uses: one tunnel for all of them, whichever of them was assigned."""
+    ways = {details.assigned[address] for address in addresses if address in details.assigned} or {"vpn0"}
+    if len(ways) > 1:
+        return f"closed: assigned to {' and '.join(sorted(ways))}"
+    (way,) = ways
+    return f"uses {way}" if way in details.tunnels else f"closed: there is no {way}"
 
 
 def _shown_tunnel(name: str, status: replies.Status) -> str:
@@ -141,10 +150,11 @@ def _shown_status(status: replies.Status, arguments: argparse.Namespace) -> str:
 def _shown_profiles(found: replies.Profiles, arguments: argparse.Namespace) -> str:
     if arguments.json:
         return json.dumps(asdict(found))
-    return "\n".join(
+    lines = [
         f"{'*' if name == found.current else ' '} {name}{' (default)' if name == found.default else ''}"
         for name in found.profiles
-    )
+    ]
+    return "\n".join(lines) or "no profiles: `qvm-miragevpn import NAME SOURCE` hands one in"
 
 
 def _told(event: replies.Event) -> str:

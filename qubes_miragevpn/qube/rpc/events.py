@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from qubes_miragevpn.base.errors import MirageError
@@ -22,7 +22,7 @@ class TooManyListeners(MirageError):
 class Listener:
     """Who is told; `close` when done."""
 
-    def __init__(self, hub: Hub, first: list[Value]) -> None:
+    def __init__(self, hub: Hub, first: Iterable[Value]) -> None:
         self._hub = hub
         self._waiting: asyncio.Queue[Value | None] = asyncio.Queue(MAX_WAITING + 1)
         for value in first:
@@ -51,9 +51,12 @@ class Hub:
     def __init__(self) -> None:
         self.listeners: set[Listener] = set()
 
-    def listen(self, first: list[Value]) -> Listener:
-        """A new listener, who is told `first` to begin with; raises `TooManyListeners`."""
-        if len(self.listeners) >= MAX_LISTENERS:
+    def listen(self, first: Iterable[Value], *, owner: bool) -> Listener:
+        """A new listener, who is told `first` to begin with; raises `TooManyListeners`.
+
+        The last place is the `owner`'s, dom0 or root here, whoever else has taken all the others.
+        """
+        if len(self.listeners) >= MAX_LISTENERS - (not owner):
             raise TooManyListeners("too many listen already")
         listener = Listener(self, first)
         self.listeners.add(listener)

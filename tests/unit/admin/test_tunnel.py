@@ -22,6 +22,9 @@ from tests.unit.admin.test_replies import DETAILS, PROFILES, STATUS
 VPN = "sys-vpn"
 
 
+NONE = {"profiles": [], "current": None, "default": None}
+
+
 def running(dom0: Dom0, state: str = "Running") -> None:
     dom0.has(VPN, "admin.vm.List", "", f"{VPN} class=AppVM state={state}\n")
 
@@ -38,6 +41,7 @@ def typed(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
         (["status", "--json"], "Details+", DETAILS, b"", '"assigned": {"10.137.0.20": "vpn1"}'),
         (["log"], "Log+", {"lines": ["one", "two\x1b[2J"]}, b"", "one\ntwo\\x1b[2J\n"),
         (["profiles"], "Profiles+", PROFILES, b"", "* a\n  b-2.x\n"),
+        (["profiles"], "Profiles+", NONE, b"", "no profiles: `qvm-miragevpn import NAME SOURCE`"),
         (["profiles", "--json"], "Profiles+", PROFILES, b"", '"profiles": ["a", "b-2.x"]'),
         (["delete", "a"], "RemoveProfile+a", {"profile": "a"}, b"", "a is gone"),
         (["switch", "b"], "Switch+b", STATUS, b"", "vpn0   connected"),
@@ -63,6 +67,26 @@ def test_commands(
     # In dom0 qubesadmin itself starts the qube before it calls a service; no policy speaks of that.
     beyond = dom0.beyond_policy(words[0], VPN, [], "debian-13")
     assert [key for key in beyond if key[1] != "admin.vm.Start" or not dom0.in_dom0] == []
+
+
+@pytest.mark.parametrize(
+    ("assigned", "said"),
+    [
+        ({}, "uses vpn0"),
+        ({"10.137.0.20": "vpn15"}, "uses vpn15"),
+        ({"10.137.0.20": "vpn1"}, "closed: there is no vpn1"),
+        ({"10.137.0.20": "vpn15", "fd09:24ef:4179::a89:14": "vpn0"}, "closed: assigned to vpn0 and vpn15"),
+    ],
+)
+def test_status_says_what_a_qube_uses_by_each_of_its_addresses(
+    dom0: Dom0, capfd: pytest.CaptureFixture[str], assigned: dict[str, str], said: str
+) -> None:
+    """Both go where the one that was assigned goes, or nowhere; nobody is told a tunnel that is not used."""
+    running(dom0)
+    dom0.service(VPN, "miragevpn.Details+", {**DETAILS, "assigned": assigned})
+    assert main(["status"]) == 0
+    lines = [line for line in capfd.readouterr().out.splitlines() if "vif12.0" in line]
+    assert [line.split("vif12.0")[1].strip() for line in lines] == [said, said]
 
 
 def test_import_hands_bytes_on(dom0: Dom0, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

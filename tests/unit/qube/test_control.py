@@ -239,7 +239,7 @@ def with_events(tmp_path: Path, play: Callable[[Path, Hub], Coroutine[Any, Any, 
 
     async def listening(request: Request) -> Any:
         try:
-            return hub.listen([{"n": 0}])
+            return hub.listen([{"n": 0}], owner=request.caller is None)
         except TooManyListeners as error:
             raise Refused(str(error)) from None
 
@@ -289,6 +289,20 @@ def test_listeners_are_told_of_every_change(tmp_path: Path) -> None:
             each.close()
 
     with_events(tmp_path, play)
+
+
+def test_the_last_place_to_listen_is_dom0s() -> None:
+    """A qube that may listen, and takes every place there is, does not keep the owner from seeing what goes on."""
+    hub = Hub()
+    others = [hub.listen([], owner=False) for _ in range(MAX_LISTENERS - 1)]
+    with pytest.raises(TooManyListeners):
+        hub.listen([], owner=False)
+    hub.listen([], owner=True)
+    with pytest.raises(TooManyListeners):
+        hub.listen([], owner=True)
+    others[0].close()
+    with pytest.raises(TooManyListeners):
+        hub.listen([], owner=False)
 
 
 def test_a_listener_that_does_not_read_is_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,7 @@ from qubes_miragevpn.qube.firewall.nft import FirewallError
 from qubes_miragevpn.qube.firewall.routing import narrowed
 from qubes_miragevpn.qube.profiles.chosen import Passing
 from qubes_miragevpn.qube.rpc.control import Refused
+from qubes_miragevpn.qube.rpc.events import MAX_LISTENERS
 from qubes_miragevpn.qube.rpc.messages import STATUS_KEYS, Request
 from qubes_miragevpn.qube.sdnotify import Notifier
 from qubes_miragevpn.qube.service import Service
@@ -473,6 +474,18 @@ def test_a_tunnel_is_removed_by_request(tmp_path: Path, release: bool) -> None:
         kept = {} if release else {"10.137.0.3": "vpn1"}
         assert (await ask(Request("details")))["assigned"] == kept
         assert set(service._choices.passing.tunnels) == {0}  # type: ignore[union-attr]
+
+    with_service(tmp_path, play)
+
+
+def test_a_qube_that_listens_as_often_as_it_may_leaves_dom0_a_place(tmp_path: Path) -> None:
+    async def play(service: Service) -> None:
+        ask = service._answers.answer
+        for _ in range(MAX_LISTENERS - 1):
+            await ask(Request("events", caller="work"))
+        with pytest.raises(Refused, match="too many"):
+            await ask(Request("events", caller="personal"))
+        assert (await ask(Request("events", caller="dom0"))) is not None
 
     with_service(tmp_path, play)
 
