@@ -57,7 +57,7 @@ lint: setup ## ruff and mypy --strict; for the native data plane rustfmt and cli
 	@$(PYTHON) -m mypy --no-error-summary
 	@tools/native lint
 
-fuzz: setup ## look for inputs that break the native data plane, and (atheris) the readers of text (SECONDS_EACH=n)
+fuzz: setup ## look for inputs that break the native data plane, and (atheris) the readers of text and keys (SECONDS_EACH=n)
 	@tools/native fuzz $(SECONDS_EACH)
 	@$(PYTHON) -c 'import atheris' 2>/dev/null || $(PYTHON) -m pip install --quiet atheris
 	@$(PYTHON) -m tests.fuzz --seconds $(SECONDS_EACH)

@@ -43,9 +43,11 @@ def fuzz(name: str, seconds: int) -> None:
     import atheris
 
     with atheris.instrument_imports(include=["qubes_miragevpn.config", "qubes_miragevpn.crypto"]):
-        from tests.fuzz.targets import CORPUS, TARGETS
+        from tests.fuzz.targets import CORPUS, SEEDS, TARGETS
     found = FOUND / name
     found.mkdir(parents=True, exist_ok=True)
+    for number, seed in enumerate(SEEDS[name]() if name in SEEDS else ()):
+        (found / f"seed-{number}").write_bytes(seed)
     options = [f"-max_total_time={seconds}", f"-max_len={MAX_LENGTH}", "-timeout=5", "-rss_limit_mb=1024"]
     options += ["-verbosity=0", "-print_final_stats=1", f"-artifact_prefix={found}/", str(found), str(CORPUS / name)]
     atheris.Setup([sys.argv[0], *options], TARGETS[name])

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -14,7 +16,9 @@ from qubes_miragevpn.config.model import ClientConfig
 from qubes_miragevpn.config.pushed import apply_update, parse_push
 from qubes_miragevpn.config.reading.sources import CommandLine
 from qubes_miragevpn.config.render import render
+from qubes_miragevpn.protocol.control.tls import make_context
 from tests.unit.config.texts import CLIENT, read_file
+from tests.unit.config.trust import Made
 
 CORPUS = Path(__file__).parent / "corpus"
 MAX_SHOWN = 2000  # characters of a message
@@ -90,10 +94,62 @@ def update(data: bytes) -> None:
         assert error.reason.isprintable()
 
 
+@cache
+def _files() -> Mapping[str, bytes]:
+    """Honest files of a client; whoever sends a profile sends these as well."""
+    authority = Made("authority")
+    own = Made("own", authority)
+    texts = {
+        "ca.crt": authority.pem,
+        "list.crl": authority.revoke(7),
+        "locked.key": own.key_pem(b"password"),
+        "own.crt": own.pem + authority.pem,
+        "own.key": own.key_pem(),
+        "password": "password\n",
+    }
+    return {name: text.encode() for name, text in texts.items()} | {"own.p12": own.p12(b"password", authority)}
+
+
+_LABELS = {"ca.crt": "CERTIFICATE", "list.crl": "X509 CRL", "own.crt": "CERTIFICATE", "own.key": "PRIVATE KEY"}
+_IDENTITIES = {"own.p12": "pkcs12 own.p12", "password": "pkcs12 own.p12", "own.key": "cert own.crt\nkey own.key"}
+
+
+def material(data: bytes) -> None:
+    """The first byte says which file of a profile the rest is; what begins as DER does is put into PEM."""
+    names = sorted(_files())
+    name, content = names[(data[0] if data else 0) % len(names)], data[1:]
+    if name in _LABELS and content[:1] == b"\x30":
+        label = _LABELS[name]
+        content = f"-----BEGIN {label}-----\n{base64.encodebytes(content).decode()}-----END {label}-----\n".encode()
+    files = {**_files(), name: content}
+    identity = _IDENTITIES.get(name, "cert own.crt\nkey locked.key")
+    text = f"client\nremote h\nremote-cert-tls server\nca ca.crt\ncrl-verify list.crl\n{identity}\naskpass password\n"
+    examined = examine_client(text.encode(), file="f", read_file=files.__getitem__)
+    _judge(examined.warnings, examined.errors)
+    if examined.config is None:
+        return
+    common = examined.config.common
+    with suppress(ConfigError):
+        make_context(common.identity, common.peer, common.tls, common.choices, server=False)
+
+
+def _material_seeds() -> list[bytes]:
+    """Every file as it should be, PEM as the DER in it."""
+    seeds = []
+    for number, (name, content) in enumerate(sorted(_files().items())):
+        der = base64.b64decode(b"".join(content.split(b"-----")[2].split())) if name in _LABELS else content
+        seeds.append(bytes((number,)) + der)
+    return seeds
+
+
 TARGETS: Mapping[str, Callable[[bytes], None]] = {
     "client": client,
     "server": server,
     "static": static,
     "push": push,
     "update": update,
+    "material": material,
 }
+
+SEEDS: Mapping[str, Callable[[], list[bytes]]] = {"material": _material_seeds}
+"""Inputs to begin with that are made anew each time: no key is kept in the repository."""
