@@ -69,6 +69,7 @@ from qubes_miragevpn.protocol.contract import (
     VerifyLogin,
 )
 from qubes_miragevpn.protocol.serving.peer import place_of, tag
+from qubes_miragevpn.protocol.serving.registry import MAX_CANDIDATES
 from qubes_miragevpn.protocol.wire.authfailed import MAX_URL
 from qubes_miragevpn.runtime.driving.base import Driver, Machine, log
 from qubes_miragevpn.runtime.driving.host import TunnelHost
@@ -78,10 +79,19 @@ from qubes_miragevpn.runtime.operating.logins.judge import Judge
 from qubes_miragevpn.runtime.operating.roster import Member, Roster
 from qubes_miragevpn.runtime.sockets.proxies.refusal import LoginRefused
 from qubes_miragevpn.runtime.sockets.reach import open_way
-from qubes_miragevpn.runtime.sockets.transports import Acceptor, SocketOptions, await_client, open_listeners
+from qubes_miragevpn.runtime.sockets.transports import (
+    Acceptor,
+    SocketOptions,
+    allow_files,
+    await_client,
+    open_listeners,
+)
 
 Place = tuple[Proto, SockAddr]
 """Where a server listens, as it turned out."""
+
+OTHER_FILES = 256
+"""What a server opens besides connections: sockets, TUN, what it reads and writes, pipes of the programs that judge."""
 
 HOST_TIMEOUT = 30.0  # seconds that bringing the tunnel's interface up may take
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds before trying again after this machine failed, doubling
@@ -357,8 +367,8 @@ class ServerDriver(Driver):
                 else:
                     streams.append(socks[link])
             self._next_link = len(socks)
-            # twice what may be connected: newcomers are heard while dead connections wait for their timeout
-            self._acceptor = Acceptor(streams, 2 * self._config.max_clients, self._connection)
+            limit = _connections(self._config) if streams else 1
+            self._acceptor = Acceptor(streams, limit, self._connection)
             if listening is not None:
                 listening(where)
             self._arm()
@@ -419,7 +429,7 @@ class ServerDriver(Driver):
         if self._judge is not None and config.login is not None:
             self._judge.use(config.login, self._folder)
         if self._acceptor is not None:
-            self._acceptor.limit = 2 * config.max_clients
+            self._acceptor.limit = _connections(config)
         self._feed(Reconfigured(config))
 
     def _attach(self, link: Link, sock: socket.socket, remote: SockAddr | None) -> None:
@@ -475,6 +485,19 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return printable(error.strerror)
     return printable(str(error) or type(error).__name__, 500)
+
+
+def _connections(config: ServerConfig | PointServer) -> int:
+    """So many at once: the machine bounds those who have not logged in, and must hear newcomers to make room for them.
+
+    Of those who have there may be twice as many as are connected: dead ones wait for their timeout. Each is two open
+    files, its socket and the data plane's; if the machine does not let us have as many, there are fewer connections.
+    """
+    wanted = 2 * config.max_clients + 2 * MAX_CANDIDATES
+    files = allow_files(2 * wanted + OTHER_FILES)
+    if files < 2 * wanted + OTHER_FILES:
+        log.warning("only %d files may be open at once (ulimit -n): so fewer connections are taken by TCP", files)
+    return max(min(wanted, (files - OTHER_FILES) // 2), 1)
 
 
 def _addresses(settings: TunnelSettings) -> str:

@@ -164,7 +164,7 @@ ROWS = (
     ),
     Row(
         "connect-freq-initial",
-        "first packets by UDP that are answered in so many seconds, at the most (100 in 10), a quarter of them from "
+        "first packets by UDP that are answered in so many seconds, at the most (100 in 10), a fifth of them from "
         "one address (a /64 of IPv6); one whose sender logs in does not count",
         _FREQUENCY,
         server=APPLIED,

@@ -3,7 +3,7 @@
 
 The server's session id is a MAC over time slot, place, client address and client session id, so the client's next
 packet, which must acknowledge it, proves that the answer reached that address. One answer per reset, 26 to 14 bytes
-without protection, 72 to 344 or more with tls-crypt-v2; as many as ``connect-freq-initial`` lets at most, a quarter of
+without protection, 72 to 344 or more with tls-crypt-v2; as many as ``connect-freq-initial`` lets at most, a fifth of
 them to one source. Source: OpenVPN ssl_pkt.c calculate_session_id_hmac, mudp.c do_pre_decrypt_check (only the MAC
 differs, which no client sees), reflect_filter.c.
 """
@@ -25,6 +25,7 @@ Place = tuple[Link, SockAddr]
 """Somebody's address, and ours that it came to."""
 
 _CONFIRMING = (Opcode.CONTROL, Opcode.CONTROL_WKC, Opcode.ACK)
+_LEFT_FOR_OTHERS = 4  # times what a source had
 _OLD_SLOTS = 2  # a cookie of the two slots before is still good: half a hand-window each
 
 
@@ -62,15 +63,16 @@ class Rate:
 
 
 class Shares:
-    """A number of times in each period, of which one source has a quarter at the most, so that it starves nobody.
+    """A number of times in each period, of which nobody has so many that others starve.
 
-    It remembers whoever took one in this period, and so no more sources than that number. What is given back may be
-    taken again.
+    A source is given another one only while four times as many are left as it had: alone it has a fifth of all, and
+    however many come again and again, a few are left for who comes first. (So do switches share the memory of their
+    queues: Choudhury and Hahne, "Dynamic Queue Length Thresholds".) It remembers whoever was given one in this period,
+    and so no more sources than that number. What is given back may be taken again.
     """
 
     def __init__(self, frequency: Frequency) -> None:
         self._frequency = frequency
-        self.share = max(frequency.most // 4, 1)
         self._began = float("-inf")
         self._left = frequency.most
         self._taken: Counter[Source] = Counter()
@@ -80,11 +82,10 @@ class Shares:
         if now >= self._began + self._frequency.seconds:
             self._began, self._left = now, self._frequency.most
             self._taken.clear()
-        period = f"in {self._frequency.seconds:g} s"
         if not self._left:
-            raise PeerError(f"more than {self._frequency.most} first packets {period}")
-        if self._taken[source] >= self.share:
-            raise PeerError(f"more than {self.share} first packets {period} from one address")
+            raise PeerError(f"more than {self._frequency.most} first packets in {self._frequency.seconds:g} s")
+        if _LEFT_FOR_OTHERS * self._taken[source] >= self._left:
+            raise PeerError("too many first packets from one address")
         self._left -= 1
         self._taken[source] += 1
 

@@ -20,12 +20,12 @@ from qubes_miragevpn.protocol.control.endpoints import Endpoints
 from qubes_miragevpn.protocol.control.legality import Role
 from qubes_miragevpn.protocol.happenings import Introduction
 from qubes_miragevpn.protocol.serving.admission import Admission, Rate, needs_state, require_first_packet
+from qubes_miragevpn.protocol.serving.crowd import Crowd
 from qubes_miragevpn.protocol.serving.peer import Peer
 from qubes_miragevpn.protocol.serving.registry import (
     MAX_CANDIDATES,
     MAX_FROM_ONE,
     Registry,
-    Source,
     plain_address,
     source_of,
 )
@@ -75,7 +75,8 @@ class Entrance:
         self._vets = own_keys is not None and bool(own_keys.verify)
         self._admission = Admission(around.entropy(32), common.timers.hand_window, config.first_packets)
         self._beginnings = None if config.new_clients is None else Rate(config.new_clients)
-        self._silent: dict[Link, tuple[float, Source]] = {}  # connections without a session: since when, whose
+        self._silent: Crowd[Link] = Crowd(MAX_CANDIDATES, MAX_FROM_ONE, "connections without a session")
+        self._since: dict[Link, float] = {}  # since when each of them is there
 
     def proto(self, link: Link) -> Proto:
         """What `link` is: a socket for datagrams, or a connection."""
@@ -87,37 +88,33 @@ class Entrance:
     def connected(self, link: Link, endpoint: SockAddr, now: float) -> Link | None:
         """A connection was accepted; the one that is to be closed for it, if any.
 
-        Raises `PeerError` if it is one too many. Where there is no room, who was silent longest leaves it to a
-        newcomer, once it has had its time to speak.
+        Raises `PeerError` if it is one too many. Where there is no room, somebody of the largest crowd leaves it to a
+        newcomer; if the newcomer is of the largest himself, who was silent longest does, once it had its time to speak.
         """
         source = source_of(endpoint)
-        if sum(one == source for _, one in self._silent.values()) >= MAX_FROM_ONE:
-            raise PeerError("too many connections without a session from one address")
-        longest = None
-        if len(self._silent) >= MAX_CANDIDATES:
-            longest, (since, _) = next(iter(self._silent.items()))
-            if now < since + TIME_TO_SPEAK:
-                raise PeerError("too many connections without a session")
-            del self._silent[longest]
-        self._silent[link] = (now, source)
-        return longest
+        goes = self._silent.room(source, yields=lambda each: now >= self._since[each] + TIME_TO_SPEAK)
+        if goes is not None:
+            self.disconnected(goes)
+        self._silent.add(link, source)
+        self._since[link] = now
+        return goes
 
     def disconnected(self, link: Link) -> None:
-        """It has gone."""
-        self._silent.pop(link, None)
+        """It has gone, or has spoken."""
+        self._silent.remove(link)
+        self._since.pop(link, None)
 
     def next_deadline(self) -> float | None:
         """When the first connection has been silent for too long; they are in the order in which they came."""
-        first = next(iter(self._silent.values()), None)
-        return None if first is None else first[0] + self._common.timers.hand_window
+        first = next(iter(self._since.values()), None)
+        return None if first is None else first + self._common.timers.hand_window
 
     def take_overdue(self, now: float) -> list[Link]:
         """The connections that are to be closed for their silence."""
         overdue = []
         while (deadline := self.next_deadline()) is not None and now >= deadline:
-            link = next(iter(self._silent))
-            del self._silent[link]
-            overdue.append(link)
+            overdue.append(next(iter(self._since)))
+            self.disconnected(overdue[-1])
         return overdue
 
     # --- packets
@@ -141,7 +138,7 @@ class Entrance:
                 raise PeerError("a second session on one connection")
             require_first_packet(opened)
             self._require_room(endpoint, now)
-            del self._silent[link]
+            self.disconnected(link)
             peer = self._add_candidate(link, endpoint, opened, self._around.entropy(SID_SIZE), now)
             peer.session.start(now)
             return peer
@@ -169,9 +166,11 @@ class Entrance:
         return peer
 
     def _require_room(self, endpoint: SockAddr, now: float) -> None:
-        self._peers.require_room(self.most, endpoint)
+        crowded_out = self._peers.require_room(self.most, endpoint)
         if self._beginnings is not None and not self._beginnings.take(now):
             raise PeerError("more handshakes than 'connect-freq' lets begin")
+        if crowded_out is not None:
+            self._forget(crowded_out, "others want to come in")
 
     def admit(self, peer: Peer) -> None:
         """A candidate is authenticated."""

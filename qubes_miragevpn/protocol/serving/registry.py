@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Hashable, Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TypeVar
@@ -12,6 +11,7 @@ from qubes_miragevpn.base.deadlines import Deadlines
 from qubes_miragevpn.base.errors import Consequence, PeerError
 from qubes_miragevpn.config.model import Proto
 from qubes_miragevpn.dataplane.interface import NO_PEER_ID, Link, SockAddr
+from qubes_miragevpn.protocol.serving.crowd import Crowd
 from qubes_miragevpn.protocol.serving.peer import Peer
 from qubes_miragevpn.protocol.session import Session
 
@@ -49,8 +49,7 @@ class Registry:
         self._by_place: dict[tuple[Link, SockAddr], list[Peer]] = {}
         self._by_link: dict[Link, dict[int, Peer]] = {}
         self._by_name: dict[str, dict[int, Peer]] = {}  # of those who are admitted
-        self._candidates: dict[int, Source] = {}
-        self._from: Counter[Source] = Counter()  # candidates of each
+        self._candidates: Crowd[int] = Crowd(MAX_CANDIDATES, MAX_FROM_ONE, "handshakes under way")
         self._deadlines = Deadlines()
         self._next_number = 0
 
@@ -89,7 +88,7 @@ class Registry:
         """The peer is authenticated, and keeps its name from now on."""
         peer.admitted = True
         self._admitted[peer.number] = peer
-        self._no_candidate(peer)
+        self._candidates.remove(peer.number)
         self._by_name.setdefault(peer.identity, {})[peer.number] = peer
 
     def require_place(self, most: int) -> None:
@@ -97,22 +96,22 @@ class Registry:
         if len(self._admitted) >= most:
             raise PeerError("max-clients is reached", Consequence.END_SESSION)
 
-    def require_room(self, most: int, endpoint: SockAddr) -> None:
-        """Raise `PeerError` (drop) unless a candidate from `endpoint` can be taken, beside `most` who are admitted."""
-        if len(self._peers) >= most + MAX_CANDIDATES:
+    def require_room(self, most: int, endpoint: SockAddr) -> Peer | None:
+        """The candidate that has to go for one from `endpoint`, if any; whoever is judged already stays.
+
+        Raises `PeerError` (drop) if there is no room for it, beside `most` who are admitted.
+        """
+        goes = self._candidates.room(source_of(endpoint), stays=lambda number: self._peers[number].judged)
+        if goes is None and len(self._peers) >= most + MAX_CANDIDATES:
             raise PeerError("too many clients")
-        if len(self._candidates) >= MAX_CANDIDATES:
-            raise PeerError("too many handshakes under way")
-        if self._from[source_of(endpoint)] >= MAX_FROM_ONE:
-            raise PeerError("too many handshakes under way from one address")
+        return None if goes is None else self._peers[goes]
 
     def add(self, link: Link, endpoint: SockAddr, session: Session, now: float, proto: Proto) -> Peer:
         """Take in a candidate."""
         peer = Peer(self._new_number(), link, endpoint, session, now, proto)
         self._peers[peer.number] = peer
         self._by_link.setdefault(link, {})[peer.number] = peer
-        self._candidates[peer.number] = source = source_of(endpoint)
-        self._from[source] += 1
+        self._candidates.add(peer.number, source_of(endpoint))
         self._by_place.setdefault((link, endpoint), []).append(peer)
         return peer
 
@@ -124,20 +123,13 @@ class Registry:
         self._next_number = (number + 1) % NO_PEER_ID
         return number
 
-    def _no_candidate(self, peer: Peer) -> None:
-        source = self._candidates.pop(peer.number, None)
-        if source is not None:
-            self._from[source] -= 1
-            if not self._from[source]:
-                del self._from[source]
-
     def remove(self, peer: Peer) -> None:
         """Take the peer out of everything."""
         del self._peers[peer.number]
         _drop(self._by_link, peer.link, peer)
         if self._admitted.pop(peer.number, None) is not None:
             _drop(self._by_name, peer.identity, peer)
-        self._no_candidate(peer)
+        self._candidates.remove(peer.number)
         self._deadlines.set(peer.number, None)
         self._leave_place(peer)
 

@@ -14,6 +14,7 @@ import contextlib
 import errno
 import logging
 import os
+import resource
 import socket
 import struct
 from collections.abc import Callable, Sequence
@@ -160,6 +161,15 @@ def open_listeners(places: Sequence[Listen], options: SocketOptions) -> list[soc
         opened = [undo.enter_context(open_listener(place, options)) for place in places]
         undo.pop_all()
         return opened
+
+
+def allow_files(wanted: int) -> int:
+    """Let this process have so many files open, if it may; how many it may have (setrlimit(2))."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return wanted if soft == resource.RLIM_INFINITY else soft
 
 
 class Acceptor:

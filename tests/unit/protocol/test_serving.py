@@ -172,25 +172,41 @@ def test_answers_are_rationed_and_keep_nothing() -> None:
         answered(gate, 12.9, next(others))
 
 
-@pytest.mark.parametrize(("most", "share"), [(1, 1), (3, 1), (7, 1), (8, 2), (100, 25)])
-def test_one_source_has_a_quarter_of_the_answers(most: int, share: int) -> None:
-    """Whatever comes from one address, others are answered; and who logs in makes room for the next."""
-    shares, crowd, other = Shares(Frequency(most, 10.0)), (4, b"aaaa"), (4, b"bbbb")
-    taken = 0
-    for _ in range(1000):
+def taken(shares: Shares, source: int, times: int = 1000) -> int:
+    """How many of so many attempts are answered."""
+    given = 0
+    for _ in range(times):
         try:
-            shares.take(crowd, 1.0)
-            taken += 1
+            shares.take((4, source.to_bytes(4, "big")), 1.0)
+            given += 1
         except PeerError:
             continue
-    assert taken == share
-    if most > 1:
-        shares.take(other, 1.0)
+    return given
+
+
+@pytest.mark.parametrize(("most", "share"), [(1, 1), (3, 1), (7, 2), (10, 2), (100, 20), (4000, 800)])
+def test_one_source_has_a_fifth_of_the_answers(most: int, share: int) -> None:
+    """Whatever comes from one address, others are answered; who logs in makes room for the next; time does, too."""
+    shares, crowd = Shares(Frequency(most, 10.0)), (4, bytes(4))
+    assert taken(shares, 0) == share
+    assert taken(shares, 1, times=1) == (most > 1)
+    shares = Shares(Frequency(most, 10.0))
+    assert taken(shares, 0) == share
     shares.give_back(crowd)
-    shares.take(crowd, 1.0)
+    assert taken(shares, 0) == 1
     with pytest.raises(PeerError):
         shares.take(crowd, 10.9)
     shares.take(crowd, 11.0)
+
+
+@pytest.mark.parametrize(("sources", "left"), [(1, 80), (4, 50), (16, 20), (40, 8), (96, 4)])
+def test_however_many_come_again_a_few_answers_are_left_for_who_comes_first(sources: int, left: int) -> None:
+    shares = Shares(Frequency(100, 10.0))
+    for _ in range(100):
+        for source in range(sources):
+            taken(shares, source, times=1)
+    assert left - 4 <= shares._left <= left + 4 and shares._left
+    assert taken(shares, 9999) >= 1
 
 
 def test_what_is_given_back_is_no_credit() -> None:

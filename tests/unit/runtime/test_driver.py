@@ -559,7 +559,9 @@ def test_a_udp_server_has_one_link_for_all() -> None:
     assert machine.events == [PacketReceived(0, ENDPOINT, b"hello"), PeerSilent(4), DISCONNECT]
 
 
-def test_a_tcp_server_numbers_its_connections_and_bounds_them() -> None:
+def test_a_tcp_server_numbers_its_connections_and_bounds_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("qubes_miragevpn.runtime.driver.MAX_CANDIDATES", 0)
+
     async def play(driver: ServerDriver, machine: Machine, plane: Plane, where: Any) -> None:
         async def connect() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
             return await asyncio.open_connection("127.0.0.1", where[0][1][1])

@@ -208,3 +208,22 @@ def test_an_acceptor_out_of_files_looks_away_and_comes_back(monkeypatch: pytest.
             each.close()
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "wanted", "becomes", "set_to"),
+    [
+        (1024, 4096, 3000, 3000, (3000, 4096)),
+        (1024, 2048, 3000, 2048, (2048, 2048)),
+        (1024, -1, 3000, 3000, (3000, -1)),
+        (4096, 4096, 3000, 4096, None),
+        (-1, -1, 3000, 3000, None),
+    ],
+)
+def test_as_many_files_as_the_machine_lets_us_have(
+    monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, wanted: int, becomes: int, set_to: tuple[int, int] | None
+) -> None:
+    made: list[tuple[int, int]] = []
+    monkeypatch.setattr(transports.resource, "getrlimit", lambda _: (soft, hard))
+    monkeypatch.setattr(transports.resource, "setrlimit", lambda _, limits: made.append(limits))
+    assert transports.allow_files(wanted) == becomes and made == ([] if set_to is None else [set_to])

@@ -131,9 +131,7 @@ def _parameters(value: str, at: int) -> tuple[dict[str, str], int]:
     return parameters, at
 
 
-def authorize(
-    answer: Answer, target: str, proxy: HttpProxy, entropy: Callable[[int], bytes]
-) -> tuple[str, str]:
+def authorize(answer: Answer, target: str, proxy: HttpProxy, entropy: Callable[[int], bytes]) -> tuple[str, str]:
     """Answer a 407 with the best that both sides allow: (scheme, value of ``Proxy-Authorization``).
 
     Raises `PeerError` if there is nothing to answer with, `LoginRefused` if the user is to be asked for it first.

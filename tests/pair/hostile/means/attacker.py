@@ -55,8 +55,9 @@ def require_sound(side: Driven, effects: Iterable[c.Effect]) -> None:
     if isinstance(machine, Server):
         candidates = [peer for peer in machine._peers if not peer.admitted]
         assert len(candidates) <= MAX_CANDIDATES and len(machine._entrance._silent) <= MAX_CANDIDATES
-        assert {peer.number for peer in candidates} == machine._peers._candidates.keys()
-        assert max(machine._peers._from.values(), default=0) <= MAX_FROM_ONE
+        assert {peer.number for peer in candidates} == set(machine._peers._candidates)
+        assert max(machine._peers._candidates._of.values(), default=0) <= MAX_FROM_ONE
+        assert set(machine._entrance._since) == set(machine._entrance._silent)
         assert sum(map(len, machine._peers._by_place.values())) == len(machine._peers)
 
 

@@ -124,7 +124,7 @@ def test_a_first_packet_is_answered_once_and_no_more(pki: Pki) -> None:
             assert len(await scene.answer(sock, RESET)) == 26
             await asyncio.sleep(2.5)  # longer than the first pause of a retransmission
             assert _waiting(sock) == []
-            assert len(await scene.throw(sock, [RESET] * 1000)) == ServerConfig.first_packets.most // 4 - 1
+            assert len(await scene.throw(sock, [RESET] * 1000)) == ServerConfig.first_packets.most // 5 - 1
             assert not sessions(scene.machine)
 
     with_server(pki, play)
