@@ -33,6 +33,7 @@ MAX_FINGERPRINTS = 1024
 ReadFile = Callable[[str], bytes]
 T = TypeVar("T")
 
+_BOM = b"\xef\xbb\xbf"  # editors of Windows put it in front, and nobody sees it
 _END_CERTIFICATE = b"-----END CERTIFICATE-----"
 _END_CRL = b"-----END X509 CRL-----"
 _HASH = re.compile(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2})+\Z")
@@ -96,7 +97,7 @@ def split_revocations(pem: bytes) -> list[bytes]:
 
 def first_line(entry: Entry, read_file: ReadFile) -> Secret:
     """The first line of `entry`'s content: a password."""
-    line = content(entry, read_file).split(b"\n", 1)[0].removesuffix(b"\r")
+    line = content(entry, read_file).removeprefix(_BOM).split(b"\n", 1)[0].removesuffix(b"\r")
     if len(line) > MAX_CREDENTIAL:
         raise entry.error(f"the password has more than {MAX_CREDENTIAL} bytes")
     return Secret(line)
@@ -156,7 +157,7 @@ def username(entry: Entry, read_file: ReadFile) -> str:
 
 
 def _login(entry: Entry, text: bytes) -> tuple[str, bytes | None]:
-    lines = [line.removesuffix(b"\r") for line in text.split(b"\n", 2)]
+    lines = [line.removesuffix(b"\r") for line in text.removeprefix(_BOM).split(b"\n", 2)]
     fields = [line for line in lines[:2] if line]
     for line in fields:
         if len(line) > MAX_CREDENTIAL:

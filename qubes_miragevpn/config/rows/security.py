@@ -119,7 +119,13 @@ ROWS = (
         client=APPLIED,
         server=APPLIED,
     ),
-    Row("tls-groups", "groups of key agreement", (Arg("list", CIPHER_LIST),), client=APPLIED, server=APPLIED),
+    Row(
+        "tls-groups",
+        "groups of key agreement; with python3-cryptography before 40 (Debian 12) just one, of NIST's",
+        (Arg("list", CIPHER_LIST),),
+        client=APPLIED,
+        server=APPLIED,
+    ),
     Row("ecdh-curve", "the same with one group", (Arg("group", CIPHER_LIST),), client=APPLIED, server=APPLIED),
     Row(
         "tls-cert-profile",

@@ -13,7 +13,9 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from qubes_miragevpn.base.errors import ConfigError
+from qubes_miragevpn.base.secret import Secret
 from qubes_miragevpn.config.loader import load_client
+from qubes_miragevpn.config.model import Credentials
 from tests.unit.config.texts import CERTIFICATE, CLIENT, FILES, KEY, STATIC_KEY_FILE, pem, read_file, without
 from tests.unit.config.trust import self_signed
 
@@ -80,6 +82,14 @@ def test_errors(text: str, error: str) -> None:
 @pytest.mark.parametrize("content", [HIDDEN, f"-----BEGIN {HIDDEN}-----", f"root:{HIDDEN}:0:0\n" * 9, ""])
 def test_no_file_s_content_gets_into_a_message(directive: str, base: str, content: str) -> None:
     assert f"'{directive}'" in error_of(f"{base}{directive} shadow\n", {"shadow": content})
+
+
+@pytest.mark.parametrize("text", ["alice\nsecret\n", "alice\r\nsecret", "\ufeffalice\r\nsecret\r\n\r\n"])
+def test_a_login_is_the_same_whoever_wrote_the_file(text: str) -> None:
+    files = {**FILES, "login": text}
+    lines = without("auth-user-pass") + "auth-user-pass login\n"
+    config = load_client(lines.encode(), file="c", read_file=lambda path: files[path].encode()).config
+    assert config.credentials == Credentials("alice", Secret(b"secret"))
 
 
 def test_a_file_is_bounded() -> None:
