@@ -12,6 +12,7 @@ from pathlib import Path
 
 from qubes_miragevpn.base.errors import ConfigError
 from qubes_miragevpn.base.secret import Secret
+from qubes_miragevpn.config.building.material import MAX_CREDENTIAL
 from qubes_miragevpn.config.model import Credentials
 from qubes_miragevpn.runtime import disk
 from qubes_miragevpn.runtime.files import read_bounded
@@ -36,10 +37,13 @@ def read(folder: Path, name: str) -> Credentials | None:
 
 def parse(untrusted: bytes, shown: str) -> Credentials:
     """The credentials in `untrusted`; raises `ConfigError`, which repeats nothing of them."""
-    lines = untrusted[: MAX_CREDENTIALS + 1].decode("utf-8", "surrogateescape").split("\n")
+    text = untrusted[: MAX_CREDENTIALS + 1].decode("utf-8", "surrogateescape").removeprefix("\ufeff")
+    lines = text.split("\n")
     lines = [line.removesuffix("\r") for line in (lines[:-1] if lines[-1] == "" else lines)]
     if len(untrusted) > MAX_CREDENTIALS or len(lines) != 2 or not lines[0] or "\0" in "".join(lines):
         raise ConfigError("must be two lines, user name and password", file=shown)
+    if any(len(line.encode("utf-8", "surrogateescape")) > MAX_CREDENTIAL for line in lines):
+        raise ConfigError(f"no server takes more than {MAX_CREDENTIAL} bytes of a user name or a password", file=shown)
     return Credentials(lines[0], Secret(lines[1].encode("utf-8", "surrogateescape")))
 
 

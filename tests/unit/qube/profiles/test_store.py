@@ -89,10 +89,11 @@ def test_credentials(settings: Settings) -> None:
     profiles = Profiles(settings)
     path = settings.credentials_dir / "a"
     assert profiles.credentials("a") is None and profiles.credentials("../current") is None
-    path.write_bytes(b"me\r\npass word\n")
-    path.chmod(0o600)
-    found = profiles.credentials("a")
-    assert found is not None and (found.username, found.password.reveal()) == ("me", b"pass word")
+    for text in (b"me\r\npass word\n", b"\xef\xbb\xbfme\r\npass word"):
+        path.write_bytes(text)
+        path.chmod(0o600)
+        found = profiles.credentials("a")
+        assert found is not None and (found.username, found.password.reveal()) == ("me", b"pass word")
     path.chmod(0o640)
     with pytest.raises(ConfigError, match="may be read by others"):
         profiles.credentials("a")
@@ -102,6 +103,12 @@ def test_credentials(settings: Settings) -> None:
         with pytest.raises(ConfigError, match="two lines") as refused:
             profiles.credentials("a")
         assert "pass" not in str(refused.value).replace("password", "")
+    for damage in (b"me\n" + b"x" * 128, b"m" * 128 + b"\npass"):
+        path.write_bytes(damage)
+        with pytest.raises(ConfigError, match="no server takes more than 127 bytes"):
+            profiles.credentials("a")
+    path.write_bytes(b"me\n" + b"x" * 127)
+    assert profiles.credentials("a") is not None
 
 
 def test_credentials_outside_the_directory(settings: Settings, tmp_path: Path) -> None:
