@@ -11,7 +11,7 @@ from collections.abc import Callable
 from types import TracebackType
 
 from tests.lab.network import AppVM, python
-from tests.lab.places import FOREIGN_DNS4, LAN_ROUTER4, NET_DOMID, SITE_A, VPN_DOMID, WEB4, WEB6, Address
+from tests.lab.places import FOREIGN_DNS4, LAN_ROUTER4, NET_DOMID, SITE_A, SITE_B, VPN_DOMID, WEB4, WEB6, Address
 from tests.lab.qube import Qube, drain
 from tests.lab.tables import VIRTUAL_DNS
 
@@ -46,6 +46,8 @@ class Noise:
             "netvm4": Address.of(NET_DOMID).ip4,
             "netvm6": Address.of(NET_DOMID).ip6,
             "lan": LAN_ROUTER4,
+            "inside a": SITE_A.resolver,
+            "inside b": SITE_B.resolver,
         }
         command = [*python("noise.py"), json.dumps(targets), *(["own"] if own else [])]
         self.process = qube.popen(command, stdout=subprocess.PIPE)

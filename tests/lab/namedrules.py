@@ -19,6 +19,8 @@ from tests.lab.programs.qubesdb import ENTRIES, EVENTS
 from tests.lab.qube import Qube
 
 RULES = "/qubes-firewall"
+SOME_NAME = "action=accept dsthost=web.lab proto=tcp dstports=80-80"
+"""Such a rule is enough for root to be let ask, whosever it is."""
 
 
 class QubesDb:

@@ -2,9 +2,10 @@
 """Every scenario of `scenarios` leaks nothing with all barriers, and with each barrier alone.
 
 An AppVM and a program in sys-vpn itself send by every way they have, while both ends of the uplink, a second network
-card and the tunnel are captured. `make test` takes every scenario with all barriers, and the main ones with each alone;
-`make soak` takes the whole product. The service has the data plane that it chooses; that a killed one leaks nothing is
-shown with the other one too. The last test takes all barriers away, and everything is seen.
+card and the tunnel are captured. dom0's rules hold a name, so that root may ask the tunnel's resolver, and does.
+`make test` takes every scenario with all barriers, and the main ones with each alone; `make soak` takes the whole
+product. The service has the data plane that it chooses; that a killed one leaks nothing is shown with the other one
+too. The last test takes all barriers away, and everything is seen.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from qubes_miragevpn.runtime.backend import NATIVE, NATIVE_MODULE, REFERENCE, VA
 from tests.lab.appvm import Noise
 from tests.lab.closed.barriers import SINGLE, Left, leave
 from tests.lab.closed.scenarios import SCENARIOS, settle
+from tests.lab.namedrules import SOME_NAME, QubesDb
 from tests.lab.places import SITE_A
 from tests.lab.programs.noise import MARK, OWN_MARK
 from tests.lab.scene import Scene, scene
@@ -56,11 +58,13 @@ class Stage:
             own = Noise(made.lab.vpn, own=True)
             own.__enter__()
             self._close.append(own)
+            QubesDb(made.lab.vpn).set_rules(made.work.address.ip4, SOME_NAME)
             made.whole = left is Left.ALL
             leave(made.lab, left)
             made.providers.a.start()
             made.service.start()
             made.service.wait_state("connected")
+            own.wait(lambda: own.answers["dns"] > 0)
             self.scene, self.left = made, left
         return self.scene
 

@@ -7,7 +7,8 @@ server's public address (the tunnel's own transport), to the netvm of sys-vpn an
 sys-vpn's; and packets whose source is not ours. One TCP stream and one UDP flow stay the same all the time, so that
 there are flows older than whatever happens. Four times a second it prints a JSON object: how many packets it tried to
 send and how many answers came by each way. Payloads carry `MARK`, so that a capture can tell them anywhere; with "own"
-(in sys-vpn itself) they carry `OWN_MARK`.
+(in sys-vpn itself) they carry `OWN_MARK`, but for questions to the providers' resolvers: they may go into the tunnel
+where names in rules are looked up.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from collections import Counter
 
 MARK = b"qube-in-clear!"
 OWN_MARK = b"sys-vpn-itself"
+QUESTION = b"root-looks-up!"
 ROUND = 0.04
 
 Target = tuple[str, int]
@@ -102,6 +104,9 @@ class Noise:
         self._to("link", udp4, b"link " + self.mark, self.targets["lan"], 7)
         for resolver in ("dns1", "dns2", "foreign"):
             self._to("dns", udp4, _query(number, self.mark), self.targets[resolver], 53)
+        if self.mark == OWN_MARK:
+            for resolver in ("inside a", "inside b"):
+                self._to("question", udp4, _query(number, QUESTION), self.targets[resolver], 53)
         if number % 10 == 0:
             self._to("fragment", udp4, b"frag " + self.mark * 300, web4, 7)
             self._to("multicast", udp4, self.mark, "224.0.0.251", 5353)
