@@ -38,7 +38,7 @@ from qubes_miragevpn.qube.resolver import Resolver
 from qubes_miragevpn.qube.rpc.control import ControlServer, Refused
 from qubes_miragevpn.qube.sdnotify import Notifier
 from qubes_miragevpn.qube.settings import TRANSPORT_MARK, Settings, tunnel_name
-from qubes_miragevpn.qube.states import State
+from qubes_miragevpn.qube.states import Live, State
 from qubes_miragevpn.qube.tunnelhost import Enter, QubeHost
 from qubes_miragevpn.qube.tunnels import GOODBYE, Running, Tunnel
 from qubes_miragevpn.qube.vif import Downstream, addresses, assign
@@ -74,7 +74,7 @@ class Service:
         self._downstream = Downstream(self._downstream_changed)
         self.downstream: dict[str, frozenset[Address]] = {}  # interfaces and the addresses behind them
         self._tunnels = {index: self._tunnel(index) for index in indexes}
-        self._names = Names(self._enforcer.let_ask, lambda: self._tunnels[0].state is State.CONNECTED, askers())
+        self._names = Names(self._enforcer.let_ask, self._default_tunnel, askers())
         self._recent = RecentLines()
         self._answers = Answers(self._profiles, self._choices, self._enforcer, self._tunnels, self, self._recent.lines)
         self._control = ControlServer(settings.control_socket, settings.control_group, self._answers.answer)
@@ -228,6 +228,10 @@ class Service:
         """Have every wanted tunnel begin again at once."""
         for tunnel in self._tunnels.values():
             tunnel.reconnect()
+
+    def _default_tunnel(self) -> Live | None:
+        """What tunnel 0 is while it is open."""
+        return self._enforcer.live(0) if self._tunnels[0].state is State.CONNECTED else None
 
     def _downstream_changed(self) -> None:
         """With one tunnel a new vif is covered already, by pattern and catch-all; with several it waits, closed."""

@@ -121,6 +121,10 @@ class Enforcer:
             self._forget()
             await self._set_firewall(self._wanted())
 
+    def live(self, index: int) -> Live | None:
+        """What tunnel `index` is, if it is demanded to be open."""
+        return self._demands.get(index, Demand()).live
+
     async def let_ask(self, askers: tuple[int, ...]) -> None:
         """Let these users (numbers) ask the resolvers of tunnel 0, by it, while it is open; none: nobody."""
         async with self._lock:
@@ -251,7 +255,7 @@ class Enforcer:
                 if route.table == table and route not in present:
                     await self._netconf.replace_route(route)
                     changed = True
-        live = self._demands.get(0, Demand()).live
+        live = self.live(0)
         asking = names_rules(live.resolvers if live is not None else (), self._askers)
         all_rules = (*backstop(), *rules(self._uplink.name, self._assignment, own=self._own), *asking)
         wanted = [rule for rule in all_rules if rule.family in self._families]

@@ -9,7 +9,8 @@ systemd-resolved, which is asked in Fedora's templates) may send questions to th
 What was looked up in vain is not looked up again by itself. So when the tunnel opens, `qubes-firewall` is told to read
 those rules anew by what dom0 ends a change of them with: an empty value at ``/qubes-firewall/ADDRESS``. QubesDB lets
 every user of a qube write that. What it found is at ``/dns/ADDRESS/NAME``: as long as something is missing there it is
-told again, a few times. Nothing that QubesDB says reaches rules of ours: it decides whether there are any.
+told again, a few times. Where the very same tunnel opens again and all is there, it is not told: new addresses would
+end connections to the old ones. Nothing that QubesDB says reaches rules of ours: it decides whether there are any.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from ipaddress import ip_address
 from qubes_miragevpn.base.errors import MirageError
 from qubes_miragevpn.base.text import printable
 from qubes_miragevpn.qube import qdb
+from qubes_miragevpn.qube.states import Live
 
 RULES, FOUND = "/qubes-firewall/", "/dns/"
 RESOLVED = "systemd-resolve"  # the user of systemd-resolved
@@ -61,28 +63,33 @@ def _is_address(text: str) -> bool:
 
 @dataclass
 class _Asked:
-    """Which names of a qube's were asked for, how often, and when again at the soonest."""
+    """Which names of a qube's were asked for, through which tunnel, how often, and when again at the soonest."""
 
     names: frozenset[str]
-    times: int
-    again: float
+    live: Live
+    times: int = 0
+    again: float = 0.0
 
 
 class Names:
-    """`run` is its life. `let_ask` opens the way for some users, or (nobody) closes it; `is_open`: tunnel 0 is."""
+    """`run` is its life. `let_ask` opens the way for some users, or (nobody) closes it; `live` is tunnel 0, if open."""
 
     def __init__(
-        self, let_ask: Callable[[tuple[int, ...]], Awaitable[None]], is_open: Callable[[], bool], users: tuple[int, ...]
+        self,
+        let_ask: Callable[[tuple[int, ...]], Awaitable[None]],
+        live: Callable[[], Live | None],
+        users: tuple[int, ...],
     ) -> None:
         self._let_ask = let_ask
-        self._is_open = is_open
+        self._live = live
         self._users = users
         self._asked: dict[str, _Asked] = {}
         self._attention = asyncio.Event()
 
     def opened(self) -> None:
-        """Tunnel 0 has just opened: other resolvers may know other addresses."""
-        self._asked.clear()
+        """Tunnel 0 has just opened: what is missing is asked for from the beginning."""
+        for asked in self._asked.values():
+            asked.times, asked.again = min(asked.times, 1), 0.0
         self._attention.set()
 
     async def run(self) -> None:
@@ -102,13 +109,14 @@ class Names:
         wanted = named(await qdb.below(RULES))
         await self._let_ask(self._users if wanted else ())
         self._asked = {source: asked for source, asked in self._asked.items() if source in wanted}
-        if not self._is_open():
+        live = self._live()
+        if live is None:
             return
         now = asyncio.get_running_loop().time()
         for source, names in wanted.items():
             asked = self._asked.get(source)
-            if asked is None or asked.names != names:
-                asked = self._asked[source] = _Asked(names, 0, now)
+            if asked is None or (asked.names, asked.live) != (names, live):
+                asked = self._asked[source] = _Asked(names, live)
             if now < asked.again or (asked.times and await _known(source, names)):
                 continue
             asked.again = now + PAUSES[asked.times] if asked.times < len(PAUSES) else float("inf")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from ipaddress import IPv4Address
 from typing import Any
 
 import pytest
@@ -12,9 +13,11 @@ import pytest
 from qubes_miragevpn.qube import qdb
 from qubes_miragevpn.qube.firewall import names
 from qubes_miragevpn.qube.firewall.names import Names, askers, named
+from qubes_miragevpn.qube.states import Live
 from tests.unit.qube import fastloop
 
 WORK, PERSONAL = "10.137.0.21", "fd09:24ef:4179::a89:16"
+A, B = (Live((IPv4Address(f"10.{net}.0.2"),), (IPv4Address(f"10.{net}.0.1"),)) for net in (8, 9))
 RULE = "action=accept dsthost=www.example.org proto=tcp dstports=443-443"
 
 
@@ -48,12 +51,12 @@ class Stage:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.entries: dict[str, str] = {}
-        self.open = False
+        self.live: Live | None = None
         self.let: list[tuple[int, ...]] = []
         self.told: list[tuple[float, str]] = []
         monkeypatch.setattr(qdb, "below", self._below)
         monkeypatch.setattr(qdb, "write", self._write)
-        self.names = Names(self._let_ask, lambda: self.open, (0, 193))
+        self.names = Names(self._let_ask, lambda: self.live, (0, 193))
 
     async def _below(self, path: str) -> dict[str, str]:
         return {key: value for key, value in self.entries.items() if key.startswith(path)}
@@ -88,7 +91,7 @@ def played(play: Callable[[Stage], Coroutine[Any, Any, None]], monkeypatch: pyte
 
 def test_nobody_asks_unless_a_rule_has_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
     async def play(stage: Stage) -> None:
-        stage.open = True
+        stage.live = A
         stage.entries = {f"/qubes-firewall/{WORK}/0000": "action=accept"}
         await asyncio.sleep(7)
         assert set(stage.let) == {()} and stage.times() == []
@@ -103,20 +106,29 @@ def test_nobody_asks_unless_a_rule_has_a_name(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_told_when_the_tunnel_opens_and_a_few_times_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Four times in all as long as something is missing; once where all is found, also after the next opening."""
+    """Four times in all as long as something is missing; never where all is found, unless the tunnel is another."""
 
     async def play(stage: Stage) -> None:
         stage.entries = {f"/qubes-firewall/{WORK}/0000": RULE}
         await asyncio.sleep(20)
         assert stage.let[0] == (0, 193) and stage.times() == [], "it is closed"
-        stage.open = True
+        stage.live = A
         stage.names.opened()
         await asyncio.sleep(200)
         assert stage.times() == [20, 25, 40, 80]
         stage.entries[f"/dns/{WORK}/www.example.org"] = "{'203.0.113.80/32'}"
         stage.names.opened()
         await asyncio.sleep(200)
-        assert stage.times() == [220]
+        assert stage.times() == [], "the same tunnel: who is connected stays so"
+        del stage.entries[f"/dns/{WORK}/www.example.org"]
+        stage.names.opened()
+        await asyncio.sleep(200)
+        assert stage.times() == [420, 435, 475], "shut while it was closed"
+        stage.live = B
+        stage.entries[f"/dns/{WORK}/www.example.org"] = "{'203.0.113.80/32'}"
+        stage.names.opened()
+        await asyncio.sleep(200)
+        assert stage.times() == [620], "other resolvers, other addresses"
         stage.entries[f"/qubes-firewall/{WORK}/0000"] = "action=accept dsthost=" + "a" * 60
         await asyncio.sleep(200)
         assert len(stage.times()) == 1, "QubesDB cannot say whether it was found"
@@ -133,8 +145,8 @@ def test_what_cannot_be_opened_is_tried(monkeypatch: pytest.MonkeyPatch, caplog:
             if len(failed) == 1:
                 raise OSError("no")
 
-        stage.open, stage.entries = True, {f"/qubes-firewall/{WORK}/0000": RULE}
-        stage.names = Names(let_ask, lambda: True, (0,))
+        stage.entries = {f"/qubes-firewall/{WORK}/0000": RULE}
+        stage.names = Names(let_ask, lambda: A, (0,))
         life = asyncio.create_task(stage.names.run())
         await asyncio.sleep(7)
         assert failed == [(0,), (0,)] and "names in rules: no" in caplog.text
