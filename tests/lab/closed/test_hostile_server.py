@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 
 from tests.lab.appvm import Noise, ask, seen_address
-from tests.lab.places import FOREIGN_DNS4, SITE_A, VPN_DOMID, WEB4, Address
+from tests.lab.namedrules import SOME_NAME, QubesDb
+from tests.lab.places import DNS4, FOREIGN_DNS4, SITE_A, VPN_DOMID, WEB4, Address
 from tests.lab.scene import Scene, scene
 
 GATEWAY = "10.137.0.5"
@@ -76,11 +77,18 @@ class Hostile:
         self.honest = self.routing()
 
     def routing(self) -> str:
-        """Rules and routes but for the numbers that the kernel gives; the tunnel's address may be any."""
+        """Rules and routes but for the numbers that the kernel gives; address and resolver of the tunnel may be any."""
         vpn = self.here.lab.vpn
         tables = [("rule", "show"), ("route", "show", "table", "main"), ("route", "show", "table", "5156")]
         tables.append(("route", "show", "table", "5160"))
-        return "\n".join(vpn.run("ip", family, *what, check=False).stdout for family in ("-4", "-6") for what in tables)
+        shown = "".join(vpn.run("ip", family, *what, check=False).stdout for family in ("-4", "-6") for what in tables)
+        return "\n".join(line for line in shown.splitlines() if not line.startswith("5149:"))
+
+    def asked(self) -> set[str]:
+        """The resolvers that root may ask for names in rules."""
+        show = ("rule", "show", "pref", "5149")
+        rules = "".join(self.here.lab.vpn.run("ip", family, *show).stdout for family in ("-4", "-6"))
+        return {line.partition(" to ")[2].split()[0] for line in rules.splitlines()}
 
     def push(self, *lines: str) -> None:
         """Have the client connect anew and be told `lines`."""
@@ -94,6 +102,7 @@ class Hostile:
 def hostile() -> Iterator[Hostile]:
     """One scene for all; each test begins with another push."""
     with scene() as here, Noise(here.lab.vpn, own=True):
+        QubesDb(here.lab.vpn).set_rules(here.work.address.ip4, SOME_NAME)
         yield Hostile(here, here.lab.folder / "pushed")
 
 
@@ -113,10 +122,10 @@ def test_resolvers_of_others_are_not_asked(hostile: Hostile) -> None:
     hostile.push(*(f"dhcp-option DNS {address}" for address in RESOLVERS))
     hostile.here.service.wait_state("connected")
     assert seen_address(hostile.here.work) == SITE_A.public4
-    assert ask(hostile.here.work, "resolver").startswith("no: ")
-    hostile.push("dhcp-option DNS 10.137.0.22", f"dhcp-option DNS {FOREIGN_DNS4}")
+    assert ask(hostile.here.work, "resolver").startswith("no: ") and hostile.asked() == set()
+    hostile.push("dhcp-option DNS 10.137.0.22", f"dhcp-option DNS {DNS4}")
     hostile.here.service.wait_state("connected")
-    assert ask(hostile.here.work, "resolver") == "foreign"
+    assert ask(hostile.here.work, "resolver") == "internet" and hostile.asked() == {DNS4}
     assert hostile.routing() == hostile.honest
     hostile.here.must_be_tight()
 
