@@ -40,9 +40,9 @@ class ServerHost:
             await self._net.set_link(name, mtu=self._config.common.tun_mtu, txqueuelen=self._tun.queue, up=True)
         else:
             await self._address(name, self._tun.queue)
+        by = name if self._config.bridge is None else None  # then by the bridge, which is where the gateway is
         for route in self._config.routes:
-            via = route.gateway if self._config.common.ethernet else None
-            await self._net.replace_route(NetRoute(route.network, dev=name, via=via, metric=route.metric))
+            await self._net.replace_route(NetRoute(route.network, dev=by, via=route.gateway, metric=route.metric))
         if self._config.nat is not None:
             self._nat = Nat(name, self._translated())
             await self._nat.up(self._config.nat or await self._uplink())

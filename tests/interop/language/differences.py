@@ -52,6 +52,7 @@ STRICTER: Mapping[str, Callable[[Judged], bool]] = MappingProxyType(
         ),
         "static key and TLS": _we_said("means nothing in the static key mode"),
         "logins without a judge": _we_said("only where passwords are judged"),
+        "a server's addresses": lambda judged: judged.name.startswith("addresses "),
         "plain TLS": _we_said("could speak to its TLS library"),
         "a judge without client keys": _we_said("'tls-crypt-v2-verify' needs 'tls-crypt-v2'"),
     }
@@ -65,6 +66,7 @@ LAXER: Mapping[str, Callable[[Judged], bool]] = MappingProxyType(
         "unusable lines": lambda judged: judged.name in {"dns", "dhcp-option", "route", "route-ipv6", "setenv"},
         "password when needed": lambda judged: judged.name in {"askpass", "auth-user-pass"},
         "folder when needed": lambda judged: judged.name == "client-config-dir",
+        "a server's addresses alone": lambda judged: judged.name.startswith("addresses "),
         "long lines": lambda judged: "long" in judged.name,
         "ignore anywhere": lambda judged: judged.name == "ignore-unknown-option below",
         "consent to a static key": lambda judged: judged.name == "static with plain consent",

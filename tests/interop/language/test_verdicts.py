@@ -17,6 +17,7 @@ import pytest
 
 from tests.interop.language.differences import LAXER, STRICTER, Judged, reason
 from tests.interop.language.judge import CLIENT, NOT_JUDGED, SERVER, STATIC, judge, write_files
+from tests.interop.language.serving import ADDRESSES, BARE
 from tests.unit.config.test_profiles import PROFILES
 
 ROOT = Path(__file__).parents[3]
@@ -122,6 +123,8 @@ def cases() -> Iterator[tuple[str, str, bool, str]]:
         yield name, "", False, base + lines
     yield "server without a key", "", True, SERVER.replace("setenv opt allow-plain-tls\n", "")
     yield "server with plain consent", "", True, SERVER.replace("setenv opt allow", "allow")
+    for number, text in enumerate(ADDRESSES):
+        yield f"addresses {number}", "", True, BARE + text
     for name, text in STATIC_BY_HAND.items():
         yield name, "", False, text
     for name, (text, _) in PROFILES.items():

@@ -91,7 +91,9 @@ ROUTED = "server 10.99.0.0 255.255.255.0"
 @pytest.mark.parametrize("bridged", [True, False])
 def test_two_clients_of_our_server(bench: Bench, bridged: bool) -> None:
     """Traffic of both families with the server's side and with each other; a broadcast reaches everybody."""
-    text = _as_tap(server_config(Case(), bench.pki, OURS)) + "client-to-client\n"
+    behind = f"10.99.0.{50 if bridged else 2}"
+    text = _as_tap(server_config(Case(), bench.pki, OURS))
+    text += f"client-to-client\nroute 10.5.0.0 255.255.0.0 {behind}\n"
     text = text.replace(ROUTED, BRIDGED if bridged else f"{ROUTED}\nserver-ipv6 fd42:99::/64")
     one, two = bench.wire.client, bench.wire.second_client()
     for space in (bench.wire.server, one, two):  # addresses that are tentative for a while cannot be waited at
@@ -121,6 +123,7 @@ def test_two_clients_of_our_server(bench: Bench, bridged: bool) -> None:
         with far, near:
             transfer(near, far, 30_000).check()
     _broadcast(two, (one, here))
+    assert f"via {behind} dev {'br0' if bridged else TUN}" in run("ip", "-n", here.name, "route", "show", "10.5.0.0/16")
 
 
 def _broadcast(sender: Namespace, others: tuple[Namespace, ...]) -> None:

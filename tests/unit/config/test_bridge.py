@@ -27,6 +27,7 @@ def tap(*lines: str, base: str = BARE) -> ServerConfig:
     [
         ("server-bridge", Bridge()),
         ("server-bridge nogw", Bridge(dhcp_gateway=False)),
+        ("mode server", Bridge(dhcp_gateway=False)),
         (ADDRESSES, Bridge(ip_address("10.8.0.4"))),
     ],
 )

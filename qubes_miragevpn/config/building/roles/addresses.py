@@ -54,8 +54,12 @@ def addresses(builder: Builder, *, ethernet: bool) -> Inside:
         if own is not None:
             builder.findings.warn(own.warning(f"'ifconfig' has no effect beside '{short.row.name}'"))
         return _bridged(short) if short.row.name == "server-bridge" else _served(short, settings, ethernet=ethernet)
+    if own is None and pool is None:
+        others = ethernet and not settings.has("server-ipv6") and not settings.has("ifconfig-ipv6")
+        return Inside(bridge=Bridge(dhcp_gateway=False) if others else None)
     if own is None:
-        return Inside() if pool is None else _bridged_pool(pool, ethernet=ethernet)
+        assert pool is not None
+        return _bridged_pool(pool, ethernet=ethernet)
     if not ethernet and settings.value("topology", "subnet") != "subnet":
         raise own.error("'ifconfig' of a server needs 'topology subnet'", "write 'server NETWORK NETMASK nopool'")
     local, mask = own.args

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from ipaddress import ip_address
 
 from qubes_miragevpn.config.building.rules.rule import Breach
+from qubes_miragevpn.config.building.rules.tunnel import is_tap
 from qubes_miragevpn.config.reading.collect import Settings
 
 
@@ -27,7 +28,7 @@ def addresses(settings: Settings) -> Breach | None:
     if any(settings.has(name) for name in ("server", "server-bridge", "server-ipv6")):
         return None
     said = ("ifconfig", "ifconfig-ipv6", "ifconfig-pool")
-    if settings.value("mode") == "server" and any(settings.has(name) for name in said):
+    if settings.value("mode") == "server" and (is_tap(settings) or any(settings.has(name) for name in said)):
         return None
     return Breach(None, "there are no addresses to give: 'server' is missing", "write 'server 10.8.0.0 255.255.255.0'")
 

@@ -36,12 +36,16 @@ def keepalive_ratio(settings: Settings) -> Breach | None:
     return None
 
 
+def is_tap(settings: Settings) -> bool:
+    dev = settings.last("dev")
+    return (settings.value("dev-type") or ("" if dev is None else dev.args[0][:3])) == "tap"
+
+
 def bridge(settings: Settings) -> Breach | None:
     entry = settings.last("server-bridge")
     if entry is None:
         return None
-    dev = settings.last("dev")
-    if (settings.value("dev-type") or ("" if dev is None else dev.args[0][:3])) != "tap":
+    if not is_tap(settings):
         return Breach(entry, "'server-bridge' needs a tunnel of Ethernet frames", "write 'dev tap', at both ends")
     if len([word for word in entry.args if word is not None]) not in ((1,) if entry.args[0] == NOGW else (0, 4)):
         return Breach(entry, "'server-bridge' needs four words, 'nogw' or none", f"write '{_BRIDGE}'")
