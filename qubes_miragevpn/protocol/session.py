@@ -29,7 +29,7 @@ from qubes_miragevpn.protocol.control.keyslot import (
     derive_keys,
     phase_of,
 )
-from qubes_miragevpn.protocol.control.legality import Role, require_legal, require_ours
+from qubes_miragevpn.protocol.control.legality import Phase, Role, require_legal, require_ours
 from qubes_miragevpn.protocol.control.packing import Packing
 from qubes_miragevpn.protocol.control.reliability import Incoming, Reliability
 from qubes_miragevpn.protocol.control.renewal import following, renewal_after, waiting_time
@@ -121,8 +121,8 @@ class Session:
         slot.state = Handshaking(self._new_tls())
 
     def renegotiate(self, now: float) -> None:
-        """Begin a renegotiation unless one is running or the first handshake is not done."""
-        if self._next is None and self._current is not None and isinstance(self._current.state, Established):
+        """Begin a renegotiation unless one is running or the first key is not in use yet."""
+        if self._next is None and self._renewable(self._current):
             slot = self._begin_renegotiation(now)
             slot.reliability.queue(Opcode.SOFT_RESET, b"")
             self._flush(now)
@@ -206,6 +206,8 @@ class Session:
         body = read_body(head.opcode, opened.body)
         wanted = head.opcode is Opcode.HARD_RESET_SERVER and earlyneg.wrapped_key_wanted(body.payload)
         require_ours(head, body, own_sid=self.own_sid, peer_sid=self.peer_sid)
+        if phase_of(slot) is Phase.AWAIT_RESET and body.message_id == 0 and head.opcode not in RESETS:
+            raise PeerError("the first packet of a key slot is not a reset")
         if self.peer_sid is None and body.remote_sid is None and self.role is Role.CLIENT and not self._unasked:
             raise PeerError("server's hard reset acknowledges nothing")
         self._wrap.admit(opened)
@@ -233,6 +235,8 @@ class Session:
         current = self._current
         if current is None or not isinstance(current.state, Established) or self._next is not None:
             raise PeerError("soft reset before the running handshake is done")
+        if not self._renewable(current):
+            raise PeerError("soft reset before the first key is in use")  # a login may be open; it is repeated
         if head.key_id != following(current.key_id):
             raise PeerError(f"soft reset for key id {head.key_id} after {current.key_id}")
         slot = self._begin_renegotiation(now)
@@ -248,7 +252,7 @@ class Session:
             return
         match slot.state:
             case AwaitReset():
-                raise PeerError("the first packet of a key slot is not a reset", Consequence.END_SESSION)
+                raise AssertionError("the first packet of a key slot is not a reset")
             case Handshaking(tls) | Exchanging(tls) | Judging(tls) | Established(tls):
                 self._feed(slot, tls, incoming.payload, now)
 
@@ -310,6 +314,10 @@ class Session:
         self._slots[key_id] = slot
         self._next = slot
         return slot
+
+    def _renewable(self, slot: KeySlot | None) -> bool:
+        """Whether there is something to renew: a key that data goes under, or did (then `slot` waits to follow it)."""
+        return slot is not None and isinstance(slot.state, Established) and (slot.active or slot.key_id != 0)
 
     def _begin_renegotiation(self, now: float) -> KeySlot:
         """Make room (the lame duck goes, the current key is used for sending at last) and add the next slot."""
@@ -379,7 +387,8 @@ class Session:
         if current is not None:
             if not current.active and current.reliability.idle:
                 times.append(current.use_by)
-            if renew and self._renew_after and self._next is None and current.reliability.idle:
+            due = renew and self._renew_after and self._next is None
+            if due and current.reliability.idle and self._renewable(current):
                 times.append(current.established_at + self._renew_after)
             if self._lame is not None:
                 times.append(current.established_at + timers.tran_window)

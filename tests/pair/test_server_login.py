@@ -312,20 +312,40 @@ def test_a_server_renews_no_keys_while_it_waits_for_a_verdict(pki: Pki, admitted
     assert len(desk.peers) == 1
 
 
-@pytest.mark.parametrize("admitted", [False, True])
-def test_nobody_puts_his_verdict_off_by_renegotiating(pki: Pki, admitted: bool) -> None:
+def test_nobody_renegotiates_before_there_is_a_key_in_use(pki: Pki) -> None:
+    """Asked to while its login is judged, a client does not; it works once it is let in, and renews its key then."""
+    desk = Desk(pki, judge=lambda _world, _asked: None)
+    client = desk.client(auth_retry="none")
+    machine: Any = client.machine
+    assert desk.world.run(10, lambda: bool(desk.asked))
+    desk.world.run(2)
+    machine._state.renegotiate(desk.world.now)
+    client.event(c.TimerExpired())
+    desk.world.run(10)
+    ((asked,), (peer,)) = desk.asked, desk.peers
+    assert peer.judged and not up(client)
+    desk.world.server.event(c.LoginJudged(asked.peer, asked.attempt, True))
+    connected(desk.world, client)
+    transfer(desk.world, client)
+    client.event(c.UserCommand(c.Command.RENEGOTIATE))
+    assert desk.world.run(20, lambda: len(desk.asked) == 2), "the new key's login is judged as any other's"
+    desk.world.server.event(c.LoginJudged(asked.peer, desk.asked[1].attempt, True))
+    desk.world.run(5)
+    transfer(desk.world, client)
+    assert len(client.keys) == 2 and len(desk.peers) == 1
+
+
+def test_nobody_puts_his_verdict_off_by_renegotiating(pki: Pki) -> None:
     """Each renegotiation would need a verdict of its own, and the one before it, a refusal, would be nobody's."""
 
     def judge(world: World, asked: c.VerifyLogin) -> None:
-        if admitted and asked is desk.asked[0]:
+        if asked is desk.asked[0]:
             world.soon(lambda: world.server.event(c.LoginJudged(asked.peer, asked.attempt, True)))
 
     desk = Desk(pki, judge=judge)
     client = desk.client(auth_retry="none")
     machine: Any = client.machine
-    if admitted:
-        connected(desk.world, client)
-    assert desk.world.run(10, lambda: bool(desk.asked))
+    connected(desk.world, client)
     desk.world.run(2)
     for _ in range(3):
         machine._state.renegotiate(desk.world.now)
@@ -333,7 +353,7 @@ def test_nobody_puts_his_verdict_off_by_renegotiating(pki: Pki, admitted: bool) 
         desk.world.run(3)
         if "renegotiates while its login is judged" in desk.notes():
             break
-    assert len(desk.asked) == 1 + admitted and "renegotiates while its login is judged" in desk.notes()
+    assert len(desk.asked) == 2 and "renegotiates while its login is judged" in desk.notes()
     assert len(desk.world.server.effects(c.ForgetLogin)) == 1
 
 

@@ -90,6 +90,8 @@ def exchanging(duo: Duo) -> None:
 def established(duo: Duo) -> None:
     duo.both_ways()
     duo.answer()
+    for session in (duo.client, duo.server):
+        session.use_first_key()
 
 
 def renegotiating(duo: Duo) -> None:

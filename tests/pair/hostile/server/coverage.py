@@ -26,6 +26,8 @@ ATTACKS = (
     Attack(
         2, "every opcode under every key id as the first packet",
         (HERE + "test_datagrams.py::test_first_packets_of_every_opcode_and_key_id",
+         HERE + "test_opcodes.py::test_whatever_the_state_does_not_take_is_dropped_and_changes_nothing",
+         HERE + "test_opcodes.py::test_what_the_state_takes_is_answered_by_one_datagram_at_the_most",
          PAIR + "test_only_a_hard_reset_begins_on_a_connection",
          "pair/test_fuzz.py::test_first_packets_of_every_opcode_key_id_and_length"),
     ),
