@@ -452,9 +452,9 @@ def test_a_push_that_waits_to_be_asked_for(pki: Pki) -> None:
     server: Any = world.server.machine
     promote = server._promote
 
-    def forget_bit(peer: Any) -> None:
+    def forget_bit(peer: Any, now: float) -> None:
         peer.can = replace(peer.can, proto=int(peer.can.proto) & ~4)
-        promote(peer)
+        promote(peer, now)
 
     server._promote = forget_bit
     began = world.now
