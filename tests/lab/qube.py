@@ -50,6 +50,7 @@ mount --bind "$2/run" /run
 rm -f /etc/resolv.conf
 : > /etc/resolv.conf
 mkdir -p /run/qubes /run/qubes-service
+[ ! -d /rw ] || mount -t tmpfs -o mode=0755 tmpfs /rw
 ip link set lo up
 mknod -m 666 "$2/tun" c 10 200
 [ ! -e /dev/net/tun ] || mount --bind "$2/tun" /dev/net/tun

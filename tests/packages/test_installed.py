@@ -27,6 +27,8 @@ pytestmark = [pytest.mark.needs_root, pytest.mark.needs_tun]
 
 OUR_TABLE = ("nft", "--stateless", "list", "table", "inet", "qubes-miragevpn")
 ENABLED = "/etc/systemd/system/multi-user.target.wants/qubes-miragevpn.service"
+LOCKDOWN = "/usr/lib/qubes-miragevpn/qubes-miragevpn-lockdown"
+KEPT = "/run/rw/qubes-firewall.d"  # in the place of /rw/config/qubes-firewall.d
 HOOK = "/etc/qubes/qubes-firewall.d/30-qubes-miragevpn"
 MODULES = """
 import sys, cryptography, OpenSSL, pyroute2, qubes_miragevpn.qube.service
@@ -75,6 +77,8 @@ def test_the_life_of_a_package(scene: Scene) -> None:
     scene.service.start()
     scene.must_heal()
 
+    vpn.run("mkdir", "/run/rw")
+    vpn.run(*CLEAN, f"MIRAGEVPN_KEPT={KEPT}", LOCKDOWN, "keep")
     dpkg(vpn, "--remove", "qubes-miragevpn")
     assert not vpn.path("/usr/bin/miragevpn").exists()
     assert vpn.path(ENABLED).is_symlink(), "so that it runs when the package comes back"
@@ -91,6 +95,11 @@ def test_the_life_of_a_package(scene: Scene) -> None:
     dpkg(vpn, "--purge", "qubes-miragevpn")
     assert not vpn.path(HOOK).exists() and not vpn.path(ENABLED).is_symlink()
     assert sorted(path.name for path in vpn.path(PROFILES).iterdir()) == stored
+    scene.must_be_closed()
+    # And of one whose template has lost all of it: what it keeps itself, which qubes-firewall runs as well.
+    vpn.run("nft", "delete", "table", "inet", "qubes-miragevpn")
+    vpn.run(*CLEAN, f"{KEPT}/30-qubes-miragevpn")
+    assert "policy drop" in vpn.run(*OUR_TABLE).stdout
     scene.must_be_closed()
 
 

@@ -635,3 +635,36 @@ def test_the_firewall_hook(present: bool, installed: bool, expected: str, tmp_pa
     assert run() == ""
     flag.touch()
     assert run() == expected
+
+
+def test_the_firewall_hook_is_kept_where_it_outlives_the_package(tmp_path: Path) -> None:
+    """In a VPN qube that has a /rw, and nowhere else; an older copy is replaced, and no network is touched."""
+    script = (INSTALL / "qubes-miragevpn-lockdown").read_text()
+    hook = tmp_path / "hook"
+    hook.write_text("#!/bin/sh\n# new\n")
+    hook.chmod(0o755)
+    script = script.replace("FLAGS=/run/qubes-service\n", f"FLAGS={tmp_path}/flags\n")
+    script = script.replace("HOOK=/etc/qubes/qubes-firewall.d/30-qubes-miragevpn\n", f"HOOK={hook}\n")
+    for tool in ("ip", "nft"):
+        (tmp_path / tool).write_text("#!/bin/sh\necho touched\n")
+        (tmp_path / tool).chmod(0o755)
+    kept = tmp_path / "rw" / "qubes-firewall.d"
+
+    def keep() -> None:
+        environ = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "MIRAGEVPN_KEPT": str(kept)}
+        done = subprocess.run(["sh", "-c", script, "sh", "keep"], env=environ, capture_output=True, check=True)
+        assert done.stdout == done.stderr == b""
+
+    (tmp_path / "flags").mkdir()
+    (tmp_path / "flags" / "miragevpn").touch()
+    keep()
+    assert not kept.exists(), "no /rw/config: a machine that is no qube"
+    kept.parent.mkdir()
+    keep()
+    keep()
+    (copy,) = kept.iterdir()
+    assert copy.name == "30-qubes-miragevpn" and copy.read_text() == hook.read_text() and os.access(copy, os.X_OK)
+    copy.write_text("old")
+    (tmp_path / "flags" / "miragevpn").unlink()
+    keep()
+    assert copy.read_text() == "old", "no VPN qube"

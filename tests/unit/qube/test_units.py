@@ -64,7 +64,7 @@ def test_systemd_finds_nothing_wrong(tmp_path: Path) -> None:
     for file in tmp_path.rglob("*.*"):
         if file.is_file():
             words = file.read_text()
-            for program in ("/usr/bin/miragevpn service", f"{SCRIPT} uplink", SCRIPT, HELPER):
+            for program in ("/usr/bin/miragevpn service", f"{SCRIPT} uplink", f"-+{SCRIPT} keep", SCRIPT, HELPER):
                 words = words.replace(f"={program}", "=/bin/true")
             file.write_text(words)
     units = ["qubes-miragevpn.service", "qubes-miragevpn-lockdown.service", "qubes-network.service"]
@@ -96,7 +96,8 @@ TMPFILES = SYSTEMD.parent / "tmpfiles.d" / "qubes-miragevpn.conf"
 def test_the_steps_that_run_as_root() -> None:
     """Few, without input but for the resolvers, and in doc/architecture.md."""
     service, helper = SYSTEMD / "qubes-miragevpn.service", SYSTEMD / "qubes-miragevpn-dns@.service"
-    assert values(service, "ExecStartPre") == [f"-+/usr/bin/systemd-tmpfiles --create {TMPFILES.name}"]
+    steps = [f"/usr/bin/systemd-tmpfiles --create {TMPFILES.name}", f"{SCRIPT} keep"]
+    assert values(service, "ExecStartPre") == [f"-+{step}" for step in steps]
     assert values(helper, "ExecStart") == [HELPER] and values(helper, "CapabilityBoundingSet") == [""]
     assert values(helper, "StandardInput") == values(helper, "StandardOutput") == ["socket"]
     socket = SYSTEMD / "qubes-miragevpn-dns.socket"
