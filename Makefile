@@ -29,7 +29,7 @@ SERVICES = $(wildcard qubes-rpc/miragevpn.*)
 .PHONY: help setup demo lab test matrix soak lint fuzz bench install-vm install-dom0 install-server install-server-files install-package deb rpm clean
 
 help: ## this list
-	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: ## install what is missing: system packages, virtualenv, this package
 	@tools/setup

@@ -63,7 +63,13 @@ class ResolvConf:
             await self._make_true()
 
     async def mend(self) -> None:
-        """Write it anew if somebody else did, as Qubes does whenever the uplink changes; raises as `write`."""
+        """Write it anew if somebody else did, as Qubes does whenever the uplink changes; raises as `write`.
+
+        Never waits for others: they are writing it. Who looks after the barriers calls this between two looks, and many
+        tunnels that come up one after the other may take longer than systemd's watchdog has patience.
+        """
+        if self._lock.locked():
+            return
         async with self._lock:
             if self._resolvers:
                 await self._make_true()

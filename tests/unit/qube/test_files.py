@@ -228,6 +228,21 @@ def test_what_the_helper_does_not_do_keeps_the_tunnel_closed(helper: Helper, tmp
     helper.play(play)
 
 
+def test_mending_waits_for_nobody(helper: Helper) -> None:
+    """While tunnels come up one after the other the barriers are looked after, and the watchdog is fed."""
+
+    async def play(file: ResolvConf) -> None:
+        await file.write("vpn0", (R1,))
+        helper.path.write_text("nameserver 10.139.1.1\n")
+        async with asyncio.timeout(20), file._lock:
+            await file.mend()
+        assert len(helper.asked) == 1
+        await file.mend()
+        assert len(helper.asked) == 2 and helper.path.read_bytes() == HEADER + b"nameserver 10.8.0.1\n"
+
+    helper.play(play)
+
+
 # --- root's helper ----------------------------------------------------------------------------------------
 
 
