@@ -504,12 +504,12 @@ fn send(shared: &Shared) -> io::Result<()> {
     sys::hasten();
     let (mut ready, mut pace) = (Vec::new(), Pace::new(Instant::now()));
     while !shared.stop.load(SeqCst) {
-        sleep(pace.rest(Instant::now()));
         let Some(mut tx) = shared.tx.turn() else {
             return Err(io::Error::other("a call of the owner's failed"));
         };
         let wait = tx.turn(&ready, Instant::now());
         drop(tx);
+        sleep(pace.rest(Instant::now()));
         shared.tx_watch.wait(wait, &mut ready)?;
         if ready.contains(&BELL) {
             shared.tx_bell.hush();
@@ -522,7 +522,6 @@ fn receive(shared: &Shared) -> io::Result<()> {
     sys::hasten();
     let (mut ready, mut pace) = (Vec::new(), Pace::new(Instant::now()));
     while !shared.stop.load(SeqCst) {
-        sleep(pace.rest(Instant::now()));
         let Some(mut rx) = shared.rx.turn() else {
             return Err(io::Error::other("a call of the owner's failed"));
         };
@@ -537,6 +536,7 @@ fn receive(shared: &Shared) -> io::Result<()> {
                 }
             }
         }
+        sleep(pace.rest(Instant::now()));
         shared.rx_watch.wait(wait, &mut ready)?;
         if ready.contains(&BELL) {
             shared.rx_bell.hush();

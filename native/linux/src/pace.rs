@@ -22,7 +22,7 @@ impl Pace {
         Self { due: saved(now) }
     }
 
-    /// How long to wait before the turn that is about to begin.
+    /// How long to rest after a turn: before waiting for packets, for then those are there that came meanwhile.
     pub(crate) fn rest(&mut self, now: Instant) -> Duration {
         self.due = self.due.max(saved(now)) + INTERVAL;
         self.due.saturating_duration_since(now)

@@ -6,9 +6,10 @@
 
 use std::time::{Duration, Instant};
 
-/// A millisecond of 4 Gbit/s.
-const BYTES: usize = 512 * 1024;
-const SHORTEST: usize = 8;
+/// Two milliseconds of 4 Gbit/s.
+const BYTES: usize = 1024 * 1024;
+/// Fewer would leave too little while the worker pauses, when what comes is large for a moment only.
+const SHORTEST: usize = 16;
 /// What the kernel gives a TUN by itself is 500.
 const LONGEST: usize = 512;
 /// Packets that the size is taken from, and how often at most.
@@ -63,8 +64,8 @@ mod tests {
     #[test]
     fn the_larger_the_fewer() {
         assert_eq!(after(SAMPLE, 65_000, PERIOD), Some(SHORTEST));
-        assert_eq!(after(SAMPLE, 20_000, PERIOD), Some(26));
-        assert_eq!(after(SAMPLE, 1_400, PERIOD), Some(374));
+        assert_eq!(after(SAMPLE, 20_000, PERIOD), Some(52));
+        assert_eq!(after(SAMPLE, 3_000, PERIOD), Some(349));
         assert_eq!(after(SAMPLE, 0, PERIOD), Some(LONGEST));
     }
 
