@@ -668,3 +668,20 @@ def test_the_firewall_hook_is_kept_where_it_outlives_the_package(tmp_path: Path)
     (tmp_path / "flags" / "miragevpn").unlink()
     keep()
     assert copy.read_text() == "old", "no VPN qube"
+
+
+def test_a_template_that_has_lost_the_package_does_not_say_that_it_has_it(tmp_path: Path) -> None:
+    """Debian keeps the script that tells dom0; what dom0 then made of the template would not be closed."""
+    lockdown = tmp_path / "lockdown"
+    (tmp_path / "qvm-features-request").write_text('#!/bin/sh\necho "$@"\n')
+    (tmp_path / "qvm-features-request").chmod(0o755)
+    script = (INSTALL / "post-install.d" / "30-qubes-miragevpn.sh").read_text()
+    script = script.replace("/usr/lib/qubes-miragevpn/qubes-miragevpn-lockdown", str(lockdown))
+
+    def told() -> str:
+        environ = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+        return subprocess.run(["sh", "-c", script], env=environ, capture_output=True, text=True, check=True).stdout
+
+    assert told() == ""
+    lockdown.touch(mode=0o755)
+    assert told() == "supported-service.miragevpn=1\n"
