@@ -154,6 +154,17 @@ def test_the_clock_of_the_vpn_qube(in_dom0: Dom0, system: System, capfd: pytest.
     assert "seconds ahead of this one" in capfd.readouterr().out
 
 
+def test_a_time_that_is_none_does_not_end_the_rest(
+    in_dom0: Dom0, system: System, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A VPN qube that has something to hide could have the checks end at its own answer."""
+    odd = {**STATUS, "since": "2026-19-39T29:59:69Z"}
+    in_dom0.services[(VPN, "miragevpn.Status", "", b"")] = [(0, json.dumps(odd).encode())]
+    assert main(["doctor"]) == 1
+    said = capfd.readouterr().out
+    assert "is refused" in said and "the time comes from" in said
+
+
 def test_what_may_not_be_seen_is_said_and_the_rest_goes_on(
     in_dom0: Dom0, system: System, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -55,6 +55,7 @@ def test_good_replies(name: str) -> None:
     [
         ("state", "open"), ("state", None), ("state", ["closed"]), ("profile", ""), ("profile", "../x"), ("profile", 3),
         ("profile", "x" * 65), ("profile", "a\x1b[2J"), ("since", "now"), ("since", "2026-01-02T03:04:05Z\n"),
+        ("since", "2026-19-39T29:59:69Z"), ("since", "2026-02-30T00:00:00Z"),
         ("bytes_in", -1), ("bytes_in", True), ("bytes_in", 1 << 63), ("bytes_in", "7"), ("bytes_out", 1.0),
         ("reason", None), ("reason", {}), ("backend", "x" * 33), ("backend", "\x07"),
     ],
