@@ -107,15 +107,14 @@ def _hindrance(config: Config) -> str:
         return "the native one is not built"
     if isinstance(config, StaticConfig):
         return "the native one has no static key mode"
-    if isinstance(config, PointClient | PointServer):
-        return "the native one was not tried with tunnels between two"
-    if isinstance(config, ServerConfig):
+    if isinstance(config, ServerConfig | PointServer):
         return _common_hindrance(config.common, any(place.proto is Proto.UDP for place in config.places))
-    for remote in config.remotes:
+    client = config.client if isinstance(config, PointClient) else config
+    for remote in client.remotes:
         datagrams = remote.proto is Proto.UDP
         if datagrams and isinstance(remote.proxy, SocksProxy):
             return "the native one does not speak to a SOCKS relay"
-        if reason := _common_hindrance(remote.common or config.common, datagrams):
+        if reason := _common_hindrance(remote.common or client.common, datagrams):
             return reason
     return ""
 

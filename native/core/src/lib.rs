@@ -19,6 +19,7 @@ pub mod mss;
 pub mod replay;
 pub mod routes;
 pub mod segment;
+pub mod stream;
 #[cfg(test)]
 mod testing;
 pub mod usage;

@@ -15,6 +15,7 @@ use miragevpn_core::coalesce::Coalescer;
 use miragevpn_core::framing::Framing;
 use miragevpn_core::inner::{Payload, addresses, classify};
 use miragevpn_core::segment::{Prepared, VNET_LEN, VnetHeader, prepare};
+use miragevpn_core::stream::{FRAME_HEADER, Impossible, MAX_FRAME, Stream};
 use miragevpn_core::{
     Digest, DirectionKeys, Format, KeySpec, Limits, NO_PEER_ID, Opener, Sealer, Suite, checksum, make_key, mss,
 };
@@ -361,5 +362,88 @@ fn payloads_and_framings_are_survived() {
                 assert_eq!(buffer[at], payload);
             }
         }
+    });
+}
+
+#[test]
+fn a_stream_is_cut_as_its_lengths_say() {
+    hunt(300, |chance| {
+        let (mut stream, mut sent, mut expected) = (Vec::new(), 0, Vec::new());
+        let mut reader = Stream::default();
+        for _ in 0..1 + chance.size(60) {
+            let limit = [3, 200, 1600, MAX_FRAME][chance.size(4)];
+            let size = 1 + chance.size(limit);
+            let packet = chance.bytes(size);
+            stream.extend_from_slice(&(size as u16).to_be_bytes());
+            stream.extend_from_slice(&packet);
+            expected.push(packet);
+        }
+        let whole = stream.len();
+        let size = [0, MAX_FRAME + 1, 0xFFFF, MAX_FRAME + 1 + chance.size(100)][chance.size(4)];
+        let broken = chance.one_in(2);
+        if broken {
+            stream.extend_from_slice(&(size as u16).to_be_bytes());
+            let more = chance.size(3000);
+            stream.extend(chance.bytes(more));
+        } else {
+            stream.truncate(whole - chance.size(FRAME_HEADER + 2));
+        }
+        let mut came = Vec::new();
+        let mut end = None;
+        while end.is_none() && sent < stream.len() {
+            let most = [1, 3, 1500, usize::MAX][chance.size(4)];
+            let room = reader.room();
+            let count = room.len().min(stream.len() - sent).min(most);
+            assert!(count > 0, "there is always room");
+            room[..count].copy_from_slice(&stream[sent..sent + count]);
+            reader.took(count);
+            sent += count;
+            end = loop {
+                match reader.cut() {
+                    Ok(Some(at)) => came.push(reader.packets()[at].to_vec()),
+                    Ok(None) => break None,
+                    Err(error) => break Some(error),
+                }
+            };
+            reader.rest();
+        }
+        if !broken && stream.len() < whole {
+            expected.pop();
+        }
+        assert_eq!(came, expected);
+        assert_eq!(end, (broken && sent > whole + 1).then_some(Impossible(size)));
+        assert!(reader.room().len() <= 256 * 1024 + MAX_FRAME + FRAME_HEADER);
+    });
+}
+
+#[test]
+fn any_stream_is_survived() {
+    hunt(2000, |chance| {
+        let mut reader = Stream::default();
+        let size = chance.size(40_000);
+        let mut bytes = chance.bytes(size);
+        for at in (0..bytes.len()).step_by(1 + chance.size(700)) {
+            bytes[at] = 0; // short frames and empty ones
+        }
+        let mut given = 0;
+        for chunk in bytes.chunks(1 + chance.size(5000)) {
+            let mut rest = chunk;
+            while !rest.is_empty() {
+                let room = reader.room();
+                let count = room.len().min(rest.len());
+                room[..count].copy_from_slice(&rest[..count]);
+                reader.took(count);
+                rest = &rest[count..];
+                while let Ok(Some(at)) = reader.cut() {
+                    given += FRAME_HEADER + at.len();
+                }
+                if let Err(Impossible(size)) = reader.cut() {
+                    assert!(size == 0 || size > MAX_FRAME);
+                    return;
+                }
+                reader.rest();
+            }
+        }
+        assert!(bytes.len() - given < FRAME_HEADER + MAX_FRAME, "less than a frame is kept");
     });
 }

@@ -13,11 +13,6 @@ use crate::sys;
 /// beside the bytes. At 4 Gbit/s some two milliseconds: what waits longer is worth more to its sender as a loss.
 const RECEIVE_BUFFER: i32 = 1 << 20;
 
-/// Length of a frame on a TCP stream, in front of it.
-pub(crate) const FRAME_HEADER: usize = 2;
-/// The longest frame taken or sent, as in the reference's framing.
-pub(crate) const MAX_FRAME: usize = 16384;
-
 pub(crate) enum Socket {
     /// Datagrams; whether the socket is connected to the only one there is.
     Udp { fd: OwnedFd, connected: bool },

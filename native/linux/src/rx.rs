@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use miragevpn_core::errors::Drop as Counter;
 use miragevpn_core::framing::Unframed;
 use miragevpn_core::inner::{OCC_MAGIC, OCC_MOST, Payload, classify};
+use miragevpn_core::stream::{Impossible, Stream};
 use miragevpn_core::{Opener, mss};
 
 use crate::deadlines::Deadlines;
@@ -20,7 +21,7 @@ use crate::delivery::Delivery;
 use crate::directory::Directory;
 use crate::events::{Event, Events};
 use crate::gate::Gate;
-use crate::link::{FRAME_HEADER, Link, MAX_FRAME, Socket, is_gone, words};
+use crate::link::{Link, Socket, is_gone, words};
 use crate::peer::Rules;
 use crate::sys::{self, Interest, MESSAGES, Received, Watch};
 use crate::tun::Tun;
@@ -28,9 +29,6 @@ use crate::tx::Tx;
 
 /// What one message may hold: a datagram, or several of one length.
 const MESSAGE: usize = 65536;
-/// What is read from a stream at once, and what may be left of a frame: at first, and where much comes.
-const STREAM_AT_FIRST: usize = 4 * 1024;
-const STREAM: usize = 256 * 1024 + MAX_FRAME + FRAME_HEADER;
 
 const DATA_V1: u8 = 6;
 const DATA_V2: u8 = 9;
@@ -59,8 +57,7 @@ pub(crate) struct RxPeer {
 
 struct RxLink {
     link: Arc<Link>,
-    stream: Vec<u8>, // what was read and not cut into frames yet, at its beginning
-    filled: usize,
+    stream: Stream,
 }
 
 pub(crate) struct Rx {
@@ -121,8 +118,7 @@ impl Rx {
 
     pub(crate) fn attach_link(&mut self, link: Arc<Link>) -> io::Result<()> {
         self.watch.add(link.fd(), Interest::Read, link.number)?;
-        let stream = if link.is_stream() { vec![0; STREAM_AT_FIRST] } else { Vec::new() };
-        self.links.insert(link.number, RxLink { link, stream, filled: 0 });
+        self.links.insert(link.number, RxLink { link, stream: Stream::default() });
         Ok(())
     }
 
@@ -192,34 +188,21 @@ impl RxLink {
 
     /// Reads a stream once, and takes the frames that are whole.
     fn frames(&mut self, state: &mut Peers, out: Out<'_>, now: Instant) -> Result<(), String> {
-        match self.link.read(&mut self.stream[self.filled..]) {
+        match self.link.read(self.stream.room()) {
             Ok(0) => return Err("the peer closed the connection".to_owned()),
-            Ok(length) => self.filled += length,
+            Ok(length) => self.stream.took(length),
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => return Ok(()),
             Err(error) => return Err(words(&error)),
         }
-        let mut at = 0;
-        let mut ended = Ok(());
-        while self.filled - at >= FRAME_HEADER {
-            let size = usize::from(u16::from_be_bytes([self.stream[at], self.stream[at + 1]]));
-            if size == 0 || size > MAX_FRAME {
-                ended = Err(format!("frame of {size} bytes on a TCP stream"));
-                break;
+        let ended = loop {
+            match self.stream.cut() {
+                Ok(Some(at)) => state.receive(self.link.number, None, self.stream.packets(), at, now),
+                Ok(None) => break Ok(()),
+                Err(Impossible(size)) => break Err(format!("frame of {size} bytes on a TCP stream")),
             }
-            let begin = at + FRAME_HEADER;
-            if begin + size > self.filled {
-                break;
-            }
-            state.receive(self.link.number, None, &mut self.stream, begin..begin + size, now);
-            at = begin + size;
-        }
-        state.deliver(&mut self.stream, out, now);
-        let full = self.filled == self.stream.len();
-        self.stream.copy_within(at..self.filled, 0);
-        self.filled -= at;
-        if full {
-            self.stream.resize(STREAM.min(4 * self.stream.len()), 0);
-        }
+        };
+        state.deliver(self.stream.packets(), out, now);
+        self.stream.rest();
         ended
     }
 }

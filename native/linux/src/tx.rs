@@ -17,11 +17,12 @@ use miragevpn_core::framing::Framing;
 use miragevpn_core::inner::{PING, addresses};
 use miragevpn_core::routes::Owners;
 use miragevpn_core::segment::{Prepared, Segments, VNET_LEN, VnetHeader, prepare};
+use miragevpn_core::stream::{FRAME_HEADER, MAX_FRAME};
 use miragevpn_core::{SealError, Sealer, mss};
 
 use crate::deadlines::Deadlines;
 use crate::events::{Event, Events};
-use crate::link::{FRAME_HEADER, Link, MAX_FRAME, Socket, is_gone, words};
+use crate::link::{Link, Socket, is_gone, words};
 use crate::peer::Rules;
 use crate::queue::Gauge;
 use crate::sys::{self, Address, Interest, MESSAGES, Run, Watch};

@@ -3,7 +3,7 @@
 
 Root asks the tunnel's resolver all the while, since a rule of dom0's holds a name. A seed decides the moments; a
 failure names the seed, the phase and the delay. Twenty kills in every test run, hundreds in `make soak`
-(KILLS=n SEED=n).
+(KILLS=n SEED=n), there with either data plane.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
+from qubes_miragevpn.runtime.backend import NATIVE, REFERENCE, VARIABLE
 from tests.lab.appvm import Noise
 from tests.lab.namedrules import SOME_NAME, QubesDb
 from tests.lab.places import SITE_A, SITE_B
@@ -119,9 +120,11 @@ def test_killed_at_random_moments() -> None:
 
 @pytest.mark.soak
 @pytest.mark.time_limit(3600)
-def test_killed_hundreds_of_times() -> None:
+@pytest.mark.parametrize("backend", [pytest.param(NATIVE, marks=pytest.mark.needs_native), REFERENCE])
+def test_killed_hundreds_of_times(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every phase was hit; the counts are printed."""
+    monkeypatch.setenv(VARIABLE, backend)
     number, seed = int(os.environ.get("KILLS") or 300), int(os.environ.get("SEED") or 1)
     done = kill_at_random(number, seed)
-    print(f"\n{number} kills with seed {seed}, no packet in the clear: {dict(done)}")
+    print(f"\n{backend}: {number} kills with seed {seed}, no packet in the clear: {dict(done)}")
     assert number < 50 or set(done) == set(PHASES)

@@ -7,14 +7,23 @@ import logging
 
 import pytest
 
-from qubes_miragevpn.config.loader import load_client, load_server, load_static
+from qubes_miragevpn.config.loader import (
+    load_client,
+    load_point_client,
+    load_point_server,
+    load_server,
+    load_static,
+)
 from qubes_miragevpn.runtime import backend
 from qubes_miragevpn.runtime.backend import NATIVE, REFERENCE, VARIABLE, Config, choose
-from tests.unit.config.texts import CLIENT, SERVER, STATIC, read_file
+from tests.unit.config.texts import CLIENT, CONNECTS, SERVER, STATIC, WAITS, read_file
 
 
 def config(text: str) -> Config:
-    load = load_server if text.startswith("server") else load_static if "secret" in text else load_client
+    first = text.split(maxsplit=1)[0]
+    load = {"server": load_server, "tls-client": load_point_client, "tls-server": load_point_server}.get(
+        first, load_static if "secret" in text else load_client
+    )
     return load(text.encode(), file="profile", read_file=read_file).config  # type: ignore[return-value]
 
 
@@ -28,6 +37,8 @@ def said(caplog: pytest.LogCaptureFixture, text: str, environ: dict[str, str]) -
 
 REFUSED = [
     (STATIC, "the native one has no static key mode"),
+    (CONNECTS + "fragment 1300\n", "the native one does not cut packets (fragment)"),
+    (WAITS + "data-ciphers-fallback BF-CBC\nallow-insecure-crypto BF-CBC\n", "the native one has no BF-CBC"),
     (CLIENT + "fragment 1300\n", "the native one does not cut packets (fragment)"),
     (CLIENT + "allow-compression asym\n", "the native one does not decompress (allow-compression)"),
     (CLIENT + "socks-proxy 192.0.2.9 1080\n", "the native one does not speak to a SOCKS relay"),
@@ -45,6 +56,8 @@ def test_what_the_native_one_cannot_do_goes_to_the_reference(
 
 SERVED = [
     CLIENT,
+    CONNECTS,
+    WAITS,
     SERVER,
     SERVER + "client-to-client\nclient-config-dir clients\n",
     CLIENT + "proto tcp\nsocks-proxy 192.0.2.9 1080\n",
