@@ -66,3 +66,7 @@ class ConfigError(MirageError):
     def __str__(self) -> str:
         where = f"{self.file}:{self.line}: " if self.line else (f"{self.file}: " if self.file else "")
         return f"{where}{self.problem}" + (f" ({self.fix})" if self.fix else "")
+
+
+class KeyLocked(ConfigError):
+    """A private key is encrypted, and the configuration leaves its password to the user, who was not asked or erred."""

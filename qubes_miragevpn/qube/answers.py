@@ -273,7 +273,7 @@ class Answers:
     def _must_load(self, name: str) -> None:
         """A profile that is broken is no reason to end the tunnel that works; the log has the whole story."""
         try:
-            self._profiles.load(name)
+            self._profiles.check(name)
             self._profiles.options(name)
         except ConfigError as error:
             _log.error("%s", printable(str(error), 500))

@@ -25,7 +25,7 @@ from qubes_miragevpn.dataplane.interface import Counters
 from qubes_miragevpn.protocol.contract import Command, Stop, StopKind
 from qubes_miragevpn.qube import states
 from qubes_miragevpn.qube.firewall.enforcer import Enforcer
-from qubes_miragevpn.qube.profiles import Profiles
+from qubes_miragevpn.qube.profiles import Profiles, Unlocking
 from qubes_miragevpn.qube.settings import Settings
 from qubes_miragevpn.qube.states import Live, State
 from qubes_miragevpn.qube.tunnelhost import Enter
@@ -98,6 +98,7 @@ class Tunnel:
         self.backend = ""
         self._settings = settings
         self._profiles = profiles
+        self._unlocking = Unlocking(profiles, self._ask_for_key)
         self._enforcer = enforcer
         self._start = start
         self._changed = changed
@@ -290,7 +291,10 @@ class Tunnel:
         token, self._tried = object(), name
         self._may_open = token
         try:
-            config = self._profiles.load(name)
+            patience = self._settings.rollback_after if self._on_trial else None
+            config = await self._unlocking.load(name, unless=self._wake, within=patience)
+            if config is None:
+                return
             running = self._start(config, name, partial(self._host_enter, token))
         except ConfigError as error:
             place = f"{error.file} line {error.line}" if error.line else error.file or name
@@ -312,6 +316,10 @@ class Tunnel:
             self._running = None
         if stop is not None:
             raise self._trouble(stop)
+
+    async def _ask_for_key(self, name: str) -> Secret | None:
+        self._note(State.CONNECTING, "the password of the private key is wanted")
+        return await self.ask(f"password of the private key of profile {name}")
 
     async def _until_ended(self, life: asyncio.Task[Stop], running: Running) -> Stop | None:
         """Wait for the driver's end, or for another wish (None)."""

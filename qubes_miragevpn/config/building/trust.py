@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from qubes_miragevpn.base.errors import ConfigError
+from qubes_miragevpn.base.errors import ConfigError, KeyLocked
 from qubes_miragevpn.base.secret import Secret
 from qubes_miragevpn.base.text import printable
 from qubes_miragevpn.config.building import material
@@ -48,14 +48,16 @@ class Surroundings:
 
     `list_directory` returns the names in a directory and may raise OSError; `ask_password` is asked with a text that
     names the file and returns None for no answer; `unix_time` is what expiry is judged by; the options of
-    `command_line` count as if they stood below the file; `around`: routes may lead around the tunnel, and resolvers be
-    asked in ways that a VPN qube cannot offer to the qubes behind it.
+    `command_line` count as if they stood below the file; `locked_keys`: a private key whose password the user is to
+    give later is left out, so that the rest can be judged; `around`: routes may lead around the tunnel, and resolvers
+    be asked in ways that a VPN qube cannot offer to the qubes behind it.
     """
 
     list_directory: Callable[[str], list[str]] | None = None
     ask_password: Callable[[str], Secret | None] | None = None
     unix_time: int | None = None
     command_line: CommandLine = NO_COMMAND_LINE
+    locked_keys: bool = False
     around: bool = False
 
 
@@ -80,6 +82,16 @@ class TrustBuilder:
 
     def identity(self) -> Identity | None:
         """Our chain and key; raises `ConfigError`."""
+        try:
+            return self._identity()
+        except KeyLocked as locked:
+            if not self.surroundings.locked_keys:
+                raise
+            where = f"{locked.file}:{locked.line}"
+            self.findings.warn(f"{where}: the private key has a password, which is asked for when the profile is used")
+            return None
+
+    def _identity(self) -> Identity | None:
         settings = self.settings
         if (entry := settings.last("pkcs12")) is not None:
             bundle = self._opened(entry)
@@ -121,13 +133,19 @@ class TrustBuilder:
                 raise entry.error(f"'{entry.row.name}': {error.problem}", error.fix) from None
         assert found is not None
         fix = found.fix or "write 'askpass FILE' with a file whose first line is the password"
-        raise entry.error(f"'{entry.row.name}': {found.problem}", fix)
+        kind = ConfigError if self._password_in_file() is not None else KeyLocked
+        raise kind(f"'{entry.row.name}': {found.problem}", file=entry.file, line=entry.line, fix=fix)
+
+    def _password_in_file(self) -> Entry | None:
+        """The line that names the file with the key's password."""
+        askpass = self.settings.last("askpass")
+        return askpass if askpass is not None and askpass.args[0] not in (None, "stdin") else None
 
     def _passwords(self, entry: Entry) -> Iterator[Secret | None]:
         yield None
         yield Secret(b"")
-        askpass = self.settings.last("askpass")
-        if askpass is not None and askpass.args[0] not in (None, "stdin"):
+        askpass = self._password_in_file()
+        if askpass is not None:
             yield material.first_line(askpass, self.read_file)
         elif self.surroundings.ask_password is not None:
             where = "" if entry.block is not None else f" '{printable(entry.args[0], 200)}'"
@@ -217,7 +235,12 @@ class TrustBuilder:
                 raise entry.error("'capath' holds no certificate under a hashed name", fix)
             self._chain(entry, found)
         if (entry := settings.last("pkcs12")) is not None and self._needs_ca():
-            found = self._opened(entry).others
+            try:
+                found = self._opened(entry).others
+            except KeyLocked:
+                if not self.surroundings.locked_keys:
+                    raise
+                return b""
             if not found:
                 raise entry.error("'pkcs12' holds no certificate of an authority", "add 'ca'")
             self._judge_times(entry, self._chain(entry, found))

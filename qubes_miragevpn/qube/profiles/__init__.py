@@ -2,5 +2,6 @@
 """Profiles, their credentials and settings on disk, and what was chosen of them."""
 
 from qubes_miragevpn.qube.profiles.store import Profiles
+from qubes_miragevpn.qube.profiles.unlocking import Unlocking
 
-__all__ = ["Profiles"]
+__all__ = ["Profiles", "Unlocking"]

@@ -15,9 +15,11 @@ import logging
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 from qubes_miragevpn.base.errors import ConfigError
 from qubes_miragevpn.base.names import valid_profile_name
+from qubes_miragevpn.base.secret import Secret
 from qubes_miragevpn.base.text import printable
 from qubes_miragevpn.config.model import ClientConfig, Credentials
 from qubes_miragevpn.qube.profiles import bundle, credentials, options
@@ -58,8 +60,18 @@ class Profiles:
                         found.add(name)
         return sorted(found)[:MAX_PROFILES]
 
-    def load(self, name: str) -> ClientConfig:
-        """Read and check profile `name`; raises `ConfigError`. Warnings go to the log."""
+    def load(self, name: str, key_password: Secret | None = None) -> ClientConfig:
+        """Read profile `name`; raises `ConfigError`, `KeyLocked` if its key needs a password, or another one.
+
+        Warnings go to the log.
+        """
+        return self._load(name, ask_password=None if key_password is None else lambda _: key_password)
+
+    def check(self, name: str) -> None:
+        """See that profile `name` can be used once the password of its key is known; otherwise as `load`."""
+        self._load(name, locked_keys=True)
+
+    def _load(self, name: str, **offered: Any) -> ClientConfig:
         file = self._file(name)
         try:
             text = read_bounded(file, beneath=self._profiles)
@@ -69,7 +81,7 @@ class Profiles:
         from qubes_miragevpn.config.loader import load_client
 
         surroundings = Surroundings(
-            list_directory=directory_lister(file.parent, confined=True), unix_time=int(time.time())
+            list_directory=directory_lister(file.parent, confined=True), unix_time=int(time.time()), **offered
         )
         loaded = load_client(
             text,
@@ -123,9 +135,15 @@ class Profiles:
         if name not in (known := self.names()) and len(known) >= MAX_PROFILES:
             raise ConfigError(f"there are {MAX_PROFILES} profiles already")
         handed = bundle.unpack(untrusted)
+        from qubes_miragevpn.config.building.trust import Surroundings
         from qubes_miragevpn.config.loader import load_client
 
-        loaded = load_client(handed.text, file=f"{name}{SUFFIX}", read_file=handed.reader())
+        loaded = load_client(
+            handed.text,
+            file=f"{name}{SUFFIX}",
+            read_file=handed.reader(),
+            surroundings=Surroundings(locked_keys=True),
+        )
         disk.write_folder(self._profiles / name, {f"{name}{SUFFIX}": handed.text, **handed.files})
         disk.remove(self._profiles / f"{name}{SUFFIX}")
         return loaded.warnings

@@ -8,10 +8,17 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import subprocess
 from collections.abc import Callable, Iterator
 
 import pytest
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from tests.interop.login.desk import Management
 from tests.lab.places import SITE_A
@@ -20,7 +27,7 @@ from tests.lab.qube import drain
 from tests.lab.scene import Scene, scene
 from tests.lab.service import PROFILES
 
-PASSWORD, PIN, CODE, STATIC, PROXY = "right horse", "8675309", "424242", "5551234", "9172635"
+PASSWORD, PIN, CODE, STATIC, PROXY, KEY = "right horse", "8675309", "424242", "5551234", "9172635", "7163948"
 STATE = "Om01u7Fh4LrGBS7uh0SWmzwabUiGiW6l"
 ASKING = SITE_A.name, "with-pin"
 REFUSED = 7
@@ -115,6 +122,33 @@ def test_questions_for_a_proxy(desk: Desk) -> None:
     desk.question("have from 1 to 255 bytes each: user name for the SOCKS proxy 203.0.113.250 port 1080")
 
 
+def test_the_password_of_a_private_key(desk: Desk) -> None:
+    """Asked before anything is sent, and kept for the next attempt; a wrong one waits for a command."""
+    text = desk.here.providers.a.profile_text
+    plain = re.search(r"-----BEGIN PRIVATE KEY-----.+?-----END PRIVATE KEY-----\n", text, re.DOTALL)
+    assert plain is not None
+    how = BestAvailableEncryption(KEY.encode())
+    key = load_pem_private_key(plain[0].encode(), None).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, how).decode()
+    reply = desk.here.service.call("ImportProfile", "locked", data=text.replace(plain[0], key).encode())
+    assert reply.code == 0 and "asked for when the profile is used" in reply.output
+    assert desk.here.service.call("Switch", "locked", source="dom0").code == 0
+    desk.question("password of the private key of profile locked")
+    desk.answer(KEY + "x")
+    desk.here.service.wait_state("failed")
+    desk.here.must_be_closed(1)
+    desk.heard.clear()
+    desk.here.service.call("Connect", source="dom0")
+    desk.question("password of the private key of profile locked")
+    desk.answer(KEY)
+    desk.accept(desk.visit())
+    desk.here.must_heal()
+    desk.here.service.call("Disconnect", source="dom0")
+    desk.here.service.wait_state("closed")
+    desk.here.service.call("Connect", source="dom0")
+    desk.accept(desk.visit())
+    desk.here.must_heal()
+
+
 def test_a_question_of_the_profiles_own(desk: Desk) -> None:
     """Asked before anything is sent; password and answer go to the server together."""
     assert desk.here.service.call("Switch", "with-pin", source="dom0").code == 0
@@ -133,9 +167,9 @@ def test_what_was_answered_is_told_to_nobody(desk: Desk) -> None:
     desk.until(lambda: any(b"connected" in line for line in desk.heard[-3:]), "the last event")
     told = [*here.service.log, *(line.decode() for line in desk.heard)]
     told += [here.service.call(name, source="dom0").output for name in ("Status", "Details", "Profiles")]
-    secrets = [PASSWORD, PIN, CODE, STATIC, PROXY]
+    secrets = [PASSWORD, PIN, CODE, STATIC, PROXY, KEY]
     secrets += [base64.b64encode(text.encode()).decode() for text in secrets]
     assert not [text for text in told if any(secret in text for secret in secrets)]
-    found = here.lab.vpn.run("grep", "-rlE", "|".join(secrets[1:5]), "/etc/qubes-miragevpn", "/run", check=False)
+    found = here.lab.vpn.run("grep", "-rlE", "|".join(secrets[1:6]), "/etc/qubes-miragevpn", "/run", check=False)
     assert found.stdout == ""
     here.must_be_tight()

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from qubes_miragevpn.base.errors import ConfigError, MirageError, PeerError
+from qubes_miragevpn.base.errors import ConfigError, KeyLocked, MirageError, PeerError
 from qubes_miragevpn.base.secret import Secret
 from qubes_miragevpn.config.model import Credentials, Dns, Family, HttpProxy, Proto, Remote, TunnelSettings
 from qubes_miragevpn.dataplane.interface import Counters
@@ -30,7 +30,8 @@ REMOTES = (
     Remote("vpn.example.org", 443, Proto.TCP, proxy=HttpProxy("proxy.example.net", 3128)),
     Remote("203.0.113.7", 1194, Proto.UDP),
 )
-CONFIG = SimpleNamespace(remotes=REMOTES)
+CONFIG = SimpleNamespace(remotes=REMOTES, auth_nocache=False)
+LOCKED = KeyLocked("'key': it is encrypted", file="a.ovpn", line=3)
 FAST = Settings(retry_first=0.05, retry_max=0.2, retry_auth=0.1)
 
 
@@ -72,6 +73,7 @@ class Play:
         self.drivers: list[FakeDriver] = []
         self.hosts: list[FakeHost] = []
         self.loads: dict[str, Any] = {"a": CONFIG, "b": CONFIG}
+        self.key_password = b"open sesame"
         self.refuse: Exception | None = None
         self.clock = 1000.0
         self.tunnel = Tunnel(
@@ -88,8 +90,10 @@ class Play:
     def names(self) -> list[str]:
         return sorted(self.loads)
 
-    def load(self, name: str) -> Any:
+    def load(self, name: str, key_password: Secret | None = None) -> Any:
         found = self.loads[name]
+        if isinstance(found, KeyLocked) and key_password is not None and key_password.reveal() == self.key_password:
+            return CONFIG
         if isinstance(found, Exception):
             raise found
         return found
@@ -634,6 +638,57 @@ def test_a_question_of_the_server_is_shown_and_answered(monkeypatch: pytest.Monk
         assert await HostPlay().host.challenge("pin", echo=False) == Secret(b"pin")
 
     play(act)
+
+
+def test_the_password_of_a_key_is_asked_for_and_kept() -> None:
+    """Until it opens the key no more; a wrong answer waits for a command."""
+
+    async def act(stage: Play) -> None:
+        tunnel = stage.tunnel
+        stage.loads["a"] = LOCKED
+        tunnel.connect()
+        await stage.until(lambda: tunnel.question)
+        assert tunnel.question == "password of the private key of profile a" and not stage.drivers
+        assert (tunnel.state, tunnel.reason) == (State.CONNECTING, "the password of the private key is wanted")
+        assert tunnel.answer(Secret(b"wrong"))
+        await stage.until(lambda: tunnel.state is State.FAILED)
+        assert tunnel.reason == "profile a cannot be used, see the log (a.ovpn line 3)" and tunnel.question == ""
+        tunnel.connect()
+        await stage.until(lambda: tunnel.question)
+        assert tunnel.answer(Secret(b"open sesame"))
+        await stage.until(lambda: stage.drivers)
+        tunnel.restart("once more")
+        await stage.until(lambda: len(stage.drivers) == 2)
+        assert tunnel.question == ""
+        stage.key_password = b"another"
+        tunnel.restart("a profile of the same name")
+        await stage.until(lambda: tunnel.question)
+
+    stage = play(act)
+    assert not any(demand.live for demand in stage.demands), "nothing is open meanwhile"
+
+
+def test_nobody_has_to_answer_who_wants_something_else() -> None:
+    async def act(stage: Play) -> None:
+        tunnel = stage.tunnel
+        stage.loads["a"] = LOCKED
+        tunnel.connect()
+        await stage.until(lambda: tunnel.question)
+        tunnel.switch("b")
+        await stage.until(lambda: stage.drivers)
+        assert tunnel.question == "" and not tunnel.answer(Secret(b"late"))
+        tunnel.switch("a")
+        await stage.until(lambda: tunnel.question)
+        tunnel.disconnect()
+        await stage.until(lambda: tunnel.state is State.CLOSED and not tunnel.question)
+        tunnel.switch("b")
+        await stage.until(lambda: len(stage.drivers) == 2)
+        await stage.drivers[-1].enter(State.CONNECTED, LIVE)
+        tunnel.switch("a", rollback=True)
+        await stage.until(lambda: len(stage.drivers) == 3)
+        assert tunnel.profile == "b", "an unanswered question is a failed trial"
+
+    play(act, Settings(retry_first=0.05, retry_max=0.2, retry_auth=0.1, rollback_after=0.2))
 
 
 def test_a_proxy_s_login_is_two_questions() -> None:

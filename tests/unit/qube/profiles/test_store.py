@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from qubes_miragevpn.base.errors import ConfigError
+from qubes_miragevpn.base.errors import ConfigError, KeyLocked
+from qubes_miragevpn.base.secret import Secret
 from qubes_miragevpn.qube.profiles import Profiles, options
 from qubes_miragevpn.qube.profiles.options import ProfileOptions
 from qubes_miragevpn.qube.settings import Settings
 from qubes_miragevpn.runtime import disk
 from tests.interop.pki import Authority
+from tests.unit.config.trust import Made
 from tests.unit.qube.profiles.test_bundle import packed
 
 CA = Authority("store").certificate
@@ -117,6 +119,35 @@ def test_credentials_outside_the_directory(settings: Settings, tmp_path: Path) -
     (settings.credentials_dir / "a").symlink_to(tmp_path / "other")
     with pytest.raises(ConfigError, match="cannot be read"):
         Profiles(settings).credentials("a")
+
+
+@pytest.mark.parametrize("kind", ["key", "pkcs12", "pkcs12 with its authority"])
+def test_a_key_whose_password_nobody_knows_yet(settings: Settings, kind: str) -> None:
+    """Such a profile is taken in and may be switched to; whatever else is wrong with it is found all the same."""
+    authority = Made("authority")
+    own = Made("own", authority)
+    files = {"own.p12": own.p12(b"sesame", authority)}
+    ca = f"<ca>\n{authority.pem}</ca>\n"
+    lines = {
+        "key": f"{ca}<cert>\n{own.pem}</cert>\n<key>\n{own.key_pem(b'sesame')}</key>\n",
+        "pkcs12": f"{ca}pkcs12 own.p12\n",
+        "pkcs12 with its authority": "pkcs12 own.p12\n",
+    }[kind]
+    text = f"client\nremote vpn.example 1194\nremote-cert-tls server\n{lines}".encode()
+    profiles = Profiles(settings)
+    said = profiles.install("a", packed({"a.ovpn": text, **files}))
+    assert any("has a password, which is asked for" in line for line in said)
+    profiles.check("a")
+    for wrong in (None, Secret(b"wrong")):
+        with pytest.raises(KeyLocked):
+            profiles.load("a", wrong)
+    identity = profiles.load("a", Secret(b"sesame")).common.identity
+    assert identity is not None and b"ENCRYPTED" not in identity.key_pem.reveal()
+    with pytest.raises(ConfigError, match="unknown directive"):
+        profiles.install("b", packed({"b.ovpn": text + b"nonsuch 1\n", **files}))
+    with pytest.raises(ConfigError, match="cannot be opened") as refused:  # what a file says is not left to the user
+        profiles.install("b", packed({"b.ovpn": text + b"askpass pw\n", "pw": b"wrong\n", **files}))
+    assert not isinstance(refused.value, KeyLocked)
 
 
 # --- taking in --------------------------------------------------------------------------------------------
