@@ -40,12 +40,13 @@ class Crowd(Generic[Member]):
         self,
         source: Hashable,
         *,
-        stays: Callable[[Member], bool] = lambda _: False,
+        last: Callable[[Member], bool] = lambda _: False,
         yields: Callable[[Member], bool] = lambda _: False,
     ) -> Member | None:
         """Who has to go for one more of `source`, if anybody. Raises `PeerError` (drop) if nobody has.
 
-        One who `stays` does not go; the first of all may, if it `yields`, to somebody of the largest crowd as well.
+        Those who are `last` go after others of their crowd. The first of all may go for somebody of the largest
+        crowd as well, if it `yields`.
         """
         if self._of[source] >= self._share:
             raise PeerError(f"too many {self._what} from one address")
@@ -53,9 +54,8 @@ class Crowd(Generic[Member]):
             return None
         largest = max(self._of.values())
         if self._of[source] < largest:
-            for member, its in self._members.items():
-                if self._of[its] == largest and not stays(member):
-                    return member
+            crowd = [member for member, its in self._members.items() if self._of[its] == largest]
+            return next((member for member in crowd if not last(member)), crowd[0])
         if yields(first := next(iter(self._members))):
             return first
         raise PeerError(f"too many {self._what}")

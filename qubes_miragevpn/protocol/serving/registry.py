@@ -97,11 +97,11 @@ class Registry:
             raise PeerError("max-clients is reached", Consequence.END_SESSION)
 
     def require_room(self, most: int, endpoint: SockAddr) -> Peer | None:
-        """The candidate that has to go for one from `endpoint`, if any; whoever is judged already stays.
+        """The candidate that has to go for one from `endpoint`, if any; those whose login is judged go last.
 
         Raises `PeerError` (drop) if there is no room for it, beside `most` who are admitted.
         """
-        goes = self._candidates.room(source_of(endpoint), stays=lambda number: self._peers[number].judged)
+        goes = self._candidates.room(source_of(endpoint), last=lambda number: self._peers[number].judged)
         if goes is None and len(self._peers) >= most + MAX_CANDIDATES:
             raise PeerError("too many clients")
         return None if goes is None else self._peers[goes]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Who has to go where there is no room: shares, the largest crowd, and those who stay."""
+"""Who has to go where there is no room: shares, the largest crowd, and those who go last."""
 
 from __future__ import annotations
 
@@ -52,11 +52,10 @@ def test_nobody_goes_for_one_of_the_largest_crowd_but_who_yields() -> None:
     assert full.room("c", yields=lambda member: member == "a1") == "a1"
 
 
-def test_who_stays_does_not_go() -> None:
+def test_some_go_last() -> None:
     full = crowd("a1 a2 a3 a4 b1 b2 b3 b4")
-    assert full.room("c", stays=lambda member: member in "a1 a2 b1") == "a3"
-    with pytest.raises(PeerError):
-        full.room("c", stays=lambda _: True)
+    assert full.room("c", last=lambda member: member in "a1 a2 b1") == "a3"
+    assert full.room("c", last=lambda _: True) == "a1"
 
 
 def test_it_never_grows_beyond_its_bounds() -> None:

@@ -79,7 +79,7 @@ def test_a_program_that_cannot_be_run_refuses(tmp_path: Path) -> None:
 
 
 def test_one_that_does_not_end_is_ended(tmp_path: Path, program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "RUN_TIME", 1.0)
+    monkeypatch.setattr(process, "RUN_TIME", 2.0)
     (found,) = judged(program(f"echo $$ >{tmp_path}/pid; sleep 60 & sleep 60"), tmp_path, key())
     assert not found.granted and "took longer" in found.why
     with pytest.raises(ProcessLookupError):

@@ -203,7 +203,7 @@ def test_a_pending_file_that_is_none(tmp_path: Path, program: Callable[..., Comm
 def test_a_program_that_does_not_end_is_ended(
     tmp_path: Path, program: Callable[..., Command], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("qubes_miragevpn.runtime.operating.logins.process.RUN_TIME", 1.0)
+    monkeypatch.setattr("qubes_miragevpn.runtime.operating.logins.process.RUN_TIME", 2.0)
     refused = verdict(program(f"echo $$ >{tmp_path}/pid; sleep 60 & sleep 60"), tmp_path, login())
     assert (refused.granted, refused.why) == (False, "the judge took too long")
     with pytest.raises(ProcessLookupError):
