@@ -75,3 +75,22 @@ def _renewed(peer: Peer) -> int:
     if peer.kind == OURS:
         return peer.log.count("renegotiated (key id ")
     return peer.log.count("Control Channel: TLSv") - 1  # the first one was no renegotiation
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("initiator", ["client", "server"])
+@pytest.mark.parametrize("wrap", ["none", "tls-auth", "tls-crypt", "tls-crypt-v2"])
+@pytest.mark.parametrize("proto", ["udp", "tcp"])
+def test_our_server_in_every_wrapping(bench: Bench, proto: str, wrap: str, initiator: str) -> None:
+    """openvpn's client begins, or our server does, and the other only follows."""
+    often, never = (f"reneg-sec {EVERY}",), ("reneg-sec 0",)
+    case = Case(
+        proto=proto, wrap=wrap,
+        server_lines=never if initiator == "client" else often, client_lines=never if initiator == "server" else often,
+    )  # fmt: skip
+    server, client = bench.both(case, OURS, OPENVPN)
+    client.wait("renegotiations", lambda: client.log.count("Control Channel: TLSv") > AT_LEAST)
+    bench.exchange(20_000)
+    assert client.log.count("Initialization Sequence Completed") == 1, "openvpn restarted"
+    for complaint in ("unwrap error", "TLS Error", "authentication failed", "Traceback"):
+        assert complaint not in client.log + server.log

@@ -7,6 +7,7 @@ until all leave.
 
 from __future__ import annotations
 
+import contextlib
 import selectors
 import socket
 import time
@@ -36,6 +37,7 @@ class Newcomer:
         self.sock = sock
         self.up = False
         self._link = 0
+        self._last = b""
         self._machine = Client(config, entropy=_ENTROPY, unix_time=lambda: int(time.time()))
         self._frames = FrameReader() if sock.type == socket.SOCK_STREAM else None
         sock.connect(_SERVER)
@@ -61,8 +63,15 @@ class Newcomer:
                 self._event(c.PacketReceived(self._link, _SERVER, packet))
 
     def leave(self) -> None:
-        """Say goodbye."""
+        """Say goodbye; what arrived before that, and was not looked at, is thrown away."""
+        with contextlib.suppress(BlockingIOError):
+            while self.sock.recv(65536, socket.MSG_DONTWAIT):
+                pass
         self._event(c.UserCommand(c.Command.DISCONNECT))
+
+    def again(self) -> None:
+        """Send what was sent last once more."""
+        self.sock.sendall(self._last)
 
     def _event(self, event: c.Event) -> None:
         for effect in self._machine.handle(event, time.monotonic()):
@@ -71,7 +80,8 @@ class Newcomer:
                     self._link = link
                     self._event(c.TransportUp(link, _SERVER))
                 case c.Transmit(_, _, packet):
-                    self.sock.sendall(packet if self._frames is None else frame(packet))
+                    self._last = packet if self._frames is None else frame(packet)
+                    self.sock.sendall(self._last)
                 case c.TunnelUp():
                     self.up = True
                 case c.TunnelDown(reason) if event != c.UserCommand(c.Command.DISCONNECT):
@@ -125,6 +135,18 @@ class Crowd:
         chosen.close()
 
     def leave(self) -> None:
-        """All say goodbye at once."""
-        for each in self._there:
-            each.leave()
+        """All say goodbye, some at once, until the server acknowledges it: more than those its socket may not hold."""
+        for start in range(0, self._size, AT_ONCE):
+            with selectors.DefaultSelector() as chosen:
+                for each in self._there[start : start + AT_ONCE]:
+                    each.leave()
+                    chosen.register(each.sock, selectors.EVENT_READ, each)
+                patience = time.monotonic() + WITHIN
+                while chosen.get_map():
+                    heard = chosen.select(1.0)
+                    for key, _ in heard:
+                        chosen.unregister(key.fileobj)
+                    for key in () if heard else tuple(chosen.get_map().values()):
+                        key.data.again()
+                    if time.monotonic() > patience:
+                        raise RuntimeError("goodbyes are not acknowledged")
