@@ -3,23 +3,30 @@
 
 It prints one JSON object. What is wrong with a call goes to the system log; the caller, who is another qube, is
 told "refused", and more only where the refusal is about what the caller itself handed in. Standard input is
-read as far as the service's row allows, and in bounded time; a service that takes none does not look at it.
+read as far as the service's row allows, in bounded time, and of few callers at once: each is a process of its own, and
+one that hands nothing in stays until that time is over. A service that takes none does not look at it.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import select
+import socket
 import sys
 import syslog
 import time
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from qubes_miragevpn.base.exitcodes import ExitCode
 
 INPUT_TIME = 30.0  # seconds that a caller has to send what it hands in
+MAX_INPUTS = 8  # callers who may be doing so at once: a process of some ten megabytes each
+FOR_DOM0 = 2  # more of them, so that a qube that takes all the others does not keep dom0 from its VPN qube
 
 
 def add_parser(subparsers: Any) -> None:
@@ -42,7 +49,8 @@ def run(arguments: argparse.Namespace) -> int:
         request = check_call(arguments.service, arguments.words, os.environ)
         limit = find(arguments.service).payload
         if limit:
-            request = with_payload(request, _input(limit))
+            with _place(control_socket(os.environ), request.caller == "dom0"):
+                request = with_payload(request, _input(limit))
         if request.verb == "events":
             return _events(request)
         result = call(control_socket(os.environ), request)
@@ -70,6 +78,24 @@ def _events(request: Any) -> ExitCode:
     for value in listen(control_socket(os.environ), request, sys.stdout.fileno()):
         print(json.dumps(value), flush=True)
     return ExitCode.OK
+
+
+@contextlib.contextmanager
+def _place(service: Path, dom0: bool) -> Iterator[None]:
+    """One of the places of those who hand something in; raises `BadCall` if all are taken.
+
+    A place is a name in the abstract namespace of sockets (unix(7)): only one process has it, and it goes with that.
+    """
+    from qubes_miragevpn.qube.rpc.services import BadCall
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as place:
+        for number in range(MAX_INPUTS + FOR_DOM0 * dom0):
+            with contextlib.suppress(OSError):
+                place.bind(b"\0%b %d" % (os.fsencode(service)[-96:], number))
+                break
+        else:
+            raise BadCall("too many callers hand something in at once")
+        yield
 
 
 def _input(limit: int) -> bytes:

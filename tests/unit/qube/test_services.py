@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import socket
@@ -288,6 +289,24 @@ def test_who_listens_and_leaves_is_let_go(fake: Fake, tmp_path: Path) -> None:
         os.close(reader)
         assert list(found) == []
     os.close(writer)
+
+
+def test_few_hand_something_in_at_once(tmp_path: Path) -> None:
+    """Callers that stall fill no memory, and leave dom0 its places; who ends makes room."""
+    service = tmp_path / "control.sock"
+    with contextlib.ExitStack() as stack:
+        first = contextlib.ExitStack()
+        for number in range(rpc.MAX_INPUTS):
+            (stack if number else first).enter_context(rpc._place(service, False))
+        with pytest.raises(BadCall, match="too many"), rpc._place(service, False):
+            pass
+        for _ in range(rpc.FOR_DOM0):
+            stack.enter_context(rpc._place(service, True))
+        with pytest.raises(BadCall, match="too many"), rpc._place(service, True):
+            pass
+        with rpc._place(tmp_path / "another.sock", False):
+            first.close()
+        stack.enter_context(rpc._place(service, False))
 
 
 def test_input_is_bounded(fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
