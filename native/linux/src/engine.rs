@@ -508,8 +508,11 @@ fn send(shared: &Shared) -> io::Result<()> {
             return Err(io::Error::other("a call of the owner's failed"));
         };
         let wait = tx.turn(&ready, Instant::now());
+        let behind = tx.behind;
         drop(tx);
-        sleep(pace.rest(Instant::now()));
+        if !behind {
+            sleep(pace.rest(Instant::now()));
+        }
         shared.tx_watch.wait(wait, &mut ready)?;
         if ready.contains(&BELL) {
             shared.tx_bell.hush();
@@ -527,6 +530,7 @@ fn receive(shared: &Shared) -> io::Result<()> {
         };
         let wait = rx.turn(&ready, &shared.tx, Instant::now());
         let moved = std::mem::take(&mut rx.peers().moved);
+        let behind = rx.behind;
         drop(rx);
         if !moved.is_empty() {
             let mut tx = shared.tx.enter();
@@ -536,7 +540,9 @@ fn receive(shared: &Shared) -> io::Result<()> {
                 }
             }
         }
-        sleep(pace.rest(Instant::now()));
+        if !behind {
+            sleep(pace.rest(Instant::now()));
+        }
         shared.rx_watch.wait(wait, &mut ready)?;
         if ready.contains(&BELL) {
             shared.rx_bell.hush();

@@ -66,6 +66,7 @@ pub(crate) struct Rx {
     tun: Option<Tun>,
     links: HashMap<u64, RxLink>,
     buffer: Vec<u8>,
+    pub(crate) behind: bool, // a link gave as much as could be taken; there is more
     state: Peers,
 }
 
@@ -100,7 +101,15 @@ impl Rx {
             deadlines: Deadlines::default(),
             dropped_unknown: 0,
         };
-        Self { watch, events, tun: None, links: HashMap::new(), buffer: vec![0; MESSAGES * MESSAGE], state }
+        Self {
+            watch,
+            events,
+            tun: None,
+            links: HashMap::new(),
+            buffer: vec![0; MESSAGES * MESSAGE],
+            behind: false,
+            state,
+        }
     }
 
     pub(crate) fn peers(&mut self) -> &mut Peers {
@@ -130,18 +139,22 @@ impl Rx {
 
     /// Takes what is there, and says how long there is nothing to do but wait for more.
     pub(crate) fn turn(&mut self, ready: &[u64], tx: &Gate<Tx>, now: Instant) -> Option<Duration> {
+        self.behind = false;
         for number in ready {
             let Some(known) = self.links.get_mut(number) else {
                 continue;
             };
             let out = Out { tun: self.tun.as_ref(), tx };
-            let gone = match &known.link.socket {
+            let taken = match &known.link.socket {
                 Socket::Udp { .. } => known.datagrams(&mut self.buffer, &mut self.state, out, now),
                 Socket::Tcp(_) => known.frames(&mut self.state, out, now),
             };
-            if let Err(reason) = gone {
-                self.watch.remove(known.link.fd());
-                known.link.fail(&self.events, &reason);
+            match taken {
+                Ok(as_much_as_fits) => self.behind |= as_much_as_fits,
+                Err(reason) => {
+                    self.watch.remove(known.link.fd());
+                    known.link.fail(&self.events, &reason);
+                }
             }
             if let Some(error) = self.state.tun_error.take() {
                 self.tun = None;
@@ -161,16 +174,16 @@ struct Out<'a> {
 }
 
 impl RxLink {
-    /// Reads datagrams once; an ICMP error that was waiting at the socket is read like one, and ignored.
-    fn datagrams(&mut self, buffer: &mut [u8], state: &mut Peers, out: Out<'_>, now: Instant) -> Result<(), String> {
+    /// Reads datagrams once, and says whether there were as many as fit; an ICMP error that was waiting at the socket is read like one, and ignored.
+    fn datagrams(&mut self, buffer: &mut [u8], state: &mut Peers, out: Out<'_>, now: Instant) -> Result<bool, String> {
         let Socket::Udp { connected, .. } = &self.link.socket else {
-            return Ok(());
+            return Ok(false);
         };
         let mut messages = [Received::default(); MESSAGES];
         let got = match sys::receive(self.link.fd(), buffer, MESSAGE, !connected, &mut messages) {
             Ok(got) => got,
             Err(error) if is_gone(&error) => return Err(words(&error)),
-            Err(_) => return Ok(()),
+            Err(_) => return Ok(false),
         };
         for (n, message) in messages[..got].iter().enumerate() {
             let (mut at, end) = (n * MESSAGE, n * MESSAGE + message.length.min(MESSAGE));
@@ -183,21 +196,26 @@ impl RxLink {
             }
         }
         state.deliver(buffer, out, now);
-        Ok(())
+        Ok(got == MESSAGES)
     }
 
-    /// Reads a stream once, and takes the frames that are whole.
-    fn frames(&mut self, state: &mut Peers, out: Out<'_>, now: Instant) -> Result<(), String> {
-        match self.link.read(self.stream.room()) {
+    /// Reads a stream once, and takes the frames that are whole; says whether as much was there as fits.
+    fn frames(&mut self, state: &mut Peers, out: Out<'_>, now: Instant) -> Result<bool, String> {
+        let room = self.stream.room();
+        let most = room.len();
+        let full = match self.link.read(room) {
             Ok(0) => return Err("the peer closed the connection".to_owned()),
-            Ok(length) => self.stream.took(length),
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => return Ok(()),
+            Ok(length) => {
+                self.stream.took(length);
+                length == most
+            }
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => return Ok(false),
             Err(error) => return Err(words(&error)),
-        }
+        };
         let ended = loop {
             match self.stream.cut() {
                 Ok(Some(at)) => state.receive(self.link.number, None, self.stream.packets(), at, now),
-                Ok(None) => break Ok(()),
+                Ok(None) => break Ok(full),
                 Err(Impossible(size)) => break Err(format!("frame of {size} bytes on a TCP stream")),
             }
         };
@@ -376,5 +394,30 @@ impl RxPeer {
     fn silent_at(&self) -> Option<Instant> {
         let silence = self.rules.silence?;
         self.keys.iter().any(Option::is_some).then(|| self.heard.max(self.silent_since) + silence)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+    use std::os::fd::OwnedFd;
+
+    use super::*;
+
+    #[test]
+    fn a_turn_that_ended_at_its_bound_says_so() {
+        let (watch, events) = (Arc::new(Watch::new().unwrap()), Arc::new(Events::new().unwrap()));
+        let tx = Gate::new(Tx::new(watch.clone(), events.clone()));
+        let mut rx = Rx::new(watch, events, false);
+        let (here, there) = (UdpSocket::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
+        for _ in 0..MESSAGES + 1 {
+            there.send_to(&[DATA_V2 << 3], here.local_addr().unwrap()).unwrap();
+        }
+        rx.attach_link(Arc::new(Link::new(1, OwnedFd::from(here), false, false))).unwrap();
+        for left in [true, false] {
+            rx.turn(&[1], &tx, Instant::now());
+            assert_eq!(rx.behind, left);
+        }
+        assert_eq!(rx.state.dropped_unknown, MESSAGES as u64 + 1);
     }
 }

@@ -93,7 +93,8 @@ pub(crate) struct Tx {
     events: Arc<Events>,
     tun: Option<Tun>,
     gauge: Gauge,
-    reading: bool, // the TUN is watched
+    reading: bool,           // the TUN is watched
+    pub(crate) behind: bool, // as much was read as may be in one turn; there is more
     links: HashMap<u64, TxLink>,
     pub(crate) peers: HashMap<u32, TxPeer>,
     pub(crate) everything: Option<u32>,
@@ -117,6 +118,7 @@ impl Tx {
             tun: None,
             gauge: Gauge::new(Instant::now()),
             reading: false,
+            behind: false,
             links: HashMap::new(),
             peers: HashMap::new(),
             everything: None,
@@ -281,9 +283,11 @@ impl Tx {
 
     fn pump(&mut self, now: Instant) {
         let mut reads = 0;
+        self.behind = false;
         while !self.stuck() {
             if self.cut.is_none() {
                 if reads == MAX_READS {
+                    self.behind = true;
                     break;
                 }
                 reads += 1;
