@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Protocol
 
-from qubes_miragevpn.base.errors import ConfigError, MirageError
+from qubes_miragevpn.base.errors import ConfigError, KeyLocked, MirageError
 from qubes_miragevpn.base.secret import Secret
 from qubes_miragevpn.base.text import printable
 from qubes_miragevpn.config.model import ClientConfig
@@ -296,6 +296,9 @@ class Tunnel:
             if config is None:
                 return
             running = self._start(config, name, partial(self._host_enter, token))
+        except KeyLocked as error:
+            reason = f"profile {name}: the password of the private key is wrong, or nobody gave it"
+            raise Trouble(reason, wait=True, log=printable(str(error), 500)) from None
         except ConfigError as error:
             place = f"{error.file} line {error.line}" if error.line else error.file or name
             reason = f"profile {name} cannot be used, see the log ({printable(place, 80)})"
