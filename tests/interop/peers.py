@@ -166,6 +166,8 @@ class Peer:
         self.wait("tunnel", lambda: self.space.address(TUN) is not None)
         if self.kind == OPENVPN:
             self.wait("end of its start", lambda: "Initialization Sequence Completed" in self.log)
+        elif self.role == "client":  # the first address is there before the others, and the routes
+            self.wait("end of its start", lambda: " up: " in self.log)
         address = self.space.address(TUN)
         assert address is not None
         return address
