@@ -6,7 +6,7 @@ What was given back rests for as long as there are others. Names are remembered 
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Container
 
 from qubes_miragevpn.base.errors import Consequence, PeerError
@@ -22,7 +22,8 @@ class Leases:
         self._next = first
         self.used: set[int] = set()
         self.remembered: dict[str, int] = {}
-        self._had: Counter[int] = Counter()  # how many of those names had a number
+        self._owned: OrderedDict[int, None] = OrderedDict()  # what was claimed: its owner will come again
+        self._had: Counter[int] = Counter()  # how many of those names had a number, or own it
 
     def lease(self, name: str) -> int:
         """Lease a number to the client `name`; raises `PeerError` (end of session) when none is free."""
@@ -42,6 +43,11 @@ class Leases:
         if number in self.used:
             raise PeerError("its own address is another client's", Consequence.END_SESSION)
         self.used.add(number)
+        if number not in self._owned:
+            self._owned[number] = None
+            self._had[number] += 1
+            if len(self._owned) > MAX_REMEMBERED:
+                self._had_no_more(self._owned.popitem(last=False)[0])
 
     def release(self, number: int) -> None:
         """Take a number back."""
@@ -57,13 +63,16 @@ class Leases:
     def _forget(self, name: str) -> None:
         number = self.remembered.pop(name, None)
         if number is not None:
-            self._had[number] -= 1
-            if not self._had[number]:
-                del self._had[number]
+            self._had_no_more(number)
+
+    def _had_no_more(self, number: int) -> None:
+        self._had[number] -= 1
+        if not self._had[number]:
+            del self._had[number]
 
     def _free(self) -> int:
-        # Begin after the last lease, so that an address rests before it is given to somebody else; what somebody had is
-        # given last.
+        # Begin after the last lease, so that an address rests before it is given to somebody else; what somebody had
+        # or owns is given last.
         choices: tuple[Container[int], ...] = (self._had, ())
         for spared in choices:
             for _ in range((self._last - self._first) // self._step + 1):

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from qubes_miragevpn.runtime.plain.nft import device_set, devices_in, nft, quoted, tables
+from qubes_miragevpn.runtime.plain.nft import device_set, devices_in, is_device, nft, quoted, tables
 
 TABLE = "miragevpn-forward6"
 _CONF = Path("/proc/sys/net/ipv6/conf")
@@ -37,7 +37,7 @@ class Forward6:
         elif _read(_ALL) == "0":
             self._up = True
             raised = [path.parent.name for path in _CONF.glob("*/accept_ra") if _read(path) == "1"]
-            raised = [dev for dev in raised if dev not in ("all", "default", self._tun)]
+            raised = [dev for dev in raised if dev not in ("all", "default", self._tun) and is_device(dev)]
             await nft("-f", "-", text=_table([self._tun], raised))
             for dev in raised:
                 (_CONF / dev / "accept_ra").write_text("2\n", encoding="ascii")

@@ -126,6 +126,21 @@ def test_two_clients_of_our_server(bench: Bench, bridged: bool) -> None:
     assert f"via {behind} dev {'br0' if bridged else TUN}" in run("ip", "-n", here.name, "route", "show", "10.5.0.0/16")
 
 
+def test_a_bridge_whose_addresses_are_by_dhcp(bench: Bench) -> None:
+    """The server gives none, the client is up without one, and frames go through: here with an address by hand."""
+    _bridge(bench.wire.server)
+    text = _as_tap(server_config(Case(), bench.pki, OURS)).replace(ROUTED, "server-bridge")
+    server = Peer("server", OURS, "server", bench.wire.server, text, bench.folder)
+    bench.peers.append(server)
+    server.wait_log("listening on .* by DHCP")
+    client = bench.client(OPENVPN, _as_tap(client_config(Case(), bench.pki, OPENVPN)))
+    client.wait_log("route-gateway dhcp")
+    client.wait_log("Initialization Sequence Completed")
+    run("ip", "-n", bench.wire.client.name, "link", "set", TUN, "up")
+    run("ip", "-n", bench.wire.client.name, "address", "add", "10.99.0.77/24", "dev", TUN)
+    bench.exchange(30_000)
+
+
 def _broadcast(sender: Namespace, others: tuple[Namespace, ...]) -> None:
     """Say something to everybody until all others have heard it."""
     ears = [space.call(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) for space in others]

@@ -262,6 +262,19 @@ def test_a_remembered_address_may_be_taken() -> None:
     assert caught.value.consequence is Consequence.END_SESSION
 
 
+def test_what_somebody_owns_is_given_to_others_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever has an address by his own file comes again, and nobody shall have to make room then."""
+    monkeypatch.setattr(leases, "MAX_REMEMBERED", 3)
+    pool = leases.Leases(1, 4)
+    for _ in range(2):
+        pool.claim(1)
+        pool.release(1)
+    assert [pool.lease(name) for name in "abcd"] == [2, 3, 4, 1]
+    for number in range(10, 20):
+        pool.claim(number)
+    assert len(pool._owned) == 3 and len(pool._had) <= 6
+
+
 def test_a_full_pool_gives_each_address_once() -> None:
     network = IPv4Network("10.8.0.0/26")
     pool = AddressPool(network)
