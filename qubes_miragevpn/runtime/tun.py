@@ -40,7 +40,7 @@ _IFREQ = struct.Struct(f"{IFNAMSIZ}sH22x")  # struct ifreq: name, flags, rest of
 QUEUE = 1000
 """Packets that wait in the kernel while the data plane is busy."""
 
-QUEUE_OF_LARGE = 512
+QUEUE_OF_LARGE = 32
 """The same where one of them may be a row of segments of up to 64 KiB: the native data plane fits it to their size."""
 
 

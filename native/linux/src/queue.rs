@@ -2,14 +2,14 @@
 //! How many packets may wait at the TUN. The kernel counts packets, of which one has 40 bytes, another one 64 KiB.
 //!
 //! As many as make [`BYTES`] of the size that comes just now: a sender of large ones fills whatever room there is, and
-//! everybody else waits behind it; of small ones a burst is to find room (a sender of QUIC makes one of 45).
+//! everybody else waits behind it; of small ones a burst is to find room (a sender of QUIC makes one of 45). It becomes
+//! longer only where a turn found it half full, and shorter only where nothing is in it: the kernel would drop that.
 
 use std::time::{Duration, Instant};
 
-/// Two milliseconds of 4 Gbit/s.
-const BYTES: usize = 1024 * 1024;
-/// Fewer would leave too little while the worker pauses, when what comes is large for a moment only.
-const SHORTEST: usize = 16;
+/// Four milliseconds of 4 Gbit/s.
+const BYTES: usize = 2 * 1024 * 1024;
+const SHORTEST: usize = 32;
 /// What the kernel gives a TUN by itself is 500.
 const LONGEST: usize = 512;
 /// Packets that the size is taken from, and how often at most.
@@ -45,9 +45,13 @@ impl Gauge {
     }
 }
 
-/// Whether `length` is far enough from `wanted` for a change, which everybody is told who watches interfaces.
-pub(crate) fn is_unfit(length: usize, wanted: usize) -> bool {
-    length > 2 * wanted || wanted > 2 * length
+/// The length to set in place of `present`, if one is, after a turn that found `found` packets, and `emptied` the queue.
+///
+/// A small difference is none: everybody is told of a change who watches interfaces.
+pub(crate) fn change(present: usize, wanted: usize, found: usize, emptied: bool) -> Option<usize> {
+    let longer = wanted > 2 * present && 2 * found >= present;
+    let shorter = present > 2 * wanted && emptied && found <= wanted;
+    (longer || shorter).then_some(wanted)
 }
 
 #[cfg(test)]
@@ -64,8 +68,8 @@ mod tests {
     #[test]
     fn the_larger_the_fewer() {
         assert_eq!(after(SAMPLE, 65_000, PERIOD), Some(SHORTEST));
-        assert_eq!(after(SAMPLE, 20_000, PERIOD), Some(52));
-        assert_eq!(after(SAMPLE, 3_000, PERIOD), Some(349));
+        assert_eq!(after(SAMPLE, 20_000, PERIOD), Some(104));
+        assert_eq!(after(SAMPLE, 6_000, PERIOD), Some(349));
         assert_eq!(after(SAMPLE, 0, PERIOD), Some(LONGEST));
     }
 
@@ -87,7 +91,15 @@ mod tests {
     }
 
     #[test]
-    fn small_differences_change_nothing() {
-        assert!(!is_unfit(32, 16) && !is_unfit(32, 64) && is_unfit(33, 16) && is_unfit(32, 65));
+    fn it_grows_when_it_is_full_and_shrinks_when_it_is_empty() {
+        assert_eq!(change(32, 512, 16, true), Some(512));
+        assert_eq!(change(32, 512, 15, true), None);
+        assert_eq!(change(512, 32, 8, true), Some(32));
+        assert_eq!(change(512, 32, 8, false), None);
+        assert_eq!(change(512, 32, 100, true), None); // as many may come again before the change
+        for wanted in [32, 16, 64] {
+            assert_eq!(change(32, wanted, 32, true), None);
+        }
+        assert_eq!(change(0, 32, 0, true), Some(32));
     }
 }

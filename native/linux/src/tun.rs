@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, RawFd};
 
 use miragevpn_core::segment::VNET_LEN;
 
-use crate::queue::is_unfit;
+use crate::queue::change;
 use crate::sys::{self, Interface, Offloads};
 
 /// What a TUN can do; the two directions each have one for the same device.
@@ -68,15 +68,15 @@ impl Tun {
         (&self.file).write_vectored(parts).map(drop)
     }
 
-    /// Lets about `wanted` packets wait, until the system does not have it.
-    pub(crate) fn fit_queue(&mut self, wanted: usize) {
+    /// Lets about `wanted` packets wait, where a turn that found `found` allows it, until the system does not have it.
+    pub(crate) fn fit_queue(&mut self, wanted: usize, found: usize, emptied: bool) {
         let Some(interface) = &self.interface else {
             return;
         };
-        let fitted = match interface.queue() {
-            Ok(length) if is_unfit(length, wanted) => interface.set_queue(wanted),
-            length => length.map(drop),
-        };
+        let fitted = interface.queue().and_then(|present| match change(present, wanted, found, emptied) {
+            Some(length) => interface.set_queue(length),
+            None => Ok(()),
+        });
         if fitted.is_err() {
             self.interface = None;
         }

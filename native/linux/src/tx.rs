@@ -282,7 +282,7 @@ impl Tx {
     }
 
     fn pump(&mut self, now: Instant) {
-        let mut reads = 0;
+        let (mut reads, mut emptied) = (0, false);
         self.behind = false;
         while !self.stuck() {
             if self.cut.is_none() {
@@ -301,7 +301,8 @@ impl Tx {
                         if error.kind() == ErrorKind::Interrupted {
                             continue;
                         }
-                        if error.kind() != ErrorKind::WouldBlock {
+                        emptied = error.kind() == ErrorKind::WouldBlock;
+                        if !emptied {
                             self.detach_tun();
                             self.events.push(Event::TunFailed(words(&error)));
                         }
@@ -319,7 +320,7 @@ impl Tx {
         self.flush();
         self.read_or_wait();
         if let (Some(tun), Some(wanted)) = (&mut self.tun, self.gauge.length(now)) {
-            tun.fit_queue(wanted);
+            tun.fit_queue(wanted, reads, emptied);
         }
     }
 

@@ -145,12 +145,13 @@ def test_the_larger_the_packets_the_fewer_may_wait() -> None:
         ip(f"link set tun0 mtu 65000 txqueuelen {tun.queue} up")
         sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         async with scene() as here:
-            here.pump.attach_tun(tun.fd)
-            for size, shortest, longest in ((60_000, 8, 20), (100, 400, 512)):
+            for size, count, shortest, longest in ((100, tun.queue, 400, 512), (60_000, 8, 32, 40)):
                 async with asyncio.timeout(30):
                     while not shortest <= json.loads(ip("-j link show tun0"))[0]["txqlen"] <= longest:
-                        for _ in range(8):
+                        here.pump.detach_tun()
+                        for _ in range(count):
                             sender.sendto(bytes(size), ("10.9.0.2", 9))
+                        here.pump.attach_tun(tun.fd)  # what waits is found in one turn
                         await asyncio.sleep(0.005)
         sender.close()
         tun.close()
