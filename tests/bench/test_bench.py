@@ -139,7 +139,7 @@ def test_the_table_of_round_trips_shows_whole_ones() -> None:
 def test_what_many_clients_cost_is_measured_and_shown(proto: str) -> None:
     """A few of them: all come, none is left at the end, and the table has a column for the server."""
     found = many.measure(many.SERVERS[proto == "tcp"], proto, 10, pki.make(), kept=0.1)
-    assert found.clients == 10 and found.seconds > 0 and found.memory > 0
+    assert found.clients == 10 and found.seconds > 0
     rows = many.table([found]).splitlines()
     assert rows[0].split() == ["10", "clients", "over", proto, "unit", found.server]
     assert len(rows) == 1 + len(many.UNITS) and many.as_json([found])[0]["server"] == found.server
