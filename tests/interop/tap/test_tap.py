@@ -88,6 +88,7 @@ BRIDGED = "server-bridge 10.99.0.1 255.255.255.0 10.99.0.50 10.99.0.60"
 ROUTED = "server 10.99.0.0 255.255.255.0"
 
 
+@pytest.mark.time_limit(180)
 @pytest.mark.parametrize("bridged", [True, False])
 def test_two_clients_of_our_server(bench: Bench, bridged: bool) -> None:
     """Traffic of both families with the server's side and with each other; a broadcast reaches everybody."""
