@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import base64
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,12 +13,13 @@ import pytest
 from tests.interop.admission.test_places import PLACES
 from tests.interop.clientkey.test_keys import make_client_key, make_server_key
 from tests.interop.conftest import Bench
-from tests.interop.netns import SERVER_TUNNEL, Namespace
+from tests.interop.netns import SERVER_TUNNEL, TUN, Namespace
 from tests.interop.peers import OPENVPN, OURS, Case, Peer, client_config, server_config
 from tests.interop.traffic import connect, transfer
 
 BARE = Case()
 SIZE = 20_000
+OLD = (sys.executable, "-m", "tests.interop.admission.old_client")
 REFUSED = "its key is refused: the program ended with 1"
 
 
@@ -36,10 +38,10 @@ def judge(folder: Path) -> Path:
     return path
 
 
-def visitor(bench: Bench, kind: str, space: Namespace, case: Case, *lines: str) -> Peer:
+def visitor(bench: Bench, kind: str, space: Namespace, case: Case, *lines: str, wrapper: tuple[str, ...] = ()) -> Peer:
     """A client in `space`."""
     text = client_config(case, bench.pki, kind) + "\n".join(lines) + "\n"
-    peer = Peer(f"client{len(bench.peers)}", kind, "client", space, text, bench.folder)
+    peer = Peer(f"client{len(bench.peers)}", kind, "client", space, text, bench.folder, wrapper=wrapper)
     bench.peers.append(peer)
     return peer
 
@@ -59,7 +61,7 @@ def test_own_keys_and_one_fallback_side_by_side(
     bench: Bench, cookie: str, fallback: str, own: str, static: str
 ) -> None:
     """By UDP and TCP at once, of either implementation; whose key the program refuses hears nothing, who has none
-    of his own is not asked about."""
+    of his own is not asked about; an old client, for which a server must keep state, is let in where it may be."""
     make_server_key(OPENVPN, bench.folder / "s.key")
     for name, metadata in (("good", "qube one"), ("bad", "revoked")):
         make_client_key(OPENVPN, bench.folder / "s.key", bench.folder / f"{name}.key", base64_of(metadata))
@@ -89,5 +91,12 @@ def test_own_keys_and_one_fallback_side_by_side(
         server.wait("refusal", lambda seen=seen: server.log.count(REFUSED) > seen)  # type: ignore[misc]
         refused.kill()
         assert "VERIFY OK" not in refused.log and "certificate" not in refused.log, "TLS said nothing to it"
+    old = visitor(bench, OURS, spaces[0], BARE, "tls-crypt-v2 good.key", wrapper=OLD)
+    if cookie == "force-cookie":
+        server.wait_log("client without early negotiation")
+        assert old.space.address(TUN) is None
+    else:
+        old.wait_up()
+        exchange(bench, spaces[0])
     exchange(bench, spaces[2])
     assert "Traceback" not in server.log
