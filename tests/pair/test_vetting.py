@@ -172,3 +172,27 @@ def test_a_key_that_says_nothing_is_refused_unasked(pki: Pki) -> None:
     client = desk.client(TlsCryptV2Client(KEY, wrap_client_key(SERVER_KEY, KEY, b"")), timers=Timers(connect_timeout=4))
     desk.world.run(3)
     assert not desk.asked and not up(client) and not peers(desk.world)
+
+
+def test_a_damaged_packet_under_a_key_that_is_not_judged_yet_ends_nothing(pki: Pki) -> None:
+    """Whoever has any client key, be it a revoked one, could else end the server with two packets."""
+    desk = Desk(pki)
+    attacker = Attacker(desk.world, 1)
+    attacker.throw(desk.world.server, reset(1), STRANGER)
+    key = clientkey.ClientKeys(CLIENT)
+    for number, body in enumerate((b"", b"\x01\0\0\0\0", b"\xff" * 40), 2):
+        packet = key.seal(Head(Opcode.CONTROL, 0, b"client!!"), Stamp(number, 1_700_001_000), body)
+        effects = attacker.throw(desk.world.server, packet, STRANGER)
+        assert [type(effect) for effect in effects] == [c.Drop]
+    assert not desk.asked and peers(desk.world) == 1
+
+
+def test_a_connection_with_a_key_that_says_nothing_is_closed_like_a_silent_one(pki: Pki) -> None:
+    """Else its bearer fills the server with connections that nobody counts."""
+    desk = Desk(pki, proto=Proto.TCP, timers=Timers(hand_window=20))
+    nothing = TlsCryptV2Client(KEY, wrap_client_key(SERVER_KEY, KEY, b""))
+    desk.client(nothing, timers=Timers(hand_window=100, connect_timeout=100))
+    desk.world.run(1)
+    assert desk.world.server.effects(c.Drop) and not desk.world.server.effects(c.CloseTransport)
+    desk.world.run(21)
+    assert desk.world.server.effects(c.CloseTransport)

@@ -133,6 +133,8 @@ class Entrance:
 
     def _first_packet(self, link: Link, endpoint: SockAddr, opened: Opened, now: float) -> Peer | Transmit:
         """A packet of no session that we know: answer a reset, or begin the session it proves."""
+        if self._vets:
+            trial_of(opened)  # first: a key that nobody can judge takes nobody's place, and its connection stays silent
         if self.proto(link) is Proto.TCP:
             if link not in self._silent:
                 raise PeerError("a second session on one connection")

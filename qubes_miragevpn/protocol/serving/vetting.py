@@ -29,8 +29,11 @@ def trial_of(opened: Opened) -> Trial | None:
 
 def hold(peer: Peer, trial: Trial, opened: Opened) -> list[Effect] | None:
     """Hold back a packet of somebody on trial; None for one that may be taken in, since TLS sees nothing of it."""
-    if not trial.asked and not peer.session.proves_place(opened):
-        return None if opened.head.opcode in RESETS else [Drop("from an address that is not proved", peer.tag)]
+    try:
+        if not trial.asked and not peer.session.proves_place(opened):
+            return None if opened.head.opcode in RESETS else [Drop("from an address that is not proved", peer.tag)]
+    except PeerError as error:  # its bearer has a key, and may write whatever he likes
+        return [Drop(error.reason, peer.tag)]
     if len(trial.held) >= MAX_HELD:
         return [Drop("its client key is being judged", peer.tag)]
     trial.held.append(opened)
