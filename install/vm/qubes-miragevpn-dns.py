@@ -24,7 +24,7 @@ import tempfile
 from ipaddress import ip_address
 from pathlib import Path
 
-MAX_LINES = 64  # sixteen tunnels with four resolvers
+MAX_LINES = 128  # sixteen tunnels with four resolvers of each family
 MAX_INPUT = MAX_LINES * 64  # bytes; "nameserver " and an IPv6 address are 50
 MAX_BEFORE = 65536  # bytes of somebody else's resolv.conf that are kept
 RELOAD_TIME = 15.0  # seconds; a restart of qubes-firewall takes about one

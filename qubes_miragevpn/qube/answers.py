@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from qubes_miragevpn.base.errors import ConfigError
 from qubes_miragevpn.base.secret import Secret
 from qubes_miragevpn.base.text import printable
+from qubes_miragevpn.qube import qdb
 from qubes_miragevpn.qube.firewall.enforcer import Enforcer
 from qubes_miragevpn.qube.profiles import Profiles
 from qubes_miragevpn.qube.profiles.chosen import MAX_ASSIGNMENTS, Address, Choices
@@ -174,7 +175,8 @@ class Answers:
 
     async def _connect(self, request: Request) -> dict[str, Any]:
         tunnel = self._tunnel(request)
-        tunnel.profile = tunnel.profile or self._choices.first_profile(tunnel.index, self._profiles.names(), None)
+        told = await qdb.profile()
+        tunnel.profile = tunnel.profile or self._choices.first_profile(tunnel.index, self._profiles.names(), told)
         tunnel.connect()
         return self.status(tunnel)
 

@@ -19,8 +19,8 @@ import pytest
 
 from qubes_miragevpn.base.errors import ConfigError, SystemRefused
 from qubes_miragevpn.config.model import Dns
-from qubes_miragevpn.qube.dns import HEADER, ResolvConf, choose
-from qubes_miragevpn.qube.settings import _PARSERS, Settings, control_socket, load
+from qubes_miragevpn.qube.dns import HEADER, MAX_RESOLVERS, ResolvConf, choose
+from qubes_miragevpn.qube.settings import _PARSERS, MAX_TUNNELS, Settings, control_socket, load
 
 
 def conf(tmp_path: Path, text: str, mode: int = 0o644) -> Path:
@@ -267,8 +267,8 @@ def test_mending_waits_for_nobody(helper: Helper) -> None:
         b"nameserver 0.0.0.0",
         b"nameserver ::1",
         b"nameserver 224.0.0.251",
-        b"".join(b"nameserver 10.0.0.%d\n" % number for number in range(65)),
-        b"\n" * 5000,
+        b"".join(b"nameserver 10.0.0.%d\n" % number for number in range(129)),
+        b"\n" * 10000,
     ],
 )
 def test_the_helper_refuses(helper: Helper, untrusted: bytes) -> None:
@@ -284,6 +284,16 @@ def test_the_helper_writes_what_it_understood(helper: Helper) -> None:
     )
     assert helper.path.read_bytes() == HEADER + b"nameserver 2001:db8::1\nnameserver 9.9.9.9\n"
     assert PROGRAM["HEADER"] == HEADER
+
+
+def test_the_helper_takes_the_resolvers_of_as_many_tunnels_as_there_may_be(helper: Helper) -> None:
+    many = [
+        b"nameserver %b" % (template % number)
+        for template in (b"10.200.0.%d", b"2001:db8:1111:2222:3333:4444:5555:1%02x")
+        for number in range(MAX_TUNNELS * MAX_RESOLVERS)
+    ]
+    assert PROGRAM["main"](helper.environ, b"\n".join(many)) == "ok"
+    assert helper.path.read_bytes().count(b"nameserver ") == len(many)
 
 
 @pytest.mark.parametrize("there", [True, False])

@@ -102,6 +102,21 @@ def test_connect_takes_a_profile_that_came_later(tmp_path: Path) -> None:
     with_service(tmp_path, play)
 
 
+@pytest.mark.parametrize("told", ["gone", "../x"])
+def test_connect_takes_no_other_profile_than_dom0_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: str
+) -> None:
+    """Neither the only one that is stored nor the default one, though the one that dom0 names is not there."""
+    monkeypatch.setattr(qdb, "_read", {"/vm-config/miragevpn-profile": told}.get)
+
+    async def play(service: Service) -> None:
+        (tmp_path / "profiles" / "other.ovpn").write_text("client\n")
+        await service._answers.answer(Request("default", "other"))
+        assert (await service._answers.answer(Request("connect")))["profile"] == (told if told == "gone" else None)
+
+    with_service(tmp_path, play)
+
+
 def test_profiles_are_taken_in_named_and_removed(tmp_path: Path) -> None:
     """What is in use stays; a refusal says what is wrong, and nothing of a password comes back."""
 
