@@ -101,7 +101,7 @@ class Switch:
             if now < self._seen[holder][source] + SETTLED:
                 return destination
             self._forget(holder, source)
-        elif holder is None and len(ours := self._seen.get(TAP, ())) >= MOST_OF_OURS:
+        if holder != TAP and len(ours := self._seen.get(TAP, ())) >= MOST_OF_OURS:
             self._forget(TAP, next(iter(ours)))
         self._holder[source] = TAP
         self._note(TAP, source, now)

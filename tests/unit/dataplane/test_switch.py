@@ -176,6 +176,17 @@ def test_the_servers_side_is_bounded_too(monkeypatch: pytest.MonkeyPatch) -> Non
     assert len(table) == 8 and table.holder(mac(0, 99)) == TAP
 
 
+def test_nor_does_it_grow_by_what_it_takes_from_clients(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody both here and there could else have his client's place freed, and used, again and again."""
+    monkeypatch.setattr(module, "MOST_OF_OURS", 8)
+    table = Switch(SwitchRules(addresses=1))
+    for n in range(100):
+        now = n * (SETTLED + 1)
+        table.from_client(1, frame(mac(1, n), EVERYBODY), now)
+        table.from_tap(frame(mac(1, n), EVERYBODY), now + SETTLED)
+    assert len(table) == 8 and table.holder(mac(1, 99)) == TAP
+
+
 def test_a_flood_for_everybody_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "COPIES", 30.0)
     scene = Clients()
