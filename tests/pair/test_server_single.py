@@ -138,29 +138,33 @@ FIRST6 = OneClient(ifconfig6=(IPv6Interface("fd42:8::1000/64"), None))
 
 
 @pytest.mark.parametrize(
-    ("files", "names", "duplicate_cn"),
-    [
-        ({"qube-one": FIRST}, ("client", "client"), True),
-        ({"qube-one": FIRST, "qube-two": FIRST}, ("client", "second_client"), False),
-        ({"qube-one": FIRST6, "qube-two": FIRST6}, ("client", "second_client"), False),
-    ],
+    "files", [{"qube-one": FIRST, "qube-two": FIRST}, {"qube-one": FIRST6, "qube-two": FIRST6}]
 )
-def test_one_address_of_two_files_is_his_who_came_first(
-    pki: Pki, files: dict[str, OneClient | str], names: tuple[str, str], duplicate_cn: bool
-) -> None:
+def test_one_address_of_two_files_is_his_who_came_first(pki: Pki, files: dict[str, OneClient | str]) -> None:
     """If the newcomer got it, both would take it from each other without end; so he is refused, and told."""
-    world = serving(pki, files, duplicate_cn=duplicate_cn)
-    one = join(world, pki, getattr(pki, names[0]))
-    late = world.client(client_config(pki, identity=identity(getattr(pki, names[1]))))
+    world = serving(pki, files)
+    one = join(world, pki)
+    late = world.client(client_config(pki, identity=identity(pki.second_client)))
     assert world.run(20, lambda: bool(late.effects(c.Stop))) and late.effects(c.Stop)[0].kind is c.StopKind.AUTH
     assert "is that of client qube-one too, by its file" in notes(world) and up(one)
     assert not world.server.effects(c.RemovePeer)
     assert arrives(world, one, world.server, inner_packet(address(one), "10.8.0.1", b"still its own"))
     one.event(c.UserCommand(c.Command.DISCONNECT))
     world.run(400, lambda: not machine(world)._peers.admitted)
-    again = join(world, pki, getattr(pki, names[1]))
+    again = join(world, pki, pki.second_client)
     own = int(files["qube-one"] is FIRST6)
     assert given(again)[own] == given(one)[own], "now it is free"
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_of_one_name_whoever_comes_again_takes_his_own_address(pki: Pki, own: bool) -> None:
+    """Whoever lost his way and connects anew is not kept out by what he was before, ``duplicate-cn`` or not."""
+    world = serving(pki, {"qube-one": FIRST} if own else {}, duplicate_cn=True)
+    one = join(world, pki)
+    again = join(world, pki)
+    assert (given(again)[0] == given(one)[0]) is own
+    assert len(machine(world)._peers.admitted) == (1 if own else 2)
+    assert arrives(world, again, world.server, inner_packet(address(again), "10.8.0.1", b"his"))
 
 
 @pytest.mark.parametrize("fixed", [FIRST, FIRST6])

@@ -110,10 +110,11 @@ class Clients:
         peer.dynamic_tls_crypt = peer.can.proto & told == told
 
     def replaced(self, peer: Peer, peers: Registry) -> list[Peer]:
-        """One session at one place, and of one name unless ``duplicate-cn``."""
+        """One session at one place, and of one name: with ``duplicate-cn`` only where both have one address by file."""
         over = {older.number: older for older in peers.at(peer.link, peer.endpoint) if older.admitted}
-        if not self._config.duplicate_cn:
-            over |= {older.number: older for older in peers.named(peer.identity)}
+        for older in peers.named(peer.identity):
+            if not self._config.duplicate_cn or set(older.single.addresses) & set(peer.single.addresses):
+                over[older.number] = older
         return list(over.values())
 
     def prepare(self, peer: Peer, peers: Registry) -> str:
