@@ -174,8 +174,8 @@ class Answers:
         return self.status(tunnel)
 
     async def _connect(self, request: Request) -> dict[str, Any]:
+        told = await qdb.profile()  # first: the tunnel may go meanwhile
         tunnel = self._tunnel(request)
-        told = await qdb.profile()
         tunnel.profile = tunnel.profile or self._choices.first_profile(tunnel.index, self._profiles.names(), told)
         tunnel.connect()
         return self.status(tunnel)

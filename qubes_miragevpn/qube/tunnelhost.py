@@ -182,8 +182,11 @@ class QubeHost:
         return None if password is None else Credentials(name.reveal().decode("utf-8", "surrogateescape"), password)
 
     async def challenge(self, text: str, *, echo: bool) -> Secret | None:
-        """Nobody sits at this qube: the question is shown to those who may see it, and one of them answers."""
-        return await self._question(text)
+        """Nobody sits at this qube: the question is shown to those who may see it, and one of them answers.
+
+        It says whose it is: a server must not get the private key's password by asking for that in our words.
+        """
+        return await self._question(f"the server asks: {text}")
 
 
 def _alone(address: IPv4Address | IPv6Address) -> IPv4Interface | IPv6Interface:

@@ -635,7 +635,7 @@ def test_a_question_of_the_server_is_shown_and_answered(monkeypatch: pytest.Monk
         dropped.cancel()
         await asyncio.gather(dropped, return_exceptions=True)
         assert tunnel.question == "" and not tunnel.answer(Secret(b"x"))
-        assert await HostPlay().host.challenge("pin", echo=False) == Secret(b"pin")
+        assert await HostPlay().host.challenge("pin", echo=False) == Secret(b"the server asks: pin"), "never as ours"
 
     play(act)
 
