@@ -102,6 +102,7 @@ def _with_files(path: Path, text: bytes) -> bytes:
     import io
     import tarfile
 
+    from qubes_miragevpn.config.building.trust import Surroundings
     from qubes_miragevpn.config.loader import load_client
     from qubes_miragevpn.runtime.files import profile_reader
 
@@ -111,7 +112,7 @@ def _with_files(path: Path, text: bytes) -> bytes:
         found[os.path.normpath(name)] = read_file(name)
         return found[os.path.normpath(name)]
 
-    load_client(text, file=str(path), read_file=noting)
+    load_client(text, file=str(path), read_file=noting, surroundings=Surroundings(locked_keys=True))
     if not found:
         return text
     packed = io.BytesIO()

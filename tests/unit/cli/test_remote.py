@@ -3,12 +3,17 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
+from argparse import Namespace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from qubes_miragevpn.base.errors import MirageError
 from qubes_miragevpn.cli.remote import ROWS, SHOWN, _shown
+from tests.unit.config.trust import Made
 
 
 def tunnel(state: str, profile: str | None, *, reason: str = "", question: str = "") -> dict[str, Any]:
@@ -67,3 +72,18 @@ def test_nothing_is_shown_as_an_empty_line(verb: str, result: dict[str, Any], sh
 def test_an_answer_that_is_no_object() -> None:
     with pytest.raises(MirageError, match="not understood"):
         _shown("status", ["no"])
+
+
+def test_a_locked_key_beside_a_profile_is_handed_in_as_well(tmp_path: Path) -> None:
+    """Its password is asked for when the profile is used, not by the command that stores it."""
+    authority = Made("authority")
+    own = Made("own", authority)
+    files = {"ca.pem": authority.pem, "own.pem": own.pem, "keys/own.key": own.key_pem(b"sesame")}
+    files["home.ovpn"] = "client\nremote vpn.example 1194\nca ca.pem\ncert own.pem\nkey keys/own.key\n"
+    (tmp_path / "keys").mkdir()
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    payload = ROWS["import"].payload
+    assert payload is not None
+    with tarfile.open(fileobj=io.BytesIO(payload(Namespace(file=str(tmp_path / "home.ovpn"))))) as tar:
+        assert sorted(tar.getnames()) == ["ca.pem", "keys/own.key", "own.pem", "profile.ovpn"]
