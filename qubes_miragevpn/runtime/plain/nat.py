@@ -67,13 +67,15 @@ class Nat:
                 _log.warning("not undone: %s", error)
 
     async def _undo(self) -> None:
-        with _explained():
-            await self._six.close()
-        if self._switched and self._switched not in await self._relied_on():
-            _forward(self._switched, on=False)
-        if self._opened and (_IPV4 / self._tun).is_dir():
-            _forward(self._tun, on=False)
-        await nft("delete", "table", "inet", PREFIX + self._tun)
+        try:
+            with _explained():
+                await self._six.close()
+        finally:  # what is the matter with IPv6 leaves nothing of IPv4 open
+            if self._switched and self._switched not in await self._relied_on():
+                _forward(self._switched, on=False)
+            if self._opened and (_IPV4 / self._tun).is_dir():
+                _forward(self._tun, on=False)
+            await nft("delete", "table", "inet", PREFIX + self._tun)
 
     async def _sweep(self) -> None:
         """Undo what servers left that were killed: those whose TUN is gone, or is ours now."""

@@ -105,6 +105,21 @@ def test_on_two_uplinks() -> None:
 
 
 @pytest.mark.needs_root
+def test_ipv4_is_closed_again_even_if_ipv6_cannot_be(caplog: pytest.LogCaptureFixture) -> None:
+    async def run() -> None:
+        machine()
+        nat = Nat("tun1", NETWORKS)
+        await nat.up("up0")
+        await nft.nft("delete", "table", "inet", "miragevpn-forward6")
+        await nft.nft("add", "table", "inet", "miragevpn-forward6")  # somebody's own, without our sets
+        await nat.close()
+        assert not forwarding() and not forwarding("tun1") and "miragevpn-nat" not in tables()
+        assert "not undone" in caplog.text
+
+    in_netns(run)
+
+
+@pytest.mark.needs_root
 @pytest.mark.parametrize("shared", [True, False])
 def test_what_a_killed_server_left(shared: bool) -> None:
     """The next start undoes it, but for what one that runs relies on; and that one undoes the rest at its end."""
