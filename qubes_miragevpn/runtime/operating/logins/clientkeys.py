@@ -9,7 +9,6 @@ is not. So many run at once, of one source a share of them. Source: openvpn(8), 
 from __future__ import annotations
 
 import asyncio
-import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -79,4 +78,4 @@ class ClientKeys:
             }
             return await process.run(self._words, told, self._folder)
         finally:
-            await asyncio.to_thread(shutil.rmtree, room, True)
+            await process.clear(room)

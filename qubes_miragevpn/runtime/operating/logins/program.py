@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import shutil
 import tempfile
 from pathlib import Path
 
@@ -49,7 +48,7 @@ class Program:
         try:
             return await self._judge(case, room, said)
         finally:
-            await asyncio.to_thread(shutil.rmtree, room, True)
+            await process.clear(room)
 
     async def _judge(self, case: Case, room: Path, said: tuple[str, str, str]) -> Verdict:
         username, password, _ = said

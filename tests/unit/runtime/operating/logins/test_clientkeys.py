@@ -5,8 +5,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import tempfile
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -113,3 +116,29 @@ def test_what_nobody_waits_for_is_ended(tmp_path: Path, program: Program) -> Non
     assert not reported
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+def test_what_it_was_told_is_removed_even_if_that_has_to_wait(
+    tmp_path: Path, program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All threads are busy when the program ends, and then its bearer leaves: the file goes all the same."""
+    (tmp_path / "rooms").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "rooms"))
+
+    async def run() -> None:
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+        free = threading.Event()
+        busy = asyncio.ensure_future(asyncio.to_thread(free.wait))
+        judge = ClientKeys(program(f"echo >{tmp_path}/ran"), tmp_path, lambda _: None)
+        judge.ask(key())
+        deadline = time.monotonic() + 30
+        while not (tmp_path / "ran").exists() and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)
+        judge.forget(1)
+        await asyncio.sleep(0)
+        await judge.close()
+        free.set()
+        await busy
+
+    asyncio.run(run())
+    assert (tmp_path / "ran").exists() and not list((tmp_path / "rooms").iterdir())
