@@ -21,9 +21,10 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_net
 from qubes_miragevpn.qube.firewall.routing import DEFAULT4, DEFAULT6
 from qubes_miragevpn.qube.firewall.table import TUN_NAME, VIF_NAME
 from qubes_miragevpn.qube.settings import UPLINK_TABLE, WORST_METRIC
-from qubes_miragevpn.runtime.netlink.netconf import Netconf, NetconfError, NetRoute, RouteType
+from qubes_miragevpn.runtime.netlink.netconf import Netconf, NetconfError, NetLink, NetRoute, RouteType
 
 Address = IPv4Address | IPv6Address
+LOOKS = 5  # at an interface that is taken away and put back at this very moment; the next change has us look again
 Signature = tuple[int, tuple[tuple[int, str], ...]]
 """What makes an uplink the same one: the interface's number and its gateways."""
 
@@ -69,23 +70,22 @@ class Uplink:
 
     async def keep(self) -> Signature:
         """Leave nothing in main that leads out; return what the uplink is now."""
-        link = await self._netconf.link(self.name)
-        shown: list[Address] = []  # gateways that have but a host route
-        for route in await self._netconf.routes():
+        link, routes = await self._look()
+        for route in routes:
             if not leads_out(route):
                 continue
             if link is not None and route.dev == self.name:
                 if route.network.prefixlen == 0 and route.via is not None:
                     await self._adopt(route.via)
                 elif is_host(route.network) and route.via is None and route.proto != _RTPROT_KERNEL:
-                    shown.append(route.network.network_address)
+                    self._note(link.index, route.network.network_address)
             _log.info("the route to %s by %s is taken out of the main table", route.network, route.dev)
             await self._netconf.delete_route(route)
         if link is None:
             return NO_UPLINK
         found = await self._defaults()
         if not found and link.up:
-            for gateway in await self._gateways(link.index, shown):
+            for gateway in await self._gateways(link.index):
                 await self._adopt(gateway)
             found = await self._defaults()
         if found:
@@ -93,11 +93,27 @@ class Uplink:
         gateways = sorted((route.network.version, str(route.via)) for route in found)
         return (link.index, tuple(gateways)) if gateways else NO_UPLINK
 
-    async def _gateways(self, index: int, shown: list[Address]) -> list[Address]:
-        """Of an uplink without a default route: what dom0 says, what routes show, or those it had before going down."""
+    async def _look(self) -> tuple[NetLink | None, list[NetRoute]]:
+        """The interface, as it is after the routes that are returned were there; both are of one and the same."""
+        link = await self._netconf.link(self.name)
+        for _ in range(LOOKS):
+            before = link
+            routes = await self._netconf.routes()
+            link = await self._netconf.link(self.name)
+            if (before and before.index) == (link and link.index):
+                break
+        return link, routes
+
+    def _note(self, index: int, gateway: Address) -> None:
+        """Remember a gateway whose route is about to be taken out of main: nothing would show it again."""
+        others = self._known[1] if self._known[0] == index else ()
+        self._known = (index, (*(each for each in others if each.version != gateway.version), gateway))
+
+    async def _gateways(self, index: int) -> list[Address]:
+        """Of an uplink without a default route: what dom0 says, or what routes showed since it is there."""
         told = [await self._gateway(version) for version in (4, 6)]
         found = [gateway for gateway in told if gateway is not None]
-        return found or shown or list(self._known[1] if self._known[0] == index else ())
+        return found or list(self._known[1] if self._known[0] == index else ())
 
     async def _adopt(self, via: Address) -> None:
         network = DEFAULT4 if via.version == 4 else DEFAULT6

@@ -13,7 +13,7 @@ import re
 import socket
 import subprocess
 from collections.abc import Awaitable, Callable
-from ipaddress import ip_address
+from ipaddress import IPv4Address, ip_address
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from qubes_miragevpn.qube.firewall.table import CLOSED, FirewallDemand, OpenTunn
 from qubes_miragevpn.qube.firewall.uplink import NO_UPLINK, Address, Uplink, another
 from qubes_miragevpn.qube.firewall.watch import NFTABLES, RULES, ChangeSignal
 from qubes_miragevpn.qube.states import Demand, Live, State, demand
-from qubes_miragevpn.runtime.netlink.netconf import Netconf
+from qubes_miragevpn.runtime.netlink.netconf import Netconf, NetRoute
 from qubes_miragevpn.runtime.tun import open_tun
 from tests.unit.runtime.netns import in_netns, ip
 
@@ -260,6 +260,31 @@ def test_the_gateway_that_has_but_a_host_route() -> None:
         signature = await stage.enforcer.start()
         assert signature[1] == ((4, GATEWAY), (6, "fd09:24ef:4179::a89:5"))
         assert ways() == CLOSED_WAYS
+
+    staged(play)
+
+
+@pytest.mark.parametrize("late", ["link set eth0 up", "link add eth0 type veth peer name far"])
+def test_an_uplink_that_is_set_up_while_it_is_looked_at(late: str) -> None:
+    """Its routes are there when they are read, and it was not (up) when it was looked at just before: not forgotten."""
+
+    async def play(stage: Stage) -> None:
+        await stage.enforcer.start()
+        ip("link set eth0 down" if late == "link set eth0 up" else "link delete eth0")
+        await stage.uplink.keep()
+        routes = stage.netconf.routes
+        setting_up = [late, "link set eth0 up", "address replace 10.137.0.6/32 dev eth0",
+                      "route replace 10.137.0.1 dev eth0 scope link"]  # fmt: skip
+
+        async def set_up_first(*arguments: Any) -> list[NetRoute]:
+            while setting_up:
+                ip(setting_up.pop(0))
+            return await routes(*arguments)
+
+        stage.netconf.routes = set_up_first  # type: ignore[method-assign]
+        signature = await stage.uplink.keep()
+        assert (4, "10.137.0.1") in signature[1]
+        await stage.uplink.pin(IPv4Address("198.51.100.1"), "vpn0")
 
     staged(play)
 
