@@ -20,7 +20,7 @@ from qubes_miragevpn.base.secret import Secret
 from qubes_miragevpn.base.text import printable
 from qubes_miragevpn.qube import qdb
 from qubes_miragevpn.qube.firewall.enforcer import Enforcer
-from qubes_miragevpn.qube.profiles import Profiles
+from qubes_miragevpn.qube.profiles import Profiles, trial
 from qubes_miragevpn.qube.profiles.chosen import MAX_ASSIGNMENTS, Address, Choices
 from qubes_miragevpn.qube.rpc.control import Refused
 from qubes_miragevpn.qube.rpc.events import Hub, Listener, TooManyListeners
@@ -214,7 +214,12 @@ class Answers:
     async def _import(self, request: Request) -> dict[str, Any]:
         """Checked and written apart from the event loop: parsing what a stranger wrote must not hold the tunnel up."""
         name = str(request.name)
-        warnings = await self._store("imported", lambda: self._profiles.install(name, request.payload))
+
+        def install() -> tuple[str, ...]:
+            trial.bear(request.payload)
+            return self._profiles.install(name, request.payload)
+
+        warnings = await self._store("imported", install)
         return {"profile": name, "warnings": [printable(warning, 200) for warning in warnings[:MAX_WARNINGS]]}
 
     async def _remove(self, request: Request) -> dict[str, Any]:
