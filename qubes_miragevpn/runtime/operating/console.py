@@ -62,6 +62,7 @@ class Console:
     def reconfigure(self, operating: Operating) -> None:
         """Other files are kept from now on."""
         self._operating = operating
+        self._tasks = [task for task in self._tasks if not task.done()]
         for task in self._tasks:
             task.cancel()
         if self._driver is not None:
