@@ -235,14 +235,19 @@ def renegotiate(desk: Desk, client: Side) -> None:
     desk.world.run(3)
 
 
-def test_a_renegotiation_is_judged_again(pki: Pki) -> None:
-    verdicts = iter((True, True, False))
+def in_turn(*verdicts: bool) -> Callable[[World, c.VerifyLogin], None]:
+    """A judge who says these, one after the other."""
+    left = iter(verdicts)
 
     def judge(world: World, asked: c.VerifyLogin) -> None:
-        judged = c.LoginJudged(asked.peer, asked.attempt, next(verdicts))
+        judged = c.LoginJudged(asked.peer, asked.attempt, next(left))
         world.soon(lambda: world.server.event(judged))
 
-    desk = Desk(pki, judge=judge)
+    return judge
+
+
+def test_a_renegotiation_is_judged_again(pki: Pki) -> None:
+    desk = Desk(pki, judge=in_turn(True, True, False))
     client = desk.client(auth_retry="none")
     connected(desk.world, client)
     renegotiate(desk, client)
@@ -255,13 +260,7 @@ def test_a_renegotiation_is_judged_again(pki: Pki) -> None:
 
 def test_a_refused_client_is_served_no_more(pki: Pki) -> None:
     """Its packets go nowhere from the refusal on, and it is forgotten; what it says is why, not "gone"."""
-    verdicts = iter((True, False))
-
-    def judge(world: World, asked: c.VerifyLogin) -> None:
-        judged = c.LoginJudged(asked.peer, asked.attempt, next(verdicts))
-        world.soon(lambda: world.server.event(judged))
-
-    desk = Desk(pki, judge=judge)
+    desk = Desk(pki, judge=in_turn(True, False))
     client = desk.client(auth_retry="none")
     connected(desk.world, client)
     client.event(c.UserCommand(c.Command.RENEGOTIATE))
