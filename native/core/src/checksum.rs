@@ -25,6 +25,23 @@ pub fn add(sum: u64, data: &[u8]) -> u64 {
     total
 }
 
+/// Copies `data` to `to`, as long as it, and adds it to `sum` on the way.
+#[must_use]
+pub fn add_copied(sum: u64, data: &[u8], to: &mut [u8]) -> u64 {
+    let mut lanes = [0u64; 8];
+    let whole = data.len() - data.len() % 32;
+    let (blocks, rest) = data.split_at(whole);
+    let (to_blocks, to_rest) = to.split_at_mut(whole);
+    for (block, place) in blocks.chunks_exact(32).zip(to_blocks.chunks_exact_mut(32)) {
+        place.copy_from_slice(block);
+        for (lane, word) in lanes.iter_mut().zip(block.chunks_exact(4)) {
+            *lane += u64::from(u32::from_ne_bytes([word[0], word[1], word[2], word[3]]));
+        }
+    }
+    to_rest.copy_from_slice(rest);
+    add(sum + lanes.iter().sum::<u64>(), rest)
+}
+
 /// Adds one 16-bit word.
 #[must_use]
 pub fn add_word(sum: u64, word: u16) -> u64 {
@@ -80,6 +97,16 @@ mod tests {
     #[test]
     fn example_of_rfc_1071() {
         assert_eq!(fold(add(0, &[0x00, 0x01, 0xF2, 0x03, 0xF4, 0xF5, 0xF6, 0xF7])), 0xDDF2);
+    }
+
+    #[test]
+    fn copying_on_the_way_changes_neither() {
+        let data: Vec<u8> = (0..300u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+        for length in 0..data.len() {
+            let mut copy = vec![0; length];
+            assert_eq!(add_copied(7, &data[..length], &mut copy), add(7, &data[..length]), "{length} bytes");
+            assert_eq!(copy, data[..length]);
+        }
     }
 
     #[test]

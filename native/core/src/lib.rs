@@ -20,6 +20,7 @@ pub mod replay;
 pub mod routes;
 pub mod segment;
 pub mod stream;
+pub mod table;
 #[cfg(test)]
 mod testing;
 pub mod usage;

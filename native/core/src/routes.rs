@@ -5,10 +5,10 @@
 //! server), however many prefixes there are.
 
 use std::cmp::Reverse;
-use std::collections::HashMap;
 use std::collections::btree_map::{BTreeMap, Entry};
 
 use crate::inner::Address;
+use crate::table::Table;
 
 /// A network: the addresses that agree with `address` in the first `length` bits. The others are 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -27,8 +27,8 @@ impl Prefix {
 /// What each prefix leads to.
 #[derive(Clone, Debug)]
 pub struct Routes<V> {
-    v4: BTreeMap<Reverse<u8>, HashMap<Address, V>>,
-    v6: BTreeMap<Reverse<u8>, HashMap<Address, V>>,
+    v4: BTreeMap<Reverse<u8>, Table<Address, V>>,
+    v6: BTreeMap<Reverse<u8>, Table<Address, V>>,
 }
 
 impl<V> Default for Routes<V> {
@@ -98,9 +98,9 @@ impl<V: Copy + PartialEq> Routes<V> {
 /// Whom each inner address belongs to: exactly, else by the longest network that it is in. No two own the same.
 #[derive(Clone, Debug, Default)]
 pub struct Owners {
-    hosts: HashMap<Address, u32>,
+    hosts: Table<Address, u32>,
     networks: Routes<u32>,
-    owned: HashMap<u32, (Vec<Address>, Vec<Prefix>)>, // and what was taken from them since
+    owned: Table<u32, (Vec<Address>, Vec<Prefix>)>, // and what was taken from them since
 }
 
 impl Owners {

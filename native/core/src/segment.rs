@@ -188,9 +188,9 @@ impl Segments {
         }
         let out = &mut out[..length];
         out[..self.payload].copy_from_slice(&packet[..self.payload]);
-        out[self.payload..].copy_from_slice(&packet[self.next..end]);
+        let data = checksum::add_copied(0, &packet[self.next..end], &mut out[self.payload..]);
         self.number_ip(out);
-        self.number_transport(out, end == self.total);
+        self.number_transport(out, data, end == self.total);
         self.next = end;
         self.first = false;
         self.number = self.number.wrapping_add(1);
@@ -215,7 +215,8 @@ impl Segments {
         }
     }
 
-    fn number_transport(&self, out: &mut [u8], last: bool) {
+    /// `data` is the sum of what the header is followed by.
+    fn number_transport(&self, out: &mut [u8], data: u64, last: bool) {
         let at = self.transport;
         if self.tcp {
             let sequence = u32::from_be_bytes([out[at + 4], out[at + 5], out[at + 6], out[at + 7]]);
@@ -231,7 +232,8 @@ impl Segments {
             put(out, at + 4, (out.len() - at) as u16);
         }
         put(out, self.checksum, 0);
-        let sum = checksum::finish(checksum::add(checksum::add_word(self.pseudo, (out.len() - at) as u16), &out[at..]));
+        let pseudo = checksum::add_word(self.pseudo, (out.len() - at) as u16);
+        let sum = checksum::finish(checksum::add(pseudo + data, &out[at..self.payload]));
         put(out, self.checksum, if sum == 0 && !self.tcp { 0xFFFF } else { sum });
     }
 }

@@ -4,8 +4,10 @@
 //! A heap with lazy deletion: an entry counts only while it is its peer's present deadline.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::BinaryHeap;
 use std::time::Instant;
+
+use miragevpn_core::table::Table;
 
 /// Stale entries that are put up with whatever the number of peers.
 const SLACK: usize = 64;
@@ -14,7 +16,7 @@ const SLACK: usize = 64;
 #[derive(Default)]
 pub(crate) struct Deadlines {
     heap: BinaryHeap<Reverse<(Instant, u32)>>,
-    present: HashMap<u32, Instant>,
+    present: Table<u32, Instant>,
 }
 
 impl Deadlines {

@@ -8,13 +8,14 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
 
 use miragevpn_core::routes::Owners;
+use miragevpn_core::table::Table;
 
 /// All but the peers themselves, of which it knows the numbers.
 #[derive(Default)]
 pub(crate) struct Directory {
     /// Links with exactly one peer.
-    sole: HashMap<u64, u32>,
-    on_link: HashMap<u64, HashSet<u32>>,
+    sole: Table<u64, u32>,
+    on_link: Table<u64, HashSet<u32>>,
     by_endpoint: HashMap<(u64, SocketAddr), u32>,
     unrestricted: BTreeSet<u32>,
     pub(crate) inner: Owners,

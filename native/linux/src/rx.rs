@@ -3,7 +3,6 @@
 //!
 //! The order of checks, and what each packet counts as, are `dataplane/reference.py`'s.
 
-use std::collections::HashMap;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -14,6 +13,7 @@ use miragevpn_core::errors::Drop as Counter;
 use miragevpn_core::framing::Unframed;
 use miragevpn_core::inner::{OCC_MAGIC, OCC_MOST, Payload, classify};
 use miragevpn_core::stream::{Impossible, Stream};
+use miragevpn_core::table::Table;
 use miragevpn_core::{Opener, mss};
 
 use crate::deadlines::Deadlines;
@@ -64,7 +64,7 @@ pub(crate) struct Rx {
     pub(crate) watch: Arc<Watch>,
     events: Arc<Events>,
     tun: Option<Tun>,
-    links: HashMap<u64, RxLink>,
+    links: Table<u64, RxLink>,
     buffer: Vec<u8>,
     pub(crate) behind: bool, // a link gave as much as could be taken; there is more
     state: Peers,
@@ -73,7 +73,7 @@ pub(crate) struct Rx {
 /// All that a packet meets on its way; apart from the buffers that it lies in.
 pub(crate) struct Peers {
     events: Arc<Events>,
-    pub(crate) peers: HashMap<u32, RxPeer>,
+    pub(crate) peers: Table<u32, RxPeer>,
     pub(crate) directory: Directory,
     among: bool, // what one peer sends to another is passed on
     /// Moves that the other worker has not heard of.
@@ -90,7 +90,7 @@ impl Rx {
     pub(crate) fn new(watch: Arc<Watch>, events: Arc<Events>, among: bool) -> Self {
         let state = Peers {
             events: events.clone(),
-            peers: HashMap::new(),
+            peers: Table::default(),
             directory: Directory::default(),
             among,
             moved: Vec::new(),
@@ -105,7 +105,7 @@ impl Rx {
             watch,
             events,
             tun: None,
-            links: HashMap::new(),
+            links: Table::default(),
             buffer: vec![0; MESSAGES * MESSAGE],
             behind: false,
             state,
@@ -237,11 +237,10 @@ impl Peers {
             self.events.push(Event::Control { link, from, packet: packet.to_vec() });
             return;
         }
-        let Some(handle) = self.peer_of(link, from, packet) else {
+        let handle = self.handle_of(link, from, packet);
+        let known = handle.and_then(|handle| Some((handle, self.peers.get_mut(&handle)?)));
+        let Some((handle, peer)) = known.filter(|(_, peer)| peer.link == link) else {
             self.dropped_unknown += 1;
-            return;
-        };
-        let Some(peer) = self.peers.get_mut(&handle) else {
             return;
         };
         let moved = from.filter(|from| *from != peer.endpoint);
@@ -300,16 +299,16 @@ impl Peers {
         }
     }
 
-    fn peer_of(&self, link: u64, from: Option<SocketAddr>, packet: &[u8]) -> Option<u32> {
-        let handle = match self.directory.sole(link) {
-            Some(handle) => handle,
+    /// Whose the packet claims to be.
+    fn handle_of(&self, link: u64, from: Option<SocketAddr>, packet: &[u8]) -> Option<u32> {
+        match self.directory.sole(link) {
             None if packet[0] >> 3 == DATA_V2 => {
                 let id = packet.get(1..4)?;
-                u32::from_be_bytes([0, id[0], id[1], id[2]])
+                Some(u32::from_be_bytes([0, id[0], id[1], id[2]]))
             }
-            None => self.directory.at(link, from?)?,
-        };
-        self.peers.get(&handle).filter(|peer| peer.link == link).map(|_| handle)
+            None => self.directory.at(link, from?),
+            sole => sole,
+        }
     }
 
     /// Tells what the authentic `inner` is, which begins at `start` of the buffer and came in a packet of `size` bytes.

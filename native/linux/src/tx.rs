@@ -5,7 +5,6 @@
 //! socket takes no more the TUN is not read, and its queue fills, as a full interface's would; with several
 //! connections that would let one slow peer stop the others: what is for it is dropped instead.
 
-use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -18,6 +17,7 @@ use miragevpn_core::inner::{PING, addresses};
 use miragevpn_core::routes::Owners;
 use miragevpn_core::segment::{Prepared, Segments, VNET_LEN, VnetHeader, prepare};
 use miragevpn_core::stream::{FRAME_HEADER, MAX_FRAME};
+use miragevpn_core::table::Table;
 use miragevpn_core::{SealError, Sealer, mss};
 
 use crate::deadlines::Deadlines;
@@ -95,8 +95,8 @@ pub(crate) struct Tx {
     gauge: Gauge,
     reading: bool,           // the TUN is watched
     pub(crate) behind: bool, // as much was read as may be in one turn; there is more
-    links: HashMap<u64, TxLink>,
-    pub(crate) peers: HashMap<u32, TxPeer>,
+    links: Table<u64, TxLink>,
+    pub(crate) peers: Table<u32, TxPeer>,
     pub(crate) everything: Option<u32>,
     pub(crate) inner: Owners,
     packet: Vec<u8>,
@@ -119,8 +119,8 @@ impl Tx {
             gauge: Gauge::new(Instant::now()),
             reading: false,
             behind: false,
-            links: HashMap::new(),
-            peers: HashMap::new(),
+            links: Table::default(),
+            peers: Table::default(),
             everything: None,
             inner: Owners::default(),
             packet: vec![0; LARGEST_READ],
@@ -544,7 +544,7 @@ struct Place {
 }
 
 impl Place {
-    fn of(peer: &TxPeer, links: &HashMap<u64, TxLink>) -> Option<Self> {
+    fn of(peer: &TxPeer, links: &Table<u64, TxLink>) -> Option<Self> {
         let sending = peer.sending?;
         let key = peer.keys.iter().position(|key| key.id == sending)?;
         let frame = if links.get(&peer.link)?.link.is_stream() { FRAME_HEADER } else { 0 };
