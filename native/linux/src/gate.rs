@@ -24,6 +24,11 @@ impl<T> Gate<T> {
         self.state.lock().ok()
     }
 
+    /// For whoever has something better to do than to wait.
+    pub(crate) fn try_enter(&self) -> Option<MutexGuard<'_, T>> {
+        self.state.try_lock().ok()
+    }
+
     /// For everybody else; after a panic inside there is still something to be taken apart.
     pub(crate) fn enter(&self) -> MutexGuard<'_, T> {
         self.waiting.fetch_add(1, SeqCst);

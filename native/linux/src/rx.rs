@@ -361,8 +361,17 @@ impl Peers {
             self.passed.clear();
         }
         if let Some(tun) = out.tun {
+            // What a single packet is answered with at once (a ping, a handshake) does not wait until the sending worker
+            // is awake, which takes as long as all the rest together. Of more there is too much to do for one thread.
+            let mut sender = if self.found.len() == 1 { out.tx.try_enter() } else { None };
+            if let Some(tx) = &mut sender {
+                tx.hold();
+            }
             if let Err(error) = self.delivery.write(&self.found, buffer, tun) {
                 self.tun_error = Some(words(&error));
+            }
+            if let Some(mut tx) = sender {
+                tx.answer(now);
             }
             if let Some(what) = self.delivery.take_refusal() {
                 self.events.push(Event::TunRefused(what));

@@ -37,6 +37,8 @@ const ARENA: usize = 320 * 1024;
 const ENOUGH: usize = 128 * 1024;
 /// Reads of the TUN before the others have their turn.
 const MAX_READS: usize = 128;
+/// The same for somebody who does it in the worker's place.
+const ANSWERS: usize = 2;
 /// Datagrams that the kernel takes in a row (UDP_MAX_SEGMENTS), of together at most so many bytes.
 const MAX_RUN: usize = 64;
 const MAX_RUN_BYTES: usize = 65000;
@@ -94,6 +96,7 @@ pub(crate) struct Tx {
     tun: Option<Tun>,
     gauge: Gauge,
     reading: bool,           // the TUN is watched
+    held: bool,              // somebody else reads it in a moment
     pub(crate) behind: bool, // as much was read as may be in one turn; there is more
     links: Table<u64, TxLink>,
     pub(crate) peers: Table<u32, TxPeer>,
@@ -118,6 +121,7 @@ impl Tx {
             tun: None,
             gauge: Gauge::new(Instant::now()),
             reading: false,
+            held: false,
             behind: false,
             links: Table::default(),
             peers: Table::default(),
@@ -244,7 +248,7 @@ impl Tx {
                 self.writable(name);
             }
         }
-        self.pump(now);
+        self.pump(now, MAX_READS);
         self.tick(now);
         self.deadlines.next().map(|at| at.saturating_duration_since(now))
     }
@@ -268,7 +272,7 @@ impl Tx {
 
     /// Watches the TUN exactly as long as there is somewhere to put what it gives.
     fn read_or_wait(&mut self) {
-        let wanted = self.tun.is_some() && !self.stuck();
+        let wanted = self.tun.is_some() && !self.stuck() && !self.held;
         if let (Some(tun), true) = (&self.tun, wanted != self.reading) {
             if wanted {
                 if let Err(error) = self.watch.add(tun.fd(), Interest::Read, TUN) {
@@ -281,12 +285,25 @@ impl Tx {
         }
     }
 
-    fn pump(&mut self, now: Instant) {
+    /// Lets the worker sleep whatever comes to the TUN, until [`Self::answer`]. The caller keeps it locked meanwhile.
+    pub(crate) fn hold(&mut self) {
+        self.held = true;
+        self.read_or_wait();
+    }
+
+    /// Sends in the worker's place what came to the TUN since [`Self::hold`].
+    pub(crate) fn answer(&mut self, now: Instant) {
+        self.held = false;
+        self.pump(now, ANSWERS);
+    }
+
+    /// Sends what the TUN gives in so many reads.
+    fn pump(&mut self, now: Instant, most: usize) {
         let (mut reads, mut emptied) = (0, false);
         self.behind = false;
         while !self.stuck() {
             if self.cut.is_none() {
-                if reads == MAX_READS {
+                if reads == most {
                     self.behind = true;
                     break;
                 }
