@@ -197,6 +197,17 @@ impl Segments {
         Some(length)
     }
 
+    /// How many are still to come.
+    #[must_use]
+    pub fn left(&self) -> usize {
+        (self.total - self.next).div_ceil(self.size)
+    }
+
+    /// Gives no more.
+    pub fn end(&mut self) {
+        self.next = self.total;
+    }
+
     /// Whether all segments were given.
     #[must_use]
     pub fn is_done(&self) -> bool {

@@ -4,6 +4,7 @@
 //! All of the unsafe code of the native data plane is in this crate's `sys`, each block with its reason.
 #![deny(unsafe_code)]
 
+mod backlog;
 mod deadlines;
 mod delivery;
 mod directory;

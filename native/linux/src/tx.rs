@@ -20,6 +20,7 @@ use miragevpn_core::stream::{FRAME_HEADER, MAX_FRAME};
 use miragevpn_core::table::Table;
 use miragevpn_core::{SealError, Sealer, mss};
 
+use crate::backlog::{Backlog, Flow, Waiting};
 use crate::deadlines::Deadlines;
 use crate::events::{Event, Events};
 use crate::link::{Link, Socket, is_gone, words};
@@ -83,13 +84,6 @@ struct Sealed {
     to: SocketAddr,
 }
 
-/// A large packet of which some is not sealed yet; it is in `Tx::packet`.
-struct Cut {
-    segments: Segments,
-    length: usize,
-    peer: u32,
-}
-
 pub(crate) struct Tx {
     pub(crate) watch: Arc<Watch>,
     events: Arc<Events>,
@@ -103,7 +97,7 @@ pub(crate) struct Tx {
     pub(crate) everything: Option<u32>,
     pub(crate) inner: Owners,
     packet: Vec<u8>,
-    cut: Option<Cut>,
+    backlog: Backlog,
     arena: Vec<u8>,
     filled: usize,
     sealed: Vec<Sealed>,
@@ -128,7 +122,7 @@ impl Tx {
             everything: None,
             inner: Owners::default(),
             packet: vec![0; LARGEST_READ],
-            cut: None,
+            backlog: Backlog::default(),
             arena: vec![0; ARENA],
             filled: 0,
             sealed: Vec::new(),
@@ -153,7 +147,7 @@ impl Tx {
             tun.release();
         }
         self.reading = false;
-        self.cut = None;
+        self.backlog.clear();
     }
 
     pub(crate) fn attach_link(&mut self, link: Arc<Link>) {
@@ -300,40 +294,23 @@ impl Tx {
     /// Sends what the TUN gives in so many reads.
     fn pump(&mut self, now: Instant, most: usize) {
         let (mut reads, mut emptied) = (0, false);
-        self.behind = false;
         while !self.stuck() {
-            if self.cut.is_none() {
-                if reads == most {
-                    self.behind = true;
-                    break;
-                }
-                reads += 1;
-                match self.tun.as_ref().map(|tun| (tun.vnet, tun.read(&mut self.packet))) {
-                    None => break,
-                    Some((vnet, Ok(length))) => {
-                        self.gauge.note(length);
-                        self.take(vnet, length, now);
-                    }
-                    Some((_, Err(error))) => {
-                        if error.kind() == ErrorKind::Interrupted {
-                            continue;
-                        }
-                        emptied = error.kind() == ErrorKind::WouldBlock;
-                        if !emptied {
-                            self.detach_tun();
-                            self.events.push(Event::TunFailed(words(&error)));
-                        }
-                        break;
-                    }
-                }
+            let sealed = self.sealed.len();
+            emptied = self.read_all(&mut reads, most, now);
+            let Some(waiting) = self.backlog.pop() else {
+                break;
+            };
+            if self.sealed.len() > sealed {
+                self.flush(); // they went ahead
             }
-            if self.cut.is_some() {
-                self.cut_further(now);
-            }
-            if self.filled >= ENOUGH || self.cut.is_some() {
+            if let Some(rest) = if self.stuck() { Some(waiting) } else { self.seal_waiting(waiting, now) } {
+                self.backlog.put_back(rest);
+                self.flush();
+            } else if self.filled >= ENOUGH {
                 self.flush();
             }
         }
+        self.behind = reads == most && !emptied && !self.stuck();
         self.flush();
         self.read_or_wait();
         if let (Some(tun), Some(wanted)) = (&mut self.tun, self.gauge.length(now)) {
@@ -341,7 +318,35 @@ impl Tx {
         }
     }
 
-    /// Takes what was read from the TUN into `self.packet`.
+    /// Reads what is there, `most` packets with the `reads` before, and says whether that is all.
+    fn read_all(&mut self, reads: &mut usize, most: usize, now: Instant) -> bool {
+        while *reads < most {
+            match self.tun.as_ref().map(|tun| (tun.vnet, tun.read(&mut self.packet))) {
+                None => return false,
+                Some((vnet, Ok(length))) => {
+                    *reads += 1;
+                    self.gauge.note(length);
+                    self.take(vnet, length, now);
+                }
+                Some((_, Err(error))) if error.kind() == ErrorKind::Interrupted => {}
+                Some((_, Err(error))) if error.kind() == ErrorKind::WouldBlock => return true,
+                Some((_, Err(error))) => {
+                    self.detach_tun();
+                    self.events.push(Event::TunFailed(words(&error)));
+                    return false;
+                }
+            }
+            if self.filled >= ENOUGH {
+                self.flush();
+                if self.stuck() {
+                    return false;
+                }
+            }
+        }
+        false
+    }
+
+    /// Takes what was read from the TUN into `self.packet`: seals it, or has it wait for its turn.
     fn take(&mut self, vnet: bool, length: usize, now: Instant) {
         let start = if vnet { VNET_LEN } else { 0 };
         let Some((before, packet)) = self.packet[..length].split_at_mut_checked(start) else {
@@ -358,48 +363,83 @@ impl Tx {
         let Some(peer) = self.peers.get_mut(&handle) else {
             return;
         };
-        let (Some(place), Some(&first)) = (Place::of(peer, &self.links), packet.first()) else {
+        let Some(place) = Place::of(peer, &self.links) else {
             peer.dropped_other += 1;
             return;
         };
-        match prepare(header, packet) {
-            Err(_) => peer.dropped_other += 1,
-            Ok(Prepared::Segments(segments)) => self.cut = Some(Cut { segments, length, peer: handle }),
-            Ok(Prepared::Whole) => {
-                mss::clamp(packet, peer.rules.mss4, peer.rules.mss6);
-                let size = packet.len();
-                peer.packets += 1;
-                peer.bytes += size as u64;
-                // There is room: the arena is sent long before it is full.
-                let at = self.filled + place.before + place.framing.room(first);
-                self.arena[at..at + size].copy_from_slice(&self.packet[start..length]);
-                self.seal(handle, &place, size, first, now);
+        let segments = match prepare(header, packet) {
+            Ok(Prepared::Segments(segments)) => Some(segments),
+            Ok(Prepared::Whole) if !packet.is_empty() => None,
+            _ => {
+                peer.dropped_other += 1;
+                return;
+            }
+        };
+        if segments.is_none() {
+            mss::clamp(packet, peer.rules.mss4, peer.rules.mss6);
+            if self.backlog.is_empty() || !self.backlog.holds(&Flow::of(packet)) {
+                let bytes = std::mem::take(&mut self.packet);
+                self.seal_whole(handle, &place, &bytes[start..length], now);
+                self.packet = bytes;
+                return;
             }
         }
+        self.put_behind(handle, segments, start..length);
     }
 
-    /// Seals segments of the large packet until it is done or the arena is full.
-    fn cut_further(&mut self, now: Instant) {
-        let Some(mut cut) = self.cut.take() else {
+    /// Has the packet at `at` of `self.packet` wait behind the others.
+    fn put_behind(&mut self, peer: u32, segments: Option<Segments>, at: Range<usize>) {
+        if self.backlog.is_full() {
+            self.dropped_full += segments.map_or(1, |segments| segments.left()) as u64;
             return;
+        }
+        let flow = Flow::of(&self.packet[at.clone()]);
+        let bytes = if segments.is_some() {
+            let empty = self.backlog.buffer(LARGEST_READ);
+            std::mem::replace(&mut self.packet, empty)
+        } else {
+            self.packet[..at.end].to_vec()
         };
-        let Some(place) = self.peers.get(&cut.peer).and_then(|peer| Place::of(peer, &self.links)) else {
-            return; // the peer or its key is gone meanwhile
-        };
-        let needed = cut.segments.longest() + MAX_OVERHEAD;
-        let first = self.packet[VNET_LEN];
-        while !cut.segments.is_done() {
-            if ARENA - self.filled < needed {
-                self.cut = Some(cut);
-                return;
+        self.backlog.push(Waiting { bytes, at, segments, peer, flow });
+    }
+
+    /// Seals a packet that waited; gives it back if the arena is full before its end.
+    fn seal_waiting(&mut self, mut waiting: Waiting, now: Instant) -> Option<Waiting> {
+        let handle = waiting.peer;
+        let packet = &waiting.bytes[waiting.at.clone()];
+        // Without a place the peer or its key is gone meanwhile.
+        if let Some(place) = self.peers.get(&handle).and_then(|peer| Place::of(peer, &self.links)) {
+            match &mut waiting.segments {
+                None => self.seal_whole(handle, &place, packet, now),
+                Some(segments) => self.seal_segments(handle, &place, segments, packet, now),
             }
-            let room = &mut self.arena[self.filled + place.before + place.framing.room(first)..];
-            let Some(size) = cut.segments.next_into(&self.packet[VNET_LEN..cut.length], room) else {
+        }
+        if waiting.segments.as_ref().is_some_and(|segments| !segments.is_done()) && self.filled > 0 {
+            return Some(waiting);
+        }
+        self.backlog.recycle(waiting.bytes, LARGEST_READ);
+        None
+    }
+
+    /// Seals a packet as it is. There is room: the arena is sent long before it is full.
+    fn seal_whole(&mut self, handle: u32, place: &Place, packet: &[u8], now: Instant) {
+        self.count(handle, packet.len());
+        let at = self.filled + place.before + place.framing.room(packet[0]);
+        self.arena[at..at + packet.len()].copy_from_slice(packet);
+        self.seal(handle, place, packet.len(), packet[0], now);
+    }
+
+    /// Seals segments of `packet` until it is done, the arena is full, or the key seals no more.
+    fn seal_segments(&mut self, handle: u32, place: &Place, segments: &mut Segments, packet: &[u8], now: Instant) {
+        let needed = segments.longest() + MAX_OVERHEAD;
+        while ARENA - self.filled >= needed {
+            let room = &mut self.arena[self.filled + place.before + place.framing.room(packet[0])..];
+            let Some(size) = segments.next_into(packet, room) else {
                 return;
             };
-            self.count(cut.peer, size);
-            if !self.seal(cut.peer, &place, size, first, now) {
-                return;
+            self.count(handle, size);
+            if !self.seal(handle, place, size, packet[0], now) {
+                segments.end();
             }
         }
     }
