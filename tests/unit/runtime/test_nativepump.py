@@ -8,6 +8,7 @@ reference's innards (its system calls, its batches) or about what this backend i
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import logging
 import select
@@ -58,7 +59,8 @@ from tests.unit.runtime.test_pump import (  # noqa: F401 - collected here a seco
 )
 
 MAX_CONTROL = 1024  # native/linux/src/events.rs
-UDP_GRO = 104  # linux/udp.h
+UDP_SEGMENT, UDP_GRO = 103, 104  # linux/udp.h
+TUNSETOFFLOAD, TCP_AND_UDP = 0x400454D0, 0x67  # linux/if_tun.h
 WAITING = 6  # packets, of which a socket pair takes ten (net.unix.max_dgram_qlen)
 
 pytestmark = pytest.mark.needs_native
@@ -154,6 +156,44 @@ def test_the_larger_the_packets_the_fewer_may_wait() -> None:
                         here.pump.attach_tun(tun.fd)  # what waits is found in one turn
                         await asyncio.sleep(0.005)
         sender.close()
+        tun.close()
+
+    in_netns(play)
+
+
+@pytest.mark.needs_root
+@pytest.mark.needs_tun
+def test_who_sends_little_goes_ahead_of_large_packets_of_others() -> None:
+    """And nothing overtakes what is of its own flow, not even the short rest of it."""
+    rows, row, part, rest, other = 3, 5000, 1000, 50, 70
+
+    async def play() -> None:
+        tun = open_tun("tun0", headers=True)
+        ip("address add 10.9.0.1/24 dev tun0")
+        ip(f"link set tun0 txqueuelen {tun.queue} up")
+        left, right = udp_pair()
+        much, little = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
+        async with scene() as here:
+            here.client_of(left)
+            here.pump.detach_tun()
+            try:
+                fcntl.ioctl(tun.fd, TUNSETOFFLOAD, TCP_AND_UDP)
+                first, last = [other], []
+            except OSError:
+                first, last = [], [other]  # before Linux 6.2 datagrams come one by one, and leave in their order
+            much.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, part)
+            for size in [row] * rows + [rest]:
+                much.sendto(bytes(size), ("10.9.0.2", 9))
+            little.sendto(bytes(other), ("10.9.0.2", 10))
+            here.pump.attach_tun(tun.fd)
+            far, sizes = far_channel(), []
+            while len(sizes) < rows * row // part + 2:
+                inner = far.receive(1, None, await receive(right), 0.0)
+                if inner is not None and inner[0] >> 4 == 4:
+                    sizes.append(len(inner) - 28)
+        assert sizes == [*first, *[part] * (rows * row // part), rest, *last]
+        for sock in (right, much, little):
+            sock.close()
         tun.close()
 
     in_netns(play)
