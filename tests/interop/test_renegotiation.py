@@ -12,9 +12,11 @@ from tests.interop.peers import OPENVPN, OURS, Case, Peer
 from tests.interop.traffic import connect, load
 
 SECONDS = 6.0
+LONGEST = 40.0
 EVERY = 2
 AT_LEAST = 2
-"""Renegotiations that must be seen; 6 s hold two or three."""
+"""Renegotiations that must be seen; 6 s hold two or three, unless packets of the handshake are lost: the socket of a
+stock peer is full as long as somebody sends more than it can take."""
 LONGEST_PAUSE = 2.5
 """A change of keys may cost a burst of lost packets and their retransmissions, not more."""
 
@@ -53,12 +55,15 @@ def play(bench: Bench, server_kind: str, client_kind: str, proto: str, initiator
     )  # fmt: skip
     server, client = bench.both(case, server_kind, client_kind)
     far, near = connect(bench.wire.server, SERVER_TUNNEL, bench.wire.client)
+
+    def renewed() -> int:
+        return min(_renewed(peer) for peer in (server, client) if peer.kind == OPENVPN or peer.role == "client")
+
     with far, near:
-        for outcome in load(near, far, SECONDS):
+        for outcome in load(near, far, SECONDS, LONGEST, lambda: renewed() >= AT_LEAST):
             outcome.check()
             assert outcome.longest_pause < LONGEST_PAUSE
-    renewed = min(_renewed(peer) for peer in (server, client) if peer.kind == OPENVPN or peer.role == "client")
-    assert renewed >= AT_LEAST, f"{renewed} renegotiations"
+    assert renewed() >= AT_LEAST, f"{renewed()} renegotiations"
     for peer in (server, client):
         log = peer.log
         if peer.kind == OPENVPN:

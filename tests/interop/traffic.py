@@ -117,20 +117,32 @@ def transfer(sender: socket.socket, receiver: socket.socket, size: int) -> Outco
     return outcome
 
 
-def _unpaced(seconds: float) -> Iterator[bytes]:
-    """Blocks as fast as they are taken, for `seconds`."""
-    start = time.monotonic()
+def _unpaced(enough: threading.Event) -> Iterator[bytes]:
+    """Blocks as fast as they are taken, until it is `enough`."""
     for block in blocks(sys.maxsize):
-        if time.monotonic() - start > seconds:
+        if enough.is_set():
             return
         yield block
 
 
-def load(one: socket.socket, other: socket.socket, seconds: float) -> tuple[Outcome, Outcome]:
-    """Both directions of one connection at once, as fast as they go, for `seconds`: (one to other, other to one)."""
-    there, back = Outcome(), Outcome()
+def load(
+    one: socket.socket, other: socket.socket, seconds: float, longest: float, done: Callable[[], bool]
+) -> tuple[Outcome, Outcome]:
+    """Both directions of one connection at once, as fast as they go: (one to other, other to one).
+
+    For `seconds`, and until what is waited for is `done`, up to `longest` seconds.
+    """
+    there, back, enough = Outcome(), Outcome(), threading.Event()
+
+    def watch() -> None:
+        begin = time.monotonic()
+        while (now := time.monotonic() - begin) < longest and (now < seconds or not done()):
+            time.sleep(0.2)
+        enough.set()
+
     _in_threads(
-        lambda: _send(one, _unpaced(seconds), there), lambda: _receive(other, there),
-        lambda: _send(other, _unpaced(seconds), back), lambda: _receive(one, back),
+        watch,
+        lambda: _send(one, _unpaced(enough), there), lambda: _receive(other, there),
+        lambda: _send(other, _unpaced(enough), back), lambda: _receive(one, back),
     )  # fmt: skip
     return there, back
