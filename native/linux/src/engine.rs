@@ -456,7 +456,7 @@ impl Engine {
         Ok(counters)
     }
 
-    /// Data packets lost to a full socket or a network error.
+    /// Data packets lost to a full socket, a full queue or a network error.
     #[must_use]
     pub fn dropped_full(&self) -> u64 {
         self.shared.tx.enter().dropped_full

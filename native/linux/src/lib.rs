@@ -12,6 +12,7 @@ mod engine;
 mod events;
 mod gate;
 mod link;
+mod outlet;
 mod pace;
 mod peer;
 mod queue;

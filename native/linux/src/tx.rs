@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: BSD-2-Clause
 //! From the TUN to the sockets: cut, seal in place, send many at once. One worker does nothing else.
 //!
-//! Sealed packets lie one behind the other in an arena, so that a row of them is one buffer for the kernel. While the
-//! socket takes no more the TUN is not read, and its queue fills, as a full interface's would; with several
-//! connections that would let one slow peer stop the others: what is for it is dropped instead.
+//! Sealed packets lie one behind the other in an arena, so that a row of them is one buffer for the kernel. All that is
+//! at the TUN is read before a large packet is sealed, so that others go ahead of it (`backlog`). While the socket takes
+//! no more the TUN is not read, and its queue fills, as a full interface's would; with several connections that would
+//! let one slow peer stop the others: what is for it is dropped instead.
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::ops::Range;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -23,10 +23,11 @@ use miragevpn_core::{SealError, Sealer, mss};
 use crate::backlog::{Backlog, Flow, Waiting};
 use crate::deadlines::Deadlines;
 use crate::events::{Event, Events};
-use crate::link::{Link, Socket, is_gone, words};
+use crate::link::{Link, words};
+use crate::outlet::{Outlet, Sealed};
 use crate::peer::Rules;
 use crate::queue::Gauge;
-use crate::sys::{self, Address, Interest, MESSAGES, Run, Watch};
+use crate::sys::{Interest, Watch};
 use crate::tun::Tun;
 
 /// What a TUN gives in one read: a packet of 64 KiB and its header.
@@ -40,11 +41,6 @@ const ENOUGH: usize = 128 * 1024;
 const MAX_READS: usize = 128;
 /// The same for somebody who does it in the worker's place.
 const ANSWERS: usize = 2;
-/// Datagrams that the kernel takes in a row (UDP_MAX_SEGMENTS), of together at most so many bytes.
-const MAX_RUN: usize = 64;
-const MAX_RUN_BYTES: usize = 65000;
-/// Bytes of control packets that may wait for a full TCP socket, beside one arena of data.
-const MAX_BACKLOG: usize = 256 * 1024;
 
 /// Names of what is watched, above all links' numbers.
 pub(crate) const BELL: u64 = u64::MAX;
@@ -68,22 +64,6 @@ pub(crate) struct TxPeer {
     pub(crate) dropped_other: u64,
 }
 
-struct TxLink {
-    link: Arc<Link>,
-    backlog: Vec<u8>,
-    control: usize, // bytes of control packets in it, at most
-    blocked: bool,
-    in_runs: bool,
-    longest_run: usize, // datagrams of this many bytes do not fit the path in rows
-}
-
-/// A packet in the arena, as it goes to its link.
-struct Sealed {
-    at: Range<usize>,
-    link: u64,
-    to: SocketAddr,
-}
-
 pub(crate) struct Tx {
     pub(crate) watch: Arc<Watch>,
     events: Arc<Events>,
@@ -92,7 +72,7 @@ pub(crate) struct Tx {
     reading: bool,           // the TUN is watched
     held: bool,              // somebody else reads it in a moment
     pub(crate) behind: bool, // as much was read as may be in one turn; there is more
-    links: Table<u64, TxLink>,
+    links: Table<u64, Outlet>,
     pub(crate) peers: Table<u32, TxPeer>,
     pub(crate) everything: Option<u32>,
     pub(crate) inner: Owners,
@@ -152,9 +132,7 @@ impl Tx {
 
     pub(crate) fn attach_link(&mut self, link: Arc<Link>) {
         let number = link.number;
-        let known =
-            TxLink { link, backlog: Vec::new(), control: 0, blocked: false, in_runs: true, longest_run: usize::MAX };
-        self.links.insert(number, known);
+        self.links.insert(number, Outlet::new(link));
     }
 
     pub(crate) fn has_link(&self, number: u64) -> bool {
@@ -180,30 +158,7 @@ impl Tx {
         if known.link.has_failed() || packet.len() > MAX_FRAME {
             return;
         }
-        match &known.link.socket {
-            Socket::Udp { fd, connected } => {
-                let to = (!connected).then(|| Address::from(to));
-                let run = [Run { bytes: packet, segment: 0, to }];
-                if let Err(error) = sys::send_runs(fd.as_fd(), &run) {
-                    if is_gone(&error) {
-                        known.link.fail(&self.events, &words(&error));
-                    }
-                }
-            }
-            Socket::Tcp(_) => {
-                let mut frame = Vec::with_capacity(FRAME_HEADER + packet.len());
-                frame.extend_from_slice(&(packet.len() as u16).to_be_bytes());
-                frame.extend_from_slice(packet);
-                if known.backlog.is_empty() {
-                    known.write(&frame, &self.events);
-                } else if known.control + frame.len() <= MAX_BACKLOG {
-                    known.control += frame.len();
-                    known.backlog.extend_from_slice(&frame);
-                } else {
-                    known.link.fail(&self.events, "the peer does not read what is sent to it");
-                }
-            }
-        }
+        known.control(to, packet, &self.events);
         self.watch_blocked(number);
         self.read_or_wait();
     }
@@ -601,7 +556,7 @@ struct Place {
 }
 
 impl Place {
-    fn of(peer: &TxPeer, links: &Table<u64, TxLink>) -> Option<Self> {
+    fn of(peer: &TxPeer, links: &Table<u64, Outlet>) -> Option<Self> {
         let sending = peer.sending?;
         let key = peer.keys.iter().position(|key| key.id == sending)?;
         let frame = if links.get(&peer.link)?.link.is_stream() { FRAME_HEADER } else { 0 };
@@ -621,102 +576,4 @@ impl TxPeer {
             self.sending = None;
         }
     }
-}
-
-impl TxLink {
-    /// Writes to a stream; what it does not take waits.
-    fn write(&mut self, bytes: &[u8], events: &Events) {
-        let sent = match self.link.write(bytes) {
-            Ok(sent) => sent,
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => 0,
-            Err(error) => {
-                self.blocked = false;
-                self.link.fail(events, &words(&error));
-                return;
-            }
-        };
-        self.backlog.extend_from_slice(&bytes[sent..]);
-        self.blocked = !self.backlog.is_empty();
-        if !self.blocked {
-            self.control = 0;
-        }
-    }
-
-    /// Sends datagrams; returns how many are done with, and how many of them were lost.
-    fn send(&mut self, packets: &[Sealed], arena: &[u8], events: &Events) -> (usize, u64) {
-        let Socket::Udp { fd, connected } = &self.link.socket else {
-            return (packets.len(), packets.len() as u64);
-        };
-        let connected = *connected;
-        let (mut runs, mut counts) = ([Run { bytes: &[], segment: 0, to: None }; MESSAGES], [0; MESSAGES]);
-        let mut made = 0;
-        let mut done = 0;
-        while made < MESSAGES && done < packets.len() && packets[done].link == self.link.number {
-            let count = if self.in_runs { run_length(&packets[done..], self.longest_run) } else { 1 };
-            let size = packets[done].at.len();
-            runs[made] = Run {
-                bytes: &arena[packets[done].at.start..packets[done + count - 1].at.end],
-                segment: if count > 1 { size as u16 } else { 0 },
-                to: (!connected).then(|| Address::from(packets[done].to)),
-            };
-            counts[made] = count;
-            made += 1;
-            done += count;
-        }
-        // What an earlier packet met (an ICMP message) is told to this call, once, and means nothing to its packets.
-        let send = || sys::send_runs(fd.as_fd(), &runs[..made]);
-        match send().or_else(|error| if is_about_an_earlier_packet(&error) { send() } else { Err(error) }) {
-            Ok(sent) => (counts[..sent].iter().sum(), 0),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                self.blocked = true;
-                (0, 0)
-            }
-            Err(error) if error.kind() == ErrorKind::Interrupted => (0, 0),
-            Err(error) if is_gone(&error) => {
-                self.link.fail(events, &words(&error));
-                (0, 0)
-            }
-            Err(error) if runs[0].segment != 0 => {
-                match error.raw_os_error() {
-                    // A row of datagrams larger than the path takes whole.
-                    Some(libc::EINVAL | libc::EMSGSIZE) => {
-                        self.longest_run = self.longest_run.min(usize::from(runs[0].segment))
-                    }
-                    // The kernel does not know rows, or the interface cannot make checksums.
-                    Some(libc::EIO | libc::EOPNOTSUPP | libc::ENOPROTOOPT) => self.in_runs = false,
-                    // Something that each of these would meet alone.
-                    _ => return (counts[0], counts[0] as u64),
-                }
-                (0, 0)
-            }
-            Err(_) => (1, 1),
-        }
-    }
-}
-
-/// How many of `packets`, from the first on, go to one address in one row: of one length, the last may be shorter.
-fn run_length(packets: &[Sealed], longest: usize) -> usize {
-    let first = &packets[0];
-    let size = first.at.len();
-    if size >= longest {
-        return 1;
-    }
-    let mut total = size;
-    let mut count = 1;
-    for packet in &packets[1..packets.len().min(MAX_RUN)] {
-        let length = packet.at.len();
-        if packet.link != first.link || packet.to != first.to || length > size || total + length > MAX_RUN_BYTES {
-            break;
-        }
-        total += length;
-        count += 1;
-        if length < size {
-            break;
-        }
-    }
-    count
-}
-
-fn is_about_an_earlier_packet(error: &std::io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::ECONNREFUSED | libc::EHOSTUNREACH | libc::ENETUNREACH | libc::EPROTO))
 }
