@@ -11,11 +11,14 @@ import asyncio
 import fcntl
 import json
 import logging
+import os
 import select
 import socket
+from pathlib import Path
 
 import pytest
 
+from qubes_miragevpn.base.errors import MisuseError
 from qubes_miragevpn.dataplane.interface import (
     ControlPacket,
     Counters,
@@ -224,3 +227,34 @@ def test_a_bug_in_the_threads_is_reported_and_the_next_link_works(caplog: pytest
 
     run(play)
     assert [record.message.count("\n") for record in caplog.records if record.levelno == logging.ERROR] == [0]
+
+
+def test_what_a_peer_costs_is_bounded() -> None:
+    """With all the keys that one may have, and after packets for it that nobody can open."""
+    peers, most = 1000, 16 * 1024
+
+    async def play() -> None:
+        own, near = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
+        own.bind(("127.0.0.1", 0))
+        own.setblocking(False)
+        async with scene(server=True) as here:
+            here.pump.attach_link(1, own, None)
+            before = resident()
+            for peer in range(1, peers + 1):
+                here.pump.add_peer(peer, 1, ("192.0.2.1", peer), peer, PeerLimits())
+                for key_id in range(3):
+                    here.pump.install_key(peer, key_id, data_keys())
+                near.sendto(bytes([9 << 3]) + peer.to_bytes(3, "big") + bytes(100), own.getsockname())
+            near.sendto(CONTROL, own.getsockname())
+            await here.event(ControlPacket)  # and with it everything in front
+            assert resident() - before < peers * most
+            with pytest.raises(MisuseError):
+                here.pump.install_key(1, 3, data_keys())
+        near.close()
+
+    run(play)
+
+
+def resident() -> int:
+    """Bytes of this process that are in memory."""
+    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
