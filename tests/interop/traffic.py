@@ -136,9 +136,11 @@ def load(
 
     def watch() -> None:
         begin = time.monotonic()
-        while (now := time.monotonic() - begin) < longest and (now < seconds or not done()):
-            time.sleep(0.2)
-        enough.set()
+        try:
+            while (now := time.monotonic() - begin) < longest and (now < seconds or not done()):
+                time.sleep(0.2)
+        finally:
+            enough.set()
 
     _in_threads(
         watch,

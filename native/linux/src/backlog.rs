@@ -12,7 +12,7 @@ use miragevpn_core::segment::Segments;
 
 /// Bytes that may wait, some four milliseconds of 4 Gbit/s, and packets. More is dropped, as at a full interface.
 const MOST: usize = 2 * 1024 * 1024;
-const MOST_PACKETS: usize = 64;
+const MOST_PACKETS: usize = 512;
 /// Empty buffers that are kept for the next ones.
 const SPARE: usize = 4;
 

@@ -170,6 +170,7 @@ impl Engine {
         }
         let link = Arc::new(Link::new(number, fd, stream, connected));
         self.shared.tx.enter().attach_link(link.clone());
+        self.shared.tx_bell.ring(); // what waited for the only link there was may have to go by another
         self.shared.rx.enter().attach_link(link)?;
         Ok(())
     }
@@ -182,6 +183,7 @@ impl Engine {
         self.known_link(number)?;
         self.shared.rx.enter().detach_link(number);
         self.shared.tx.enter().detach_link(number);
+        self.shared.tx_bell.ring(); // what is for other links may go on now
         Ok(())
     }
 
@@ -530,6 +532,9 @@ fn receive(shared: &Shared) -> io::Result<()> {
         };
         let wait = rx.turn(&ready, &shared.tx, Instant::now());
         let moved = std::mem::take(&mut rx.peers().moved);
+        if std::mem::take(&mut rx.peers().unanswered) {
+            shared.tx_bell.ring();
+        }
         let behind = rx.behind;
         drop(rx);
         if !moved.is_empty() {

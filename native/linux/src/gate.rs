@@ -24,9 +24,9 @@ impl<T> Gate<T> {
         self.state.lock().ok()
     }
 
-    /// For whoever has something better to do than to wait.
+    /// For whoever has something better to do than to wait, or to have others wait.
     pub(crate) fn try_enter(&self) -> Option<MutexGuard<'_, T>> {
-        self.state.try_lock().ok()
+        if self.waiting.load(SeqCst) > 0 { None } else { self.state.try_lock().ok() }
     }
 
     /// For everybody else; after a panic inside there is still something to be taken apart.

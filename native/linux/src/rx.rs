@@ -76,6 +76,8 @@ pub(crate) struct Peers {
     pub(crate) peers: Table<u32, RxPeer>,
     pub(crate) directory: Directory,
     among: bool, // what one peer sends to another is passed on
+    /// Whether the other worker is to be woken, for what came to the TUN.
+    pub(crate) unanswered: bool,
     /// Moves that the other worker has not heard of.
     pub(crate) moved: Vec<(u32, SocketAddr)>,
     found: Vec<Range<usize>>,
@@ -93,6 +95,7 @@ impl Rx {
             peers: Table::default(),
             directory: Directory::default(),
             among,
+            unanswered: false,
             moved: Vec::new(),
             found: Vec::new(),
             passed: Vec::new(),
@@ -144,7 +147,7 @@ impl Rx {
             let Some(known) = self.links.get_mut(number) else {
                 continue;
             };
-            let out = Out { tun: self.tun.as_ref(), tx };
+            let out = Out { tun: self.tun.as_ref(), tx, alone: ready.len() == 1 };
             let taken = match &known.link.socket {
                 Socket::Udp { .. } => known.datagrams(&mut self.buffer, &mut self.state, out, now),
                 Socket::Tcp(_) => known.frames(&mut self.state, out, now),
@@ -171,6 +174,7 @@ impl Rx {
 struct Out<'a> {
     tun: Option<&'a Tun>,
     tx: &'a Gate<Tx>,
+    alone: bool, // no other link has anything in this turn
 }
 
 impl RxLink {
@@ -362,8 +366,10 @@ impl Peers {
         }
         if let Some(tun) = out.tun {
             // What a single packet is answered with at once (a ping, a handshake) does not wait until the sending worker
-            // is awake, which takes as long as all the rest together. Of more there is too much to do for one thread.
-            let mut sender = if self.found.len() == 1 { out.tx.try_enter() } else { None };
+            // is awake, which takes as long as all the rest together. Of more there is too much to do for one thread;
+            // and of a peer that has just moved the sender does not know yet.
+            let single = out.alone && self.found.len() == 1 && self.moved.is_empty();
+            let mut sender = if single { out.tx.try_enter() } else { None };
             if let Some(tx) = &mut sender {
                 tx.hold();
             }
@@ -371,7 +377,7 @@ impl Peers {
                 self.tun_error = Some(words(&error));
             }
             if let Some(mut tx) = sender {
-                tx.answer(now);
+                self.unanswered |= tx.answer(now);
             }
             if let Some(what) = self.delivery.take_refusal() {
                 self.events.push(Event::TunRefused(what));

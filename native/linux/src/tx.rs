@@ -41,6 +41,10 @@ const ENOUGH: usize = 128 * 1024;
 const MAX_READS: usize = 128;
 /// The same for somebody who does it in the worker's place.
 const ANSWERS: usize = 2;
+/// Segments of a large packet that can be so sent; a sender of tiny ones makes thousands.
+const USUAL: usize = 64;
+/// What waits is copied up to this size; of a larger packet the whole buffer waits.
+const COPIED: usize = 16 * 1024;
 
 /// Names of what is watched, above all links' numbers.
 pub(crate) const BELL: u64 = u64::MAX;
@@ -240,10 +244,11 @@ impl Tx {
         self.read_or_wait();
     }
 
-    /// Sends in the worker's place what came to the TUN since [`Self::hold`].
-    pub(crate) fn answer(&mut self, now: Instant) {
+    /// Sends in the worker's place what came to the TUN since [`Self::hold`]; true if that left something for it.
+    pub(crate) fn answer(&mut self, now: Instant) -> bool {
         self.held = false;
         self.pump(now, ANSWERS);
+        !self.backlog.is_empty() && !self.stuck()
     }
 
     /// Sends what the TUN gives in so many reads.
@@ -255,6 +260,10 @@ impl Tx {
             let Some(waiting) = self.backlog.pop() else {
                 break;
             };
+            if most == ANSWERS && waiting.segments.as_ref().is_some_and(|segments| segments.left() > USUAL) {
+                self.backlog.put_back(waiting);
+                break;
+            }
             if self.sealed.len() > sealed {
                 self.flush(); // they went ahead
             }
@@ -268,7 +277,9 @@ impl Tx {
         self.behind = reads == most && !emptied && !self.stuck();
         self.flush();
         self.read_or_wait();
-        if let (Some(tun), Some(wanted)) = (&mut self.tun, self.gauge.length(now)) {
+        // Changing its length may take a moment, which the worker alone has.
+        let fitting = if most == MAX_READS { self.gauge.length(now) } else { None };
+        if let (Some(tun), Some(wanted)) = (&mut self.tun, fitting) {
             tun.fit_queue(wanted, reads, emptied);
         }
     }
@@ -349,7 +360,7 @@ impl Tx {
             return;
         }
         let flow = Flow::of(&self.packet[at.clone()]);
-        let bytes = if segments.is_some() {
+        let bytes = if at.end > COPIED {
             let empty = self.backlog.buffer(LARGEST_READ);
             std::mem::replace(&mut self.packet, empty)
         } else {
@@ -362,12 +373,14 @@ impl Tx {
     fn seal_waiting(&mut self, mut waiting: Waiting, now: Instant) -> Option<Waiting> {
         let handle = waiting.peer;
         let packet = &waiting.bytes[waiting.at.clone()];
-        // Without a place the peer or its key is gone meanwhile.
-        if let Some(place) = self.peers.get(&handle).and_then(|peer| Place::of(peer, &self.links)) {
-            match &mut waiting.segments {
-                None => self.seal_whole(handle, &place, packet, now),
-                Some(segments) => self.seal_segments(handle, &place, segments, packet, now),
-            }
+        let Some(place) = self.peers.get(&handle).and_then(|peer| Place::of(peer, &self.links)) else {
+            // The peer or its key is gone meanwhile.
+            self.dropped_full += waiting.segments.map_or(1, |segments| segments.left()) as u64;
+            return None;
+        };
+        match &mut waiting.segments {
+            None => self.seal_whole(handle, &place, packet, now),
+            Some(segments) => self.seal_segments(handle, &place, segments, packet, now),
         }
         if waiting.segments.as_ref().is_some_and(|segments| !segments.is_done()) && self.filled > 0 {
             return Some(waiting);
@@ -394,6 +407,7 @@ impl Tx {
             };
             self.count(handle, size);
             if !self.seal(handle, place, size, packet[0], now) {
+                self.dropped_full += segments.left() as u64;
                 segments.end();
             }
         }
