@@ -531,20 +531,11 @@ fn receive(shared: &Shared) -> io::Result<()> {
             return Err(io::Error::other("a call of the owner's failed"));
         };
         let wait = rx.turn(&ready, &shared.tx, Instant::now());
-        let moved = std::mem::take(&mut rx.peers().moved);
         if std::mem::take(&mut rx.peers().unanswered) {
             shared.tx_bell.ring();
         }
         let behind = rx.behind;
         drop(rx);
-        if !moved.is_empty() {
-            let mut tx = shared.tx.enter();
-            for (handle, to) in moved {
-                if let Some(peer) = tx.peers.get_mut(&handle) {
-                    peer.endpoint = to;
-                }
-            }
-        }
         if !behind {
             sleep(pace.rest(Instant::now()));
         }

@@ -79,7 +79,7 @@ pub(crate) struct Peers {
     /// Whether the other worker is to be woken, for what came to the TUN.
     pub(crate) unanswered: bool,
     /// Moves that the other worker has not heard of.
-    pub(crate) moved: Vec<(u32, SocketAddr)>,
+    moved: Vec<(u32, SocketAddr)>,
     found: Vec<Range<usize>>,
     passed: Vec<(u32, Range<usize>)>, // for other peers
     delivery: Delivery,
@@ -359,6 +359,13 @@ impl Peers {
 
     /// Writes what was found in `buffer` to the TUN, and passes on what is for other peers.
     fn deliver(&mut self, buffer: &mut [u8], out: Out<'_>, now: Instant) {
+        if !self.moved.is_empty() {
+            // Before anything that came from there is answered.
+            let mut sender = out.tx.enter();
+            for (handle, to) in self.moved.drain(..) {
+                sender.moved(handle, to);
+            }
+        }
         if !self.passed.is_empty() {
             // The sending worker never waits for this one, and has its turns in bounded time.
             out.tx.enter().pass_on(buffer, &self.passed, now);
@@ -366,9 +373,8 @@ impl Peers {
         }
         if let Some(tun) = out.tun {
             // What a single packet is answered with at once (a ping, a handshake) does not wait until the sending worker
-            // is awake, which takes as long as all the rest together. Of more there is too much to do for one thread;
-            // and of a peer that has just moved the sender does not know yet.
-            let single = out.alone && self.found.len() == 1 && self.moved.is_empty();
+            // is awake, which takes as long as all the rest together. Of more there is too much to do for one thread.
+            let single = out.alone && self.found.len() == 1;
             let mut sender = if single { out.tx.try_enter() } else { None };
             if let Some(tx) = &mut sender {
                 tx.hold();

@@ -187,6 +187,13 @@ impl Tx {
         self.flush();
     }
 
+    /// The peer is at `to` from now on.
+    pub(crate) fn moved(&mut self, handle: u32, to: SocketAddr) {
+        if let Some(peer) = self.peers.get_mut(&handle) {
+            peer.endpoint = to;
+        }
+    }
+
     /// When the peer wants its next ping may have become earlier, or it is gone.
     pub(crate) fn schedule(&mut self, handle: u32) {
         self.deadlines.set(handle, self.peers.get(&handle).and_then(TxPeer::ping_due));

@@ -14,6 +14,7 @@ import logging
 import os
 import select
 import socket
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,7 @@ from qubes_miragevpn.dataplane.interface import (
     TunFailed,
 )
 from qubes_miragevpn.runtime.tun import open_tun
-from tests.unit.dataplane.packets import HERE, data_keys, wire
+from tests.unit.dataplane.packets import HERE, data_keys, ip_packet, wire
 from tests.unit.runtime import test_pump
 from tests.unit.runtime.netns import in_netns, ip
 from tests.unit.runtime.test_links import udp_pair
@@ -227,6 +228,38 @@ def test_a_bug_in_the_threads_is_reported_and_the_next_link_works(caplog: pytest
 
     run(play)
     assert [record.message.count("\n") for record in caplog.records if record.levelno == logging.ERROR] == [0]
+
+
+@pytest.mark.needs_root
+@pytest.mark.needs_tun
+def test_what_is_answered_at_once_finds_a_peer_that_has_just_moved() -> None:
+    async def play() -> None:
+        tun = open_tun("tun0", headers=True)
+        ip("address add 10.9.0.1/24 dev tun0")
+        ip("link set tun0 up")
+        hub = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        hub.bind(("127.0.0.1", 0))
+        port = (5000).to_bytes(2, "big") + (9).to_bytes(2, "big") + (8).to_bytes(2, "big") + bytes(2)
+        question = ip_packet("10.9.0.2", "10.9.0.1", port)  # to a port that is closed, which the kernel says at once
+        async with scene(server=True) as here:
+            here.pump.attach_tun(tun.fd)
+            here.pump.attach_link(1, hub, None)
+            here.pump.add_peer(1, 1, ("127.0.0.1", 9), 7, PeerLimits(floats=True))
+            here.pump.set_addresses(1, (ip_address("10.9.0.2"),))
+            here.pump.install_key(1, 0, data_keys())
+            here.pump.activate_key(1, 0)
+            far = far_channel()
+            for _ in range(3):
+                place = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+                place.connect(hub.getsockname())
+                place.setblocking(False)
+                place.send(wire(far, question))
+                answer = far.receive(1, None, await receive(place), 0.0)
+                assert answer is not None and answer[9] == 1 and answer[28 : 28 + len(question)] == question
+                place.close()
+        tun.close()
+
+    in_netns(play)
 
 
 def test_what_a_peer_costs_is_bounded() -> None:
