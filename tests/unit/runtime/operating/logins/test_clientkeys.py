@@ -136,9 +136,10 @@ def test_what_it_was_told_is_removed_even_if_that_has_to_wait(
             await asyncio.sleep(0.01)
         judge.forget(1)
         await asyncio.sleep(0)
-        await judge.close()
-        free.set()
-        await busy
+        closing = asyncio.ensure_future(judge.close())
+        await asyncio.sleep(0.05)
+        free.set()  # where nobody had noticed the program's end yet, `close` waits for this
+        await asyncio.gather(closing, busy)
 
     asyncio.run(run())
     assert (tmp_path / "ran").exists() and not list((tmp_path / "rooms").iterdir())
