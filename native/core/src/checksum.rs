@@ -4,42 +4,80 @@
 //! Sums are kept unfolded in 64 bits and in the machine's own byte order, which the one's complement sum does not
 //! mind as long as the words are taken at even offsets; only [`fold`] turns them into a number.
 
-/// Adds the 16-bit words of `data` (an odd last byte is padded with zero) to the unfolded sum `sum`.
-///
-/// At most 64 KiB are ever summed, in halves of 32 bits: no carry is lost before 2^32 of those.
-#[must_use]
-pub fn add(sum: u64, data: &[u8]) -> u64 {
-    let mut lanes = [0u64; 8];
-    let mut blocks = data.chunks_exact(32);
-    for block in &mut blocks {
-        for (lane, word) in lanes.iter_mut().zip(block.chunks_exact(4)) {
-            *lane += u64::from(u32::from_ne_bytes([word[0], word[1], word[2], word[3]]));
+/// Bytes that are taken at once.
+const BLOCK: usize = 32;
+
+/// Sums of the 64-bit words of blocks, side by side so that none waits for another. Carries stay in the upper halves:
+/// a 64-bit word is four of 16 bits, since 2^16, 2^32 and 2^64 leave 1 when divided by 2^16 - 1.
+#[derive(Default)]
+struct Lanes([u128; BLOCK / 8]);
+
+impl Lanes {
+    #[inline]
+    fn add(&mut self, block: &[u8]) {
+        for (lane, word) in self.0.iter_mut().zip(block.chunks_exact(8)) {
+            *lane = lane.wrapping_add(u128::from(long(word))); // 2^64 of them would fit
         }
     }
-    let mut total = sum + lanes.iter().sum::<u64>();
-    for part in blocks.remainder().chunks(4) {
-        let mut word = [0u8; 4];
-        word[..part.len()].copy_from_slice(part);
-        total += u64::from(u32::from_ne_bytes(word));
+
+    fn total(&self) -> u64 {
+        let total: u128 = self.0.iter().sum();
+        halves(total as u64) + (total >> 64) as u64
     }
-    total
+}
+
+#[inline]
+fn long(word: &[u8]) -> u64 {
+    u64::from_ne_bytes([word[0], word[1], word[2], word[3], word[4], word[5], word[6], word[7]])
+}
+
+fn halves(long: u64) -> u64 {
+    (long & 0xFFFF_FFFF) + (long >> 32)
+}
+
+/// The sum of what is less than a block.
+fn rest(data: &[u8]) -> u64 {
+    let mut words = data.chunks_exact(8);
+    let mut sum: u64 = words.by_ref().map(|word| halves(long(word))).sum();
+    let mut data = words.remainder();
+    if let Some((word, behind)) = data.split_first_chunk::<4>() {
+        sum += u64::from(u32::from_ne_bytes(*word));
+        data = behind;
+    }
+    if let Some((word, behind)) = data.split_first_chunk::<2>() {
+        sum += u64::from(u16::from_ne_bytes(*word));
+        data = behind;
+    }
+    data.first().map_or(sum, |&last| sum + u64::from(u16::from_ne_bytes([last, 0])))
+}
+
+/// Adds the 16-bit words of `data` (an odd last byte is padded with zero) to the unfolded sum `sum`.
+///
+/// At most 64 KiB are ever summed, which adds less than 2^36.
+#[must_use]
+pub fn add(sum: u64, data: &[u8]) -> u64 {
+    if data.len() < BLOCK {
+        return sum + rest(data);
+    }
+    let mut lanes = Lanes::default();
+    let mut blocks = data.chunks_exact(BLOCK);
+    for block in &mut blocks {
+        lanes.add(block);
+    }
+    sum + lanes.total() + rest(blocks.remainder())
 }
 
 /// Copies `data` to `to`, as long as it, and adds it to `sum` on the way.
 #[must_use]
 pub fn add_copied(sum: u64, data: &[u8], to: &mut [u8]) -> u64 {
-    let mut lanes = [0u64; 8];
-    let whole = data.len() - data.len() % 32;
-    let (blocks, rest) = data.split_at(whole);
-    let (to_blocks, to_rest) = to.split_at_mut(whole);
-    for (block, place) in blocks.chunks_exact(32).zip(to_blocks.chunks_exact_mut(32)) {
+    let mut lanes = Lanes::default();
+    let (mut blocks, mut places) = (data.chunks_exact(BLOCK), to.chunks_exact_mut(BLOCK));
+    for (block, place) in (&mut blocks).zip(&mut places) {
         place.copy_from_slice(block);
-        for (lane, word) in lanes.iter_mut().zip(block.chunks_exact(4)) {
-            *lane += u64::from(u32::from_ne_bytes([word[0], word[1], word[2], word[3]]));
-        }
+        lanes.add(block);
     }
-    to_rest.copy_from_slice(rest);
-    add(sum + lanes.iter().sum::<u64>(), rest)
+    places.into_remainder().copy_from_slice(blocks.remainder());
+    sum + lanes.total() + rest(blocks.remainder())
 }
 
 /// Adds one 16-bit word.

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 //! The last step inwards: writing to the TUN what came, several packets of a flow in one piece where it takes that.
+//!
+//! Packets are put together as they are opened, while their bytes are still at hand.
 
 use std::io::{self, IoSlice};
 use std::ops::Range;
@@ -13,6 +15,7 @@ use crate::tun::Tun;
 /// Joins packets, until the TUN turns out not to take them so.
 pub(crate) struct Delivery {
     coalescer: Coalescer,
+    count: usize,
     tcp: bool,
     udp: bool,
     /// What the TUN refused, for the owner's log; one sentence.
@@ -21,7 +24,7 @@ pub(crate) struct Delivery {
 
 impl Delivery {
     pub(crate) fn new() -> Self {
-        Self { coalescer: Coalescer::new(false, false), tcp: true, udp: true, refusal: None }
+        Self { coalescer: Coalescer::new(false, false), count: 0, tcp: true, udp: true, refusal: None }
     }
 
     /// From now on `write` gets this TUN; what one refused before is not tried again.
@@ -34,18 +37,29 @@ impl Delivery {
         self.refusal.take()
     }
 
-    /// Writes the packets at `found` in `buffer`. An error is one after which the TUN is of no use; a packet that it
-    /// does not take is lost.
-    pub(crate) fn write(&mut self, found: &[Range<usize>], buffer: &[u8], tun: &Tun) -> io::Result<()> {
-        if !tun.vnet {
-            return found.iter().try_for_each(|at| usable(tun.write(&[IoSlice::new(&buffer[at.clone()])])));
-        }
-        for at in found {
-            self.coalescer.push(buffer, at.clone());
-        }
+    /// Takes the packet at `at` of `buffer`, which stays as it is until [`Self::write`] or [`Self::clear`].
+    pub(crate) fn push(&mut self, buffer: &[u8], at: Range<usize>) {
+        self.coalescer.push(buffer, at);
+        self.count += 1;
+    }
+
+    /// How many packets were pushed.
+    pub(crate) fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Forgets them.
+    pub(crate) fn clear(&mut self) {
+        self.coalescer.clear();
+        self.count = 0;
+    }
+
+    /// Writes what was pushed, which lies in `buffer`. An error is one after which the TUN is of no use; a packet that
+    /// it does not take is lost.
+    pub(crate) fn write(&mut self, buffer: &[u8], tun: &Tun) -> io::Result<()> {
         self.coalescer.finish(buffer);
         let done = self.write_frames(buffer, tun);
-        self.coalescer.clear();
+        self.clear();
         if self.refusal.is_some() {
             self.attach(tun);
         }
@@ -56,7 +70,9 @@ impl Delivery {
         let mut parts: Vec<IoSlice<'_>> = Vec::with_capacity(65);
         for frame in self.coalescer.frames() {
             parts.clear();
-            parts.push(IoSlice::new(frame.head()));
+            if tun.vnet {
+                parts.push(IoSlice::new(frame.head()));
+            }
             parts.extend(self.coalescer.pieces(frame).map(|piece| IoSlice::new(&buffer[piece])));
             match tun.write(&parts) {
                 Err(error) if frame.count() > 1 && !is_gone(&error) => {

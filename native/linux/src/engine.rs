@@ -10,8 +10,8 @@ use std::os::fd::{BorrowedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::thread::{Builder, JoinHandle, sleep};
-use std::time::Instant;
+use std::thread::{Builder, JoinHandle, sleep, yield_now};
+use std::time::{Duration, Instant};
 
 use miragevpn_core::inner::Address;
 use miragevpn_core::routes::Prefix;
@@ -20,7 +20,7 @@ use miragevpn_core::{KeySpec, NO_PEER_ID, make_key};
 use crate::events::{Event, Events};
 use crate::gate::Gate;
 use crate::link::Link;
-use crate::pace::Pace;
+use crate::pace::{Pace, Turn};
 use crate::peer::Rules;
 use crate::rx::{Dropped, Rx, RxPeer};
 use crate::sys::{self, Bell, Interest, Watch};
@@ -509,16 +509,9 @@ fn send(shared: &Shared) -> io::Result<()> {
         let Some(mut tx) = shared.tx.turn() else {
             return Err(io::Error::other("a call of the owner's failed"));
         };
-        let wait = tx.turn(&ready, Instant::now());
-        let behind = tx.behind;
+        let turn = tx.turn(&ready, Instant::now());
         drop(tx);
-        if !behind {
-            sleep(pace.rest(Instant::now()));
-        }
-        shared.tx_watch.wait(wait, &mut ready)?;
-        if ready.contains(&BELL) {
-            shared.tx_bell.hush();
-        }
+        rest(&mut pace, &turn, &shared.tx_watch, &shared.tx_bell, &mut ready)?;
     }
     Ok(())
 }
@@ -530,19 +523,30 @@ fn receive(shared: &Shared) -> io::Result<()> {
         let Some(mut rx) = shared.rx.turn() else {
             return Err(io::Error::other("a call of the owner's failed"));
         };
-        let wait = rx.turn(&ready, &shared.tx, Instant::now());
+        let turn = rx.turn(&ready, &shared.tx, Instant::now());
         if std::mem::take(&mut rx.peers().unanswered) {
             shared.tx_bell.ring();
         }
-        let behind = rx.behind;
         drop(rx);
-        if !behind {
-            sleep(pace.rest(Instant::now()));
+        rest(&mut pace, &turn, &shared.rx_watch, &shared.rx_bell, &mut ready)?;
+    }
+    Ok(())
+}
+
+/// What a worker does between two turns; puts into `ready` what it finds.
+fn rest(pace: &mut Pace, turn: &Turn, watch: &Watch, bell: &Bell, ready: &mut Vec<u64>) -> io::Result<()> {
+    sleep(pace.rest(turn, Instant::now()));
+    let end = Instant::now() + turn.look();
+    loop {
+        let looks = Instant::now() < end;
+        watch.wait(if looks { Some(Duration::ZERO) } else { turn.wait }, ready)?;
+        if !looks || !ready.is_empty() {
+            break;
         }
-        shared.rx_watch.wait(wait, &mut ready)?;
-        if ready.contains(&BELL) {
-            shared.rx_bell.hush();
-        }
+        yield_now();
+    }
+    if ready.contains(&BELL) {
+        bell.hush();
     }
     Ok(())
 }

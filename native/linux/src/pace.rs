@@ -3,6 +3,8 @@
 //!
 //! A wake-up costs as much as the packets of a whole turn, and what goes out together travels as one row. A network
 //! card moderates its interrupts for the same reason. Whoever sends one packet and waits for the answer never notices.
+//! After a turn that moved much, which takes gigabits a second, it does not sleep until it has looked for a moment: the
+//! next packets come before a core that went to sleep is awake again.
 
 use std::time::{Duration, Instant};
 
@@ -11,6 +13,29 @@ use std::time::{Duration, Instant};
 const INTERVAL: Duration = Duration::from_micros(150);
 /// Turns that may follow each other at once after a rest.
 const SAVED: u32 = 4;
+
+/// Bytes of a turn that are much: more than one of the largest packets, in an interval more than 3.5 Gbit/s.
+const MUCH: usize = 68 * 1024;
+/// How long to look after that. Whoever else has something to do has the core meanwhile.
+const LOOK: Duration = Duration::from_micros(50);
+
+/// What a worker did when it had its turn.
+#[derive(Debug, Default)]
+pub(crate) struct Turn {
+    /// Bytes that it found.
+    pub(crate) bytes: usize,
+    /// It took as much as it may in one turn; there is more.
+    pub(crate) behind: bool,
+    /// How long there is nothing to do but wait for more; none: without end.
+    pub(crate) wait: Option<Duration>,
+}
+
+impl Turn {
+    /// How long to look for more before going to sleep.
+    pub(crate) fn look(&self) -> Duration {
+        if self.bytes > MUCH { LOOK } else { Duration::ZERO }
+    }
+}
 
 #[derive(Debug)]
 pub(crate) struct Pace {
@@ -22,8 +47,11 @@ impl Pace {
         Self { due: saved(now) }
     }
 
-    /// How long to rest after a turn: before waiting for packets, for then those are there that came meanwhile.
-    pub(crate) fn rest(&mut self, now: Instant) -> Duration {
+    /// How long to rest after `turn`: before waiting for packets, for then those are there that came meanwhile.
+    pub(crate) fn rest(&mut self, turn: &Turn, now: Instant) -> Duration {
+        if turn.behind {
+            return Duration::ZERO;
+        }
         self.due = self.due.max(saved(now)) + INTERVAL;
         self.due.saturating_duration_since(now)
     }
@@ -43,7 +71,7 @@ mod tests {
         let mut now = Instant::now();
         let mut pace = Pace::new(now);
         for _ in 0..100 {
-            assert_eq!(pace.rest(now), Duration::ZERO);
+            assert_eq!(pace.rest(&Turn::default(), now), Duration::ZERO);
             now += INTERVAL;
         }
     }
@@ -53,12 +81,27 @@ mod tests {
         let begin = Instant::now();
         let (mut now, mut pace) = (begin, Pace::new(begin));
         for _ in 0..100 {
-            now += pace.rest(now);
+            now += pace.rest(&Turn::default(), now);
         }
         assert_eq!(now - begin, INTERVAL * (100 - SAVED));
         now += INTERVAL * 10; // a rest, after which some are saved, but no more than that
-        let rests: Vec<_> = (0..6).map(|_| pace.rest(now)).collect();
+        let rests: Vec<_> = (0..6).map(|_| pace.rest(&Turn::default(), now)).collect();
         assert_eq!(rests[..4], [Duration::ZERO; 4]);
         assert_eq!(rests[4..], [INTERVAL, INTERVAL * 2]);
+    }
+    #[test]
+    fn a_turn_that_left_something_is_followed_at_once() {
+        let now = Instant::now();
+        let mut pace = Pace::new(now);
+        for _ in 0..100 {
+            assert_eq!(pace.rest(&Turn { behind: true, ..Turn::default() }, now), Duration::ZERO);
+        }
+    }
+
+    #[test]
+    fn only_after_much_it_looks_before_it_sleeps() {
+        for (bytes, look) in [(0, Duration::ZERO), (65536 + 10, Duration::ZERO), (2 * 65536, LOOK)] {
+            assert_eq!(Turn { bytes, ..Turn::default() }.look(), look);
+        }
     }
 }

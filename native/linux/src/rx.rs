@@ -7,7 +7,7 @@ use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use miragevpn_core::errors::Drop as Counter;
 use miragevpn_core::framing::Unframed;
@@ -22,6 +22,7 @@ use crate::directory::Directory;
 use crate::events::{Event, Events};
 use crate::gate::Gate;
 use crate::link::{Link, Socket, is_gone, words};
+use crate::pace::Turn;
 use crate::peer::Rules;
 use crate::sys::{self, Interest, MESSAGES, Received, Watch};
 use crate::tun::Tun;
@@ -66,7 +67,6 @@ pub(crate) struct Rx {
     tun: Option<Tun>,
     links: Table<u64, RxLink>,
     buffer: Vec<u8>,
-    pub(crate) behind: bool, // a link gave as much as could be taken; there is more
     state: Peers,
 }
 
@@ -80,7 +80,6 @@ pub(crate) struct Peers {
     pub(crate) unanswered: bool,
     /// Moves that the other worker has not heard of.
     moved: Vec<(u32, SocketAddr)>,
-    found: Vec<Range<usize>>,
     passed: Vec<(u32, Range<usize>)>, // for other peers
     delivery: Delivery,
     tun_error: Option<String>,
@@ -97,22 +96,13 @@ impl Rx {
             among,
             unanswered: false,
             moved: Vec::new(),
-            found: Vec::new(),
             passed: Vec::new(),
             delivery: Delivery::new(),
             tun_error: None,
             deadlines: Deadlines::default(),
             dropped_unknown: 0,
         };
-        Self {
-            watch,
-            events,
-            tun: None,
-            links: Table::default(),
-            buffer: vec![0; MESSAGES * MESSAGE],
-            behind: false,
-            state,
-        }
+        Self { watch, events, tun: None, links: Table::default(), buffer: vec![0; MESSAGES * MESSAGE], state }
     }
 
     pub(crate) fn peers(&mut self) -> &mut Peers {
@@ -140,9 +130,9 @@ impl Rx {
         }
     }
 
-    /// Takes what is there, and says how long there is nothing to do but wait for more.
-    pub(crate) fn turn(&mut self, ready: &[u64], tx: &Gate<Tx>, now: Instant) -> Option<Duration> {
-        self.behind = false;
+    /// Takes what is there.
+    pub(crate) fn turn(&mut self, ready: &[u64], tx: &Gate<Tx>, now: Instant) -> Turn {
+        let mut turn = Turn::default();
         for number in ready {
             let Some(known) = self.links.get_mut(number) else {
                 continue;
@@ -153,7 +143,10 @@ impl Rx {
                 Socket::Tcp(_) => known.frames(&mut self.state, out, now),
             };
             match taken {
-                Ok(as_much_as_fits) => self.behind |= as_much_as_fits,
+                Ok(taken) => {
+                    turn.bytes += taken.bytes;
+                    turn.behind |= taken.full;
+                }
                 Err(reason) => {
                     self.watch.remove(known.link.fd());
                     known.link.fail(&self.events, &reason);
@@ -165,8 +158,22 @@ impl Rx {
             }
         }
         self.state.tick(now);
-        self.state.deadlines.next().map(|at| at.saturating_duration_since(now))
+        turn.wait = self.state.deadlines.next().map(|at| at.saturating_duration_since(now));
+        turn
     }
+}
+
+/// What a link gave at once.
+#[derive(Default)]
+struct Taken {
+    bytes: usize,
+    full: bool, // as much as could be taken; there may be more
+}
+
+/// Whom a packet is for.
+enum For {
+    Tun,
+    Peer(u32),
 }
 
 /// Where packets go.
@@ -178,16 +185,16 @@ struct Out<'a> {
 }
 
 impl RxLink {
-    /// Reads datagrams once, and says whether there were as many as fit; an ICMP error that was waiting at the socket is read like one, and ignored.
-    fn datagrams(&mut self, buffer: &mut [u8], state: &mut Peers, out: Out<'_>, now: Instant) -> Result<bool, String> {
+    /// Reads datagrams once; an ICMP error that was waiting at the socket is read like one, and ignored.
+    fn datagrams(&mut self, buffer: &mut [u8], state: &mut Peers, out: Out<'_>, now: Instant) -> Result<Taken, String> {
         let Socket::Udp { connected, .. } = &self.link.socket else {
-            return Ok(false);
+            return Ok(Taken::default());
         };
         let mut messages = [Received::default(); MESSAGES];
         let got = match sys::receive(self.link.fd(), buffer, MESSAGE, !connected, &mut messages) {
             Ok(got) => got,
             Err(error) if is_gone(&error) => return Err(words(&error)),
-            Err(_) => return Ok(false),
+            Err(_) => return Ok(Taken::default()),
         };
         for (n, message) in messages[..got].iter().enumerate() {
             let (mut at, end) = (n * MESSAGE, n * MESSAGE + message.length.min(MESSAGE));
@@ -200,26 +207,28 @@ impl RxLink {
             }
         }
         state.deliver(buffer, out, now);
-        Ok(got == MESSAGES)
+        Ok(Taken { bytes: messages[..got].iter().map(|message| message.length).sum(), full: got == MESSAGES })
     }
 
-    /// Reads a stream once, and takes the frames that are whole; says whether as much was there as fits.
-    fn frames(&mut self, state: &mut Peers, out: Out<'_>, now: Instant) -> Result<bool, String> {
+    /// Reads a stream once, and takes the frames that are whole.
+    fn frames(&mut self, state: &mut Peers, out: Out<'_>, now: Instant) -> Result<Taken, String> {
         let room = self.stream.room();
         let most = room.len();
-        let full = match self.link.read(room) {
+        let taken = match self.link.read(room) {
             Ok(0) => return Err("the peer closed the connection".to_owned()),
             Ok(length) => {
                 self.stream.took(length);
-                length == most
+                Taken { bytes: length, full: length == most }
             }
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => return Ok(false),
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
+                return Ok(Taken::default());
+            }
             Err(error) => return Err(words(&error)),
         };
         let ended = loop {
             match self.stream.cut() {
                 Ok(Some(at)) => state.receive(self.link.number, None, self.stream.packets(), at, now),
-                Ok(None) => break Ok(full),
+                Ok(None) => break Ok(taken),
                 Err(Impossible(size)) => break Err(format!("frame of {size} bytes on a TCP stream")),
             }
         };
@@ -230,7 +239,7 @@ impl RxLink {
 }
 
 impl Peers {
-    /// Takes the packet at `at` of `buffer`; if it holds one for the TUN, that is remembered in `found`.
+    /// Takes the packet at `at` of `buffer`; if it holds one for the TUN, `delivery` has it.
     fn receive(&mut self, link: u64, from: Option<SocketAddr>, buffer: &mut [u8], at: Range<usize>, now: Instant) {
         let packet = &mut buffer[at.clone()];
         let Some(&first) = packet.first() else {
@@ -291,7 +300,11 @@ impl Peers {
         match peer.rules.framing.unwrap(packet, payload) {
             Ok(inner) => {
                 let inner = at.start + inner.start..at.start + inner.end;
-                self.take(handle, &mut buffer[inner.clone()], inner.start, at.len());
+                match self.take(handle, &mut buffer[inner.clone()], at.len()) {
+                    Some(For::Tun) => self.delivery.push(buffer, inner),
+                    Some(For::Peer(other)) => self.passed.push((other, inner)),
+                    None => {}
+                }
             }
             Err(Unframed::Malformed) => peer.dropped.other += 1,
             Err(Unframed::Compressed) => {
@@ -315,28 +328,26 @@ impl Peers {
         }
     }
 
-    /// Tells what the authentic `inner` is, which begins at `start` of the buffer and came in a packet of `size` bytes.
-    fn take(&mut self, handle: u32, inner: &mut [u8], start: usize, size: usize) {
-        let Some(peer) = self.peers.get_mut(&handle) else {
-            return;
-        };
+    /// Tells whom the authentic `inner` is for, which came in a packet of `size` bytes, if it goes further.
+    fn take(&mut self, handle: u32, inner: &mut [u8], size: usize) -> Option<For> {
+        let peer = self.peers.get_mut(&handle)?;
         let (source, destination) = match classify(inner) {
             Payload::Ip { source, destination } => (source, destination),
             Payload::Exit if !peer.exited => {
                 peer.exited = true; // repeated farewells are one event
                 self.events.push(Event::PeerExited(handle));
-                return;
+                return None;
             }
             Payload::Occ => {
                 let message = inner[OCC_MAGIC.len()..].iter().take(OCC_MOST).copied().collect();
                 self.events.push(Event::Occ { peer: handle, message, size });
-                return;
+                return None;
             }
             // A ping has done its work by being authentic.
-            Payload::Ping | Payload::Exit => return,
+            Payload::Ping | Payload::Exit => return None,
             Payload::Unknown => {
                 peer.dropped.other += 1;
-                return;
+                return None;
             }
         };
         let mut other = None;
@@ -344,20 +355,16 @@ impl Peers {
             other = self.directory.inner.find(destination);
             if self.directory.inner.find(source) != Some(handle) || (other.is_some() && !self.among) {
                 peer.dropped.other += 1;
-                return;
+                return None;
             }
         }
         peer.packets += 1;
         peer.bytes += inner.len() as u64;
         mss::clamp(inner, peer.rules.mss4, peer.rules.mss6);
-        let at = start..start + inner.len();
-        match other {
-            Some(other) => self.passed.push((other, at)),
-            None => self.found.push(at),
-        }
+        Some(other.map_or(For::Tun, For::Peer))
     }
 
-    /// Writes what was found in `buffer` to the TUN, and passes on what is for other peers.
+    /// Writes what lies in `buffer` for the TUN, and passes on what is for other peers.
     fn deliver(&mut self, buffer: &mut [u8], out: Out<'_>, now: Instant) {
         if !self.moved.is_empty() {
             // Before anything that came from there is answered.
@@ -374,12 +381,12 @@ impl Peers {
         if let Some(tun) = out.tun {
             // What a single packet is answered with at once (a ping, a handshake) does not wait until the sending worker
             // is awake, which takes as long as all the rest together. Of more there is too much to do for one thread.
-            let single = out.alone && self.found.len() == 1;
+            let single = out.alone && self.delivery.count() == 1;
             let mut sender = if single { out.tx.try_enter() } else { None };
             if let Some(tx) = &mut sender {
                 tx.hold();
             }
-            if let Err(error) = self.delivery.write(&self.found, buffer, tun) {
+            if let Err(error) = self.delivery.write(buffer, tun) {
                 self.tun_error = Some(words(&error));
             }
             if let Some(mut tx) = sender {
@@ -389,7 +396,7 @@ impl Peers {
                 self.events.push(Event::TunRefused(what));
             }
         }
-        self.found.clear();
+        self.delivery.clear();
     }
 
     /// When the peer's silence is to be told may have become earlier, or it is gone.
@@ -435,8 +442,7 @@ mod tests {
         }
         rx.attach_link(Arc::new(Link::new(1, OwnedFd::from(here), false, false))).unwrap();
         for left in [true, false] {
-            rx.turn(&[1], &tx, Instant::now());
-            assert_eq!(rx.behind, left);
+            assert_eq!(rx.turn(&[1], &tx, Instant::now()).behind, left);
         }
         assert_eq!(rx.state.dropped_unknown, MESSAGES as u64 + 1);
     }

@@ -10,7 +10,7 @@ use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use miragevpn_core::framing::Framing;
 use miragevpn_core::inner::{PING, addresses};
@@ -25,6 +25,7 @@ use crate::deadlines::Deadlines;
 use crate::events::{Event, Events};
 use crate::link::{Link, words};
 use crate::outlet::{Outlet, Sealed};
+use crate::pace::Turn;
 use crate::peer::Rules;
 use crate::queue::Gauge;
 use crate::sys::{Interest, Watch};
@@ -37,14 +38,43 @@ const MAX_OVERHEAD: usize = 192;
 const ARENA: usize = 320 * 1024;
 /// The arena is sent when this much is in it.
 const ENOUGH: usize = 128 * 1024;
-/// Reads of the TUN before the others have their turn.
-const MAX_READS: usize = 128;
-/// The same for somebody who does it in the worker's place.
-const ANSWERS: usize = 2;
-/// Segments of a large packet that can be so sent; a sender of tiny ones makes thousands.
-const USUAL: usize = 64;
 /// What waits is copied up to this size; of a larger packet the whole buffer waits.
 const COPIED: usize = 16 * 1024;
+
+/// Who sends what the TUN gives.
+#[derive(Clone, Copy, PartialEq)]
+enum Hand {
+    /// The worker whose business it is.
+    Worker,
+    /// The receiving one, which has something else to do.
+    Receiver,
+}
+
+impl Hand {
+    /// Reads of the TUN before others have their turn.
+    const fn reads(self) -> usize {
+        match self {
+            Self::Worker => 128,
+            Self::Receiver => 2,
+        }
+    }
+
+    /// Segments of a packet that it seals; a sender of tiny ones makes thousands.
+    const fn segments(self) -> usize {
+        match self {
+            Self::Worker => usize::MAX,
+            Self::Receiver => 64,
+        }
+    }
+}
+
+/// What was read from the TUN in one go.
+#[derive(Default)]
+struct Reads {
+    count: usize,
+    bytes: usize,
+    emptied: bool,
+}
 
 /// Names of what is watched, above all links' numbers.
 pub(crate) const BELL: u64 = u64::MAX;
@@ -73,9 +103,8 @@ pub(crate) struct Tx {
     events: Arc<Events>,
     tun: Option<Tun>,
     gauge: Gauge,
-    reading: bool,           // the TUN is watched
-    held: bool,              // somebody else reads it in a moment
-    pub(crate) behind: bool, // as much was read as may be in one turn; there is more
+    reading: bool, // the TUN is watched
+    held: bool,    // the receiving worker reads it in a moment
     links: Table<u64, Outlet>,
     pub(crate) peers: Table<u32, TxPeer>,
     pub(crate) everything: Option<u32>,
@@ -100,7 +129,6 @@ impl Tx {
             gauge: Gauge::new(Instant::now()),
             reading: false,
             held: false,
-            behind: false,
             links: Table::default(),
             peers: Table::default(),
             everything: None,
@@ -201,16 +229,20 @@ impl Tx {
 
     // --- the worker's turn
 
-    /// Does what is to be done now, and says how long there is nothing else to do.
-    pub(crate) fn turn(&mut self, ready: &[u64], now: Instant) -> Option<Duration> {
+    /// Does what is to be done now.
+    pub(crate) fn turn(&mut self, ready: &[u64], now: Instant) -> Turn {
         for &name in ready {
             if name < TUN {
                 self.writable(name);
             }
         }
-        self.pump(now, MAX_READS);
+        let reads = self.pump(now, Hand::Worker);
         self.tick(now);
-        self.deadlines.next().map(|at| at.saturating_duration_since(now))
+        Turn {
+            bytes: reads.bytes,
+            behind: reads.count == Hand::Worker.reads() && !reads.emptied && !self.stuck(),
+            wait: self.deadlines.next().map(|at| at.saturating_duration_since(now)),
+        }
     }
 
     fn tick(&mut self, now: Instant) {
@@ -251,23 +283,23 @@ impl Tx {
         self.read_or_wait();
     }
 
-    /// Sends in the worker's place what came to the TUN since [`Self::hold`]; true if that left something for it.
+    /// Sends in the worker's place, a little at the most, what came to the TUN since [`Self::hold`]; true if that left something for it.
     pub(crate) fn answer(&mut self, now: Instant) -> bool {
         self.held = false;
-        self.pump(now, ANSWERS);
+        self.pump(now, Hand::Receiver);
         !self.backlog.is_empty() && !self.stuck()
     }
 
-    /// Sends what the TUN gives in so many reads.
-    fn pump(&mut self, now: Instant, most: usize) {
-        let (mut reads, mut emptied) = (0, false);
+    /// Sends what the TUN gives.
+    fn pump(&mut self, now: Instant, hand: Hand) -> Reads {
+        let mut reads = Reads::default();
         while !self.stuck() {
             let sealed = self.sealed.len();
-            emptied = self.read_all(&mut reads, most, now);
+            self.read_all(&mut reads, hand.reads(), now);
             let Some(waiting) = self.backlog.pop() else {
                 break;
             };
-            if most == ANSWERS && waiting.segments.as_ref().is_some_and(|segments| segments.left() > USUAL) {
+            if waiting.segments.as_ref().is_some_and(|segments| segments.left() > hand.segments()) {
                 self.backlog.put_back(waiting);
                 break;
             }
@@ -281,42 +313,46 @@ impl Tx {
                 self.flush();
             }
         }
-        self.behind = reads == most && !emptied && !self.stuck();
         self.flush();
         self.read_or_wait();
         // Changing its length may take a moment, which the worker alone has.
-        let fitting = if most == MAX_READS { self.gauge.length(now) } else { None };
+        let fitting = if hand == Hand::Worker { self.gauge.length(now) } else { None };
         if let (Some(tun), Some(wanted)) = (&mut self.tun, fitting) {
-            tun.fit_queue(wanted, reads, emptied);
+            tun.fit_queue(wanted, reads.count, reads.emptied);
         }
+        reads
     }
 
-    /// Reads what is there, `most` packets with the `reads` before, and says whether that is all.
-    fn read_all(&mut self, reads: &mut usize, most: usize, now: Instant) -> bool {
-        while *reads < most {
+    /// Reads what is there, `most` packets together with those of `reads`.
+    fn read_all(&mut self, reads: &mut Reads, most: usize, now: Instant) {
+        reads.emptied = false;
+        while reads.count < most {
             match self.tun.as_ref().map(|tun| (tun.vnet, tun.read(&mut self.packet))) {
-                None => return false,
+                None => return,
                 Some((vnet, Ok(length))) => {
-                    *reads += 1;
+                    reads.count += 1;
+                    reads.bytes += length;
                     self.gauge.note(length);
                     self.take(vnet, length, now);
                 }
                 Some((_, Err(error))) if error.kind() == ErrorKind::Interrupted => {}
-                Some((_, Err(error))) if error.kind() == ErrorKind::WouldBlock => return true,
+                Some((_, Err(error))) if error.kind() == ErrorKind::WouldBlock => {
+                    reads.emptied = true;
+                    return;
+                }
                 Some((_, Err(error))) => {
                     self.detach_tun();
                     self.events.push(Event::TunFailed(words(&error)));
-                    return false;
+                    return;
                 }
             }
             if self.filled >= ENOUGH {
                 self.flush();
                 if self.stuck() {
-                    return false;
+                    return;
                 }
             }
         }
-        false
     }
 
     /// Takes what was read from the TUN into `self.packet`: seals it, or has it wait for its turn.
