@@ -67,9 +67,13 @@ pub fn add(sum: u64, data: &[u8]) -> u64 {
     sum + lanes.total() + rest(blocks.remainder())
 }
 
-/// Copies `data` to `to`, as long as it, and adds it to `sum` on the way.
+/// Copies `data` to `to` and adds it to `sum` on the way.
+///
+/// # Panics
+/// If they are not of one length.
 #[must_use]
 pub fn add_copied(sum: u64, data: &[u8], to: &mut [u8]) -> u64 {
+    assert_eq!(data.len(), to.len());
     let mut lanes = Lanes::default();
     let (mut blocks, mut places) = (data.chunks_exact(BLOCK), to.chunks_exact_mut(BLOCK));
     for (block, place) in (&mut blocks).zip(&mut places) {

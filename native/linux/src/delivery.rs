@@ -32,6 +32,11 @@ impl Delivery {
         self.coalescer = Coalescer::new(tun.tcp && self.tcp, tun.udp && self.udp);
     }
 
+    /// There is no TUN: nothing need be put together.
+    pub(crate) fn detach(&mut self) {
+        self.coalescer = Coalescer::new(false, false);
+    }
+
     /// What was refused since this was asked last.
     pub(crate) fn take_refusal(&mut self) -> Option<String> {
         self.refusal.take()

@@ -536,14 +536,17 @@ fn receive(shared: &Shared) -> io::Result<()> {
 /// What a worker does between two turns; puts into `ready` what it finds.
 fn rest(pace: &mut Pace, turn: &Turn, watch: &Watch, bell: &Bell, ready: &mut Vec<u64>) -> io::Result<()> {
     sleep(pace.rest(turn, Instant::now()));
-    let end = Instant::now() + turn.look();
+    let mut now = Instant::now();
+    let end = now + pace.look(turn, now);
     loop {
-        let looks = Instant::now() < end;
+        let looks = now < end;
         watch.wait(if looks { Some(Duration::ZERO) } else { turn.wait }, ready)?;
         if !looks || !ready.is_empty() {
             break;
         }
         yield_now();
+        let before = std::mem::replace(&mut now, Instant::now());
+        pace.yielded(before, now);
     }
     if ready.contains(&BELL) {
         bell.hush();

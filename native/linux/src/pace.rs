@@ -3,8 +3,8 @@
 //!
 //! A wake-up costs as much as the packets of a whole turn, and what goes out together travels as one row. A network
 //! card moderates its interrupts for the same reason. Whoever sends one packet and waits for the answer never notices.
-//! After a turn that moved much, which takes gigabits a second, it does not sleep until it has looked for a moment: the
-//! next packets come before a core that went to sleep is awake again.
+//! After a turn that moved much it does not sleep until it has looked for a moment, since the next packets come before a
+//! core that went to sleep is awake again; nor where somebody else wants the core, from whom only waking takes it back.
 
 use std::time::{Duration, Instant};
 
@@ -14,10 +14,15 @@ const INTERVAL: Duration = Duration::from_micros(150);
 /// Turns that may follow each other at once after a rest.
 const SAVED: u32 = 4;
 
-/// Bytes of a turn that are much: more than one of the largest packets, in an interval more than 3.5 Gbit/s.
+/// Bytes of a turn that are much: more than one of the largest packets. At full intervals that is 3 Gbit/s; of bursts
+/// with less between them, each is paid for with one look at the most.
 const MUCH: usize = 68 * 1024;
-/// How long to look after that. Whoever else has something to do has the core meanwhile.
+/// How long to look after that.
 const LOOK: Duration = Duration::from_micros(50);
+/// Somebody who keeps the core for so long when it is offered wants it for himself,
+const KEPT: Duration = Duration::from_micros(500);
+/// and it is not offered again for so long: without it a worker moves nothing, and what arrives is lost.
+const WARY: Duration = Duration::from_secs(1);
 
 /// What a worker did when it had its turn.
 #[derive(Debug, Default)]
@@ -30,21 +35,15 @@ pub(crate) struct Turn {
     pub(crate) wait: Option<Duration>,
 }
 
-impl Turn {
-    /// How long to look for more before going to sleep.
-    pub(crate) fn look(&self) -> Duration {
-        if self.bytes > MUCH { LOOK } else { Duration::ZERO }
-    }
-}
-
 #[derive(Debug)]
 pub(crate) struct Pace {
-    due: Instant, // when the next turn would come if none had been saved
+    due: Instant,   // when the next turn would come if none had been saved
+    looks: Instant, // from then on
 }
 
 impl Pace {
     pub(crate) fn new(now: Instant) -> Self {
-        Self { due: saved(now) }
+        Self { due: saved(now), looks: now }
     }
 
     /// How long to rest after `turn`: before waiting for packets, for then those are there that came meanwhile.
@@ -54,6 +53,18 @@ impl Pace {
         }
         self.due = self.due.max(saved(now)) + INTERVAL;
         self.due.saturating_duration_since(now)
+    }
+
+    /// How long to look for more after `turn`, offering the core to others meanwhile, before going to sleep.
+    pub(crate) fn look(&self, turn: &Turn, now: Instant) -> Duration {
+        if turn.bytes > MUCH && now >= self.looks { LOOK } else { Duration::ZERO }
+    }
+
+    /// The core was offered to others at `offered`, and is here again.
+    pub(crate) fn yielded(&mut self, offered: Instant, now: Instant) {
+        if now.saturating_duration_since(offered) > KEPT {
+            self.looks = now + WARY;
+        }
     }
 }
 
@@ -100,8 +111,23 @@ mod tests {
 
     #[test]
     fn only_after_much_it_looks_before_it_sleeps() {
+        let now = Instant::now();
+        let pace = Pace::new(now);
         for (bytes, look) in [(0, Duration::ZERO), (65536 + 10, Duration::ZERO), (2 * 65536, LOOK)] {
-            assert_eq!(Turn { bytes, ..Turn::default() }.look(), look);
+            assert_eq!(pace.look(&Turn { bytes, ..Turn::default() }, now), look);
         }
+    }
+
+    #[test]
+    fn where_others_want_the_core_it_does_not_look() {
+        let (mut now, much) = (Instant::now(), Turn { bytes: 2 * MUCH, ..Turn::default() });
+        let mut pace = Pace::new(now);
+        pace.yielded(now, now + KEPT); // somebody who soon has enough
+        assert_eq!(pace.look(&much, now), LOOK);
+        let offered = now;
+        now += KEPT * 2;
+        pace.yielded(offered, now);
+        assert_eq!(pace.look(&much, now), Duration::ZERO);
+        assert_eq!(pace.look(&much, now + WARY), LOOK);
     }
 }

@@ -81,6 +81,7 @@ pub(crate) struct Peers {
     /// Moves that the other worker has not heard of.
     moved: Vec<(u32, SocketAddr)>,
     passed: Vec<(u32, Range<usize>)>, // for other peers
+    taken: usize,                     // bytes of inner packets in this turn
     delivery: Delivery,
     tun_error: Option<String>,
     deadlines: Deadlines, // of silences; what came meanwhile may have made one later
@@ -97,6 +98,7 @@ impl Rx {
             unanswered: false,
             moved: Vec::new(),
             passed: Vec::new(),
+            taken: 0,
             delivery: Delivery::new(),
             tun_error: None,
             deadlines: Deadlines::default(),
@@ -115,6 +117,7 @@ impl Rx {
     }
 
     pub(crate) fn detach_tun(&mut self) {
+        self.state.delivery.detach();
         self.tun = None;
     }
 
@@ -133,6 +136,7 @@ impl Rx {
     /// Takes what is there.
     pub(crate) fn turn(&mut self, ready: &[u64], tx: &Gate<Tx>, now: Instant) -> Turn {
         let mut turn = Turn::default();
+        self.state.taken = 0;
         for number in ready {
             let Some(known) = self.links.get_mut(number) else {
                 continue;
@@ -143,31 +147,22 @@ impl Rx {
                 Socket::Tcp(_) => known.frames(&mut self.state, out, now),
             };
             match taken {
-                Ok(taken) => {
-                    turn.bytes += taken.bytes;
-                    turn.behind |= taken.full;
-                }
+                Ok(as_much_as_fits) => turn.behind |= as_much_as_fits,
                 Err(reason) => {
                     self.watch.remove(known.link.fd());
                     known.link.fail(&self.events, &reason);
                 }
             }
             if let Some(error) = self.state.tun_error.take() {
-                self.tun = None;
+                self.detach_tun();
                 self.events.push(Event::TunFailed(error));
             }
         }
+        turn.bytes = self.state.taken;
         self.state.tick(now);
         turn.wait = self.state.deadlines.next().map(|at| at.saturating_duration_since(now));
         turn
     }
-}
-
-/// What a link gave at once.
-#[derive(Default)]
-struct Taken {
-    bytes: usize,
-    full: bool, // as much as could be taken; there may be more
 }
 
 /// Whom a packet is for.
@@ -185,16 +180,17 @@ struct Out<'a> {
 }
 
 impl RxLink {
-    /// Reads datagrams once; an ICMP error that was waiting at the socket is read like one, and ignored.
-    fn datagrams(&mut self, buffer: &mut [u8], state: &mut Peers, out: Out<'_>, now: Instant) -> Result<Taken, String> {
+    /// Reads datagrams once, and says whether there were as many as fit; an ICMP error that was waiting at the socket is
+    /// read like one, and ignored.
+    fn datagrams(&mut self, buffer: &mut [u8], state: &mut Peers, out: Out<'_>, now: Instant) -> Result<bool, String> {
         let Socket::Udp { connected, .. } = &self.link.socket else {
-            return Ok(Taken::default());
+            return Ok(false);
         };
         let mut messages = [Received::default(); MESSAGES];
         let got = match sys::receive(self.link.fd(), buffer, MESSAGE, !connected, &mut messages) {
             Ok(got) => got,
             Err(error) if is_gone(&error) => return Err(words(&error)),
-            Err(_) => return Ok(Taken::default()),
+            Err(_) => return Ok(false),
         };
         for (n, message) in messages[..got].iter().enumerate() {
             let (mut at, end) = (n * MESSAGE, n * MESSAGE + message.length.min(MESSAGE));
@@ -207,28 +203,28 @@ impl RxLink {
             }
         }
         state.deliver(buffer, out, now);
-        Ok(Taken { bytes: messages[..got].iter().map(|message| message.length).sum(), full: got == MESSAGES })
+        Ok(got == MESSAGES)
     }
 
-    /// Reads a stream once, and takes the frames that are whole.
-    fn frames(&mut self, state: &mut Peers, out: Out<'_>, now: Instant) -> Result<Taken, String> {
+    /// Reads a stream once, and takes the frames that are whole; says whether as much was there as fits.
+    fn frames(&mut self, state: &mut Peers, out: Out<'_>, now: Instant) -> Result<bool, String> {
         let room = self.stream.room();
         let most = room.len();
-        let taken = match self.link.read(room) {
+        let full = match self.link.read(room) {
             Ok(0) => return Err("the peer closed the connection".to_owned()),
             Ok(length) => {
                 self.stream.took(length);
-                Taken { bytes: length, full: length == most }
+                length == most
             }
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
-                return Ok(Taken::default());
+                return Ok(false);
             }
             Err(error) => return Err(words(&error)),
         };
         let ended = loop {
             match self.stream.cut() {
                 Ok(Some(at)) => state.receive(self.link.number, None, self.stream.packets(), at, now),
-                Ok(None) => break Ok(taken),
+                Ok(None) => break Ok(full),
                 Err(Impossible(size)) => break Err(format!("frame of {size} bytes on a TCP stream")),
             }
         };
@@ -360,6 +356,7 @@ impl Peers {
         }
         peer.packets += 1;
         peer.bytes += inner.len() as u64;
+        self.taken += inner.len();
         mss::clamp(inner, peer.rules.mss4, peer.rules.mss6);
         Some(other.map_or(For::Tun, For::Peer))
     }

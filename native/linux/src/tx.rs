@@ -236,13 +236,10 @@ impl Tx {
                 self.writable(name);
             }
         }
-        let reads = self.pump(now, Hand::Worker);
+        let mut turn = self.pump(now, Hand::Worker);
         self.tick(now);
-        Turn {
-            bytes: reads.bytes,
-            behind: reads.count == Hand::Worker.reads() && !reads.emptied && !self.stuck(),
-            wait: self.deadlines.next().map(|at| at.saturating_duration_since(now)),
-        }
+        turn.wait = self.deadlines.next().map(|at| at.saturating_duration_since(now));
+        turn
     }
 
     fn tick(&mut self, now: Instant) {
@@ -283,15 +280,20 @@ impl Tx {
         self.read_or_wait();
     }
 
-    /// Sends in the worker's place, a little at the most, what came to the TUN since [`Self::hold`]; true if that left something for it.
+    /// Sends in the worker's place what came to the TUN since [`Self::hold`], a little at the most; true if something is
+    /// left for it.
     pub(crate) fn answer(&mut self, now: Instant) -> bool {
         self.held = false;
-        self.pump(now, Hand::Receiver);
+        if self.backlog.is_empty() {
+            self.pump(now, Hand::Receiver);
+        } else {
+            self.read_or_wait(); // it has its turn at once, or its socket takes nothing
+        }
         !self.backlog.is_empty() && !self.stuck()
     }
 
     /// Sends what the TUN gives.
-    fn pump(&mut self, now: Instant, hand: Hand) -> Reads {
+    fn pump(&mut self, now: Instant, hand: Hand) -> Turn {
         let mut reads = Reads::default();
         while !self.stuck() {
             let sealed = self.sealed.len();
@@ -313,6 +315,7 @@ impl Tx {
                 self.flush();
             }
         }
+        let behind = reads.count == hand.reads() && !reads.emptied && !self.stuck();
         self.flush();
         self.read_or_wait();
         // Changing its length may take a moment, which the worker alone has.
@@ -320,7 +323,7 @@ impl Tx {
         if let (Some(tun), Some(wanted)) = (&mut self.tun, fitting) {
             tun.fit_queue(wanted, reads.count, reads.emptied);
         }
-        reads
+        Turn { bytes: reads.bytes, behind, wait: None }
     }
 
     /// Reads what is there, `most` packets together with those of `reads`.
