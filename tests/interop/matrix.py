@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The matrix: our client and our server, each against openvpn 2.6, over every transport, protection, TLS version,
-data cipher and way to derive keys.
+data cipher and way to derive keys, with each data plane.
 
 `TABLE` is the whole of it; `test_matrix.py` runs it row by row and holds that every pair of two properties occurs, in
 both directions. `python -m tests.interop.matrix` (root; `make matrix`) runs it too and prints it with verdicts.
@@ -13,11 +13,13 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
+from qubes_miragevpn.runtime.backend import NATIVE, NATIVE_MODULE, REFERENCE, VARIABLE
 from tests.interop import pki as pki_module
 from tests.interop.bench import Bench
-from tests.interop.netns import Wire
+from tests.interop.netns import ENVIRONMENT, Wire
 from tests.interop.peers import OPENVPN, OURS, Case, Peer
 from tests.interop.pki import Pki
 
@@ -127,23 +129,29 @@ def check_agreement(openvpn: Peer, row: Row) -> None:
     assert ("tls-ekm" in reply[0]) == (row.keys == "exporter"), reply[0]
 
 
-def run(bench: Bench, row: Row) -> None:
-    """Make the tunnel of `row`, carry data both ways, ask openvpn whether it was done the row's way, and end it."""
+def run(bench: Bench, row: Row, backend: str) -> None:
+    """Make the tunnel of `row`, carry data both ways, ask both whether it was done the row's way, and end it.
+
+    The environment says which data plane ours has; `backend` is what it should be.
+    """
     server, client = bench.both(row.case(), *row.kinds())
     bench.exchange(BYTES)
-    check_agreement(server if server.kind == OPENVPN else client, row)
+    theirs, ours = (server, client) if server.kind == OPENVPN else (client, server)
+    check_agreement(theirs, row)
+    assert f"data plane: {backend}" in ours.log, "another data plane"
     if row.fallback:
         client.wait_log(f"data {FALLBACK}")
     assert client.stop() == 0, "the client's exit code"
     assert server.stop() == 0, "the server's exit code"
 
 
-def verdict(pki: Pki, row: Row) -> str:
+def verdict(pki: Pki, row: Row, backend: str) -> str:
     """ "" or what went wrong, in a line."""
+    ENVIRONMENT[VARIABLE] = backend
     with tempfile.TemporaryDirectory(prefix="miragevpn-matrix-") as folder:
         bench = Bench(pki, Wire(), Path(folder))
         try:
-            run(bench, row)
+            run(bench, row, backend)
         except (AssertionError, OSError) as problem:
             return (str(problem).splitlines() or [type(problem).__name__])[0]
         finally:
@@ -153,16 +161,22 @@ def verdict(pki: Pki, row: Row) -> str:
 
 def main() -> int:
     """Print the table, row by row; 1 if anything failed."""
-    print(f"    {HEADING.strip():<72}  verdict")
     pki = pki_module.make()
-    failed = 0
-    for line, row in zip(_LINES, ROWS, strict=True):
-        began = time.monotonic()
-        problem = verdict(pki, row)
-        failed += bool(problem)
-        said = f"FAILED: {problem}" if problem else "works"
-        print(f"{line:<76}  {said}  ({time.monotonic() - began:.1f} s)", flush=True)
-    print(f"\n{len(ROWS)} tunnels, {failed} failed")
+    tunnels = failed = 0
+    for backend in (NATIVE, REFERENCE):
+        if backend == NATIVE and not find_spec(NATIVE_MODULE):
+            print("The native data plane is not built here: `make setup` does where cargo is.\n")
+            continue
+        print(f"Data plane of ours: {backend}\n\n    {HEADING.strip():<72}  verdict")
+        for line, row in zip(_LINES, ROWS, strict=True):
+            began = time.monotonic()
+            problem = verdict(pki, row, backend)
+            tunnels += 1
+            failed += bool(problem)
+            said = f"FAILED: {problem}" if problem else "works"
+            print(f"{line:<76}  {said}  ({time.monotonic() - began:.1f} s)", flush=True)
+        print()
+    print(f"{tunnels} tunnels, {failed} failed")
     return 1 if failed else 0
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The matrix of `matrix.py`, row by row; and that the table is as complete as it says."""
+"""The matrix of `matrix.py`, row by row, with each data plane; and that the table is as complete as it says."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from itertools import combinations, product
 
 import pytest
 
+from qubes_miragevpn.runtime.backend import NATIVE, REFERENCE, VARIABLE
 from tests.interop.conftest import Bench
 from tests.interop.matrix import ROWS, Row, run
+from tests.interop.netns import ENVIRONMENT
 
 FACTORS = {
     "over": ("udp4", "udp6", "tcp4"),
@@ -21,14 +23,11 @@ FACTORS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("row", [row for row in ROWS if row.ours == "client"], ids=lambda row: row.name)
-def test_our_client(bench: Bench, row: Row) -> None:
-    run(bench, row)
-
-
-@pytest.mark.parametrize("row", [row for row in ROWS if row.ours == "server"], ids=lambda row: row.name)
-def test_our_server(bench: Bench, row: Row) -> None:
-    run(bench, row)
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.ours}-{row.name}")
+@pytest.mark.parametrize("backend", [pytest.param(NATIVE, marks=pytest.mark.needs_native), REFERENCE])
+def test_against_openvpn(bench: Bench, monkeypatch: pytest.MonkeyPatch, backend: str, row: Row) -> None:
+    monkeypatch.setitem(ENVIRONMENT, VARIABLE, backend)
+    run(bench, row, backend)
 
 
 @pytest.mark.parametrize(("one", "other"), list(combinations(FACTORS, 2)))
