@@ -27,11 +27,13 @@ from tests.interop.pki import Pki
 
 @dataclass(frozen=True)
 class Section:
-    """What one table shows; with `whole`, everything, otherwise throughput alone."""
+    """What one table shows: with `whole`, everything, otherwise throughput alone; over a `veth` as it comes, or a wire
+    like a network card's."""
 
     case: Case
     forwarded: bool = False
     whole: bool = False
+    veth: bool = False
 
     @property
     def metrics(self) -> set[str]:
@@ -54,6 +56,8 @@ def _case(proto: str, cipher: str = "AES-256-GCM") -> Case:
 SECTIONS = {
     "udp": Section(_case("udp"), whole=True),
     "udp-forwarded": Section(_case("udp"), forwarded=True, whole=True),
+    "udp-veth": Section(_case("udp"), veth=True),
+    "udp-veth-forwarded": Section(_case("udp"), forwarded=True, veth=True),
     "tcp": Section(_case("tcp"), whole=True),
     "tcp-forwarded": Section(_case("tcp"), forwarded=True, whole=True),
     "chacha20": Section(_case("udp", "CHACHA20-POLY1305")),
@@ -98,7 +102,7 @@ def one(ends: Ends, section: Section, pki: Pki, seconds: float, delay: float) ->
         attempt("command", lambda: measure.command_start(ends.client))
         attempt("start", lambda: measure.start(ends, section.case, pki, delay))
     try:
-        with tunnel(ends, section.case, pki, forwarded=section.forwarded) as up:
+        with tunnel(ends, section.case, pki, forwarded=section.forwarded, veth=section.veth) as up:
             if section.whole:
                 attempt("round trips", lambda: measure.round_trips(up, seconds))
             attempt("throughput", lambda: measure.throughput(up, seconds))

@@ -92,9 +92,9 @@ def _choosing(ends: Ends) -> tuple[str, ...]:
 
 
 @contextmanager
-def tunnel(ends: Ends, case: Case, pki: Pki, *, forwarded: bool = False) -> Iterator[Tunnel]:
+def tunnel(ends: Ends, case: Case, pki: Pki, *, forwarded: bool = False, veth: bool = False) -> Iterator[Tunnel]:
     """A tunnel that is up; what it carries is the client's own, or `forwarded` from a machine behind it."""
-    with workspace() as (wire, folder):
+    with workspace(veth=veth) as (wire, folder):
         server = start_server(wire, folder, ends, case, pki)
         try:
             client = start_client(wire, folder, ends, case, pki)
@@ -138,18 +138,18 @@ add rule ip bench out oifname "{TUN}" masquerade
 
 
 @contextmanager
-def workspace() -> Iterator[tuple[Wire, Path]]:
+def workspace(*, veth: bool = False) -> Iterator[tuple[Wire, Path]]:
     """A wire and a folder for configurations and logs, both removed at the end.
 
     The wire is like a qube's network interface and most network cards: it segments TCP itself, carries packets of UDP
-    one by one, and gathers what it receives (GRO). A veth left alone hands a whole batch of UDP (UDP_SEGMENT) over as
-    one, which flatters whoever sends batches, and gathers nothing; what local sockets sent it only gathers if it may
-    (rx-udp-gro-forwarding).
+    one by one, and gathers what it receives (GRO). A veth left alone (`veth`) hands a whole batch of UDP (UDP_SEGMENT)
+    over as one, which flatters whoever sends batches, and gathers nothing; what local sockets sent it only gathers if
+    it may (rx-udp-gro-forwarding).
     """
     folder = Path(tempfile.mkdtemp(prefix="miragevpn-bench-"))
     wire = Wire()
     try:
-        for end in (wire.server, wire.client):
+        for end in () if veth else (wire.server, wire.client):
             run(
                 *end.command(
                     "ethtool", "-K", "wire0", "tx-udp-segmentation", "off", "gro", "on", "rx-udp-gro-forwarding", "on"
