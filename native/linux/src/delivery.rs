@@ -15,7 +15,6 @@ use crate::tun::Tun;
 /// Joins packets, until the TUN turns out not to take them so.
 pub(crate) struct Delivery {
     coalescer: Coalescer,
-    count: usize,
     tcp: bool,
     udp: bool,
     /// What the TUN refused, for the owner's log; one sentence.
@@ -24,7 +23,7 @@ pub(crate) struct Delivery {
 
 impl Delivery {
     pub(crate) fn new() -> Self {
-        Self { coalescer: Coalescer::new(false, false), count: 0, tcp: true, udp: true, refusal: None }
+        Self { coalescer: Coalescer::new(false, false), tcp: true, udp: true, refusal: None }
     }
 
     /// From now on `write` gets this TUN; what one refused before is not tried again.
@@ -45,18 +44,16 @@ impl Delivery {
     /// Takes the packet at `at` of `buffer`, which stays as it is until [`Self::write`] or [`Self::clear`].
     pub(crate) fn push(&mut self, buffer: &[u8], at: Range<usize>) {
         self.coalescer.push(buffer, at);
-        self.count += 1;
     }
 
-    /// How many packets were pushed.
-    pub(crate) fn count(&self) -> usize {
-        self.count
+    /// Whether just one packet was pushed.
+    pub(crate) fn is_single(&self) -> bool {
+        matches!(self.coalescer.frames(), [frame] if frame.count() == 1)
     }
 
     /// Forgets them.
     pub(crate) fn clear(&mut self) {
         self.coalescer.clear();
-        self.count = 0;
     }
 
     /// Writes what was pushed, which lies in `buffer`. An error is one after which the TUN is of no use; a packet that
@@ -64,7 +61,7 @@ impl Delivery {
     pub(crate) fn write(&mut self, buffer: &[u8], tun: &Tun) -> io::Result<()> {
         self.coalescer.finish(buffer);
         let done = self.write_frames(buffer, tun);
-        self.clear();
+        self.coalescer.clear();
         if self.refusal.is_some() {
             self.attach(tun);
         }

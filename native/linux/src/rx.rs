@@ -378,8 +378,7 @@ impl Peers {
         if let Some(tun) = out.tun {
             // What a single packet is answered with at once (a ping, a handshake) does not wait until the sending worker
             // is awake, which takes as long as all the rest together. Of more there is too much to do for one thread.
-            let single = out.alone && self.delivery.count() == 1;
-            let mut sender = if single { out.tx.try_enter() } else { None };
+            let mut sender = if out.alone && self.delivery.is_single() { out.tx.try_enter() } else { None };
             if let Some(tx) = &mut sender {
                 tx.hold();
             }

@@ -28,7 +28,7 @@ from qubes_miragevpn.dataplane.interface import (
     PeerLimits,
     TunFailed,
 )
-from qubes_miragevpn.runtime.tun import open_tun
+from qubes_miragevpn.runtime.tun import Tun, open_tun
 from tests.unit.dataplane.packets import HERE, data_keys, ip_packet, wire
 from tests.unit.runtime import test_pump
 from tests.unit.runtime.netns import in_netns, ip
@@ -165,6 +165,25 @@ def test_the_larger_the_packets_the_fewer_may_wait() -> None:
     in_netns(play)
 
 
+def gives_rows(tun: Tun) -> bool:
+    """Have the TUN hand over rows of datagrams in one piece; before Linux 6.2 they come one by one, and leave so."""
+    try:
+        fcntl.ioctl(tun.fd, TUNSETOFFLOAD, TCP_AND_UDP)
+    except OSError:
+        return False
+    return True
+
+
+async def payloads(sock: socket.socket, count: int) -> list[int]:
+    """Bytes of UDP in each of the next `count` inner packets of IPv4 that come to `sock`."""
+    far, sizes = far_channel(), list[int]()
+    while len(sizes) < count:
+        inner = far.receive(1, None, await receive(sock), 0.0)
+        if inner is not None and inner[0] >> 4 == 4:
+            sizes.append(len(inner) - 28)
+    return sizes
+
+
 @pytest.mark.needs_root
 @pytest.mark.needs_tun
 @pytest.mark.parametrize(("rows", "row"), [(3, 5000), (1, 40000)], ids=["copied", "too large to copy"])
@@ -175,27 +194,19 @@ def test_who_sends_little_goes_ahead_of_large_packets_of_others(rows: int, row: 
     async def play() -> None:
         tun = open_tun("tun0", headers=True)
         ip("address add 10.9.0.1/24 dev tun0")
-        ip(f"link set tun0 txqueuelen {tun.queue} up")
+        ip("link set tun0 txqueuelen 100 up")
         left, right = udp_pair()
         much, little = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
         async with scene() as here:
             here.client_of(left)
             here.pump.detach_tun()
-            try:
-                fcntl.ioctl(tun.fd, TUNSETOFFLOAD, TCP_AND_UDP)
-                first, last = [other], []
-            except OSError:
-                first, last = [], [other]  # before Linux 6.2 datagrams come one by one, and leave in their order
+            first, last = ([other], []) if gives_rows(tun) else ([], [other])
             much.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, part)
             for size in [row] * rows + [rest]:
                 much.sendto(bytes(size), ("10.9.0.2", 9))
             little.sendto(bytes(other), ("10.9.0.2", 10))
             here.pump.attach_tun(tun.fd)
-            far, sizes = far_channel(), []
-            while len(sizes) < rows * row // part + 2:
-                inner = far.receive(1, None, await receive(right), 0.0)
-                if inner is not None and inner[0] >> 4 == 4:
-                    sizes.append(len(inner) - 28)
+            sizes = await payloads(right, rows * row // part + 2)
         assert sizes == [*first, *[part] * (rows * row // part), rest, *last]
         for sock in (right, much, little):
             sock.close()
@@ -218,22 +229,15 @@ def test_those_who_go_ahead_do_so_for_one_turn() -> None:
         async with scene() as here:
             here.client_of(left)
             here.pump.detach_tun()
-            try:
-                fcntl.ioctl(tun.fd, TUNSETOFFLOAD, TCP_AND_UDP)
-            except OSError:
-                pytest.skip("a TUN hands over datagrams in rows from Linux 6.2 on")
+            large = gives_rows(tun)
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
                 sender.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, part)
                 sender.sendto(bytes(parts * part), ("10.9.0.2", 9))
                 for port in range(1000, 1000 + most + 50):
                     sender.sendto(bytes(little), ("10.9.0.2", port))
             here.pump.attach_tun(tun.fd)
-            far, sizes = far_channel(), []
-            while len(sizes) < parts + most + 50:
-                inner = far.receive(1, None, await receive(right), 0.0)
-                if inner is not None and inner[0] >> 4 == 4:
-                    sizes.append(len(inner) - 28)
-        assert 0 < sizes.index(part) < most
+            sizes = await payloads(right, parts + most + 50)
+        assert 0 < sizes.index(part) < most if large else sizes[:parts] == [part] * parts
         right.close()
         tun.close()
 
